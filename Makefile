@@ -1,0 +1,42 @@
+# make reproduce   simulate, compare with theory, draw, write results/report/index.html
+# make test        lint, type check and tests
+# make fresh       like reproduce, after setting older results aside
+# make lock        resolve requirements.lock again from pyproject.toml
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter that starts and is at least 3.11; override with `make PYTHON=/path/to/python`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: reproduce fresh test check lock clean
+.DEFAULT_GOAL := reproduce
+
+reproduce: $(VENV)/.ready
+	$(BIN)/python -m experiments
+
+fresh: $(VENV)/.ready
+	$(BIN)/python -m experiments --fresh
+
+test: $(VENV)/.ready check
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: $(VENV)/.ready
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 found: install one, or call make PYTHON=/path/to/python" >&2; exit 2; }
+	@echo "Building $(VENV) with $(PYTHON) from requirements.lock (hashes checked; takes a minute or two) ..."
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

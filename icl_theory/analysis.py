@@ -1,0 +1,154 @@
+"""What is learned when: learning times, order, plateaus and the measures of simplicity bias (theory notes, §7)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from icl_theory.errors import InputError, check_number
+from icl_theory.features import Features
+from icl_theory.trajectory import Trajectory
+
+
+class SimplicityBias(NamedTuple):
+    """All of §7 for one run or, with a leading axis, many. Judge by all: ratios alone fall under mere delay.
+
+    Attributes:
+        times: (..., D) learning time t_d of each feature; infinite where never learned.
+        ratios: (..., D) `t_d / t_1`, with t_1 the simplest feature's; 1 for itself. NaN where t_1 is infinite.
+        progress: (..., D) `w_d(t_first) / w_d*` at the moment the first feature of all is learned.
+        rank_agreement: (...) Kendall's τ between learning order and order of drives; 1 = exactly simple first.
+    """
+
+    times: np.ndarray
+    ratios: np.ndarray
+    progress: np.ndarray
+    rank_agreement: np.ndarray
+
+
+class Plateau(NamedTuple):
+    """A stretch of a loss curve that is flat against log-time."""
+
+    start: float
+    stop: float
+    level: float
+
+
+def learning_times(time: np.ndarray, fraction: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
+    """First time at which `w_d / w_d*` reaches the threshold, interpolated linearly between snapshots.
+
+    Args:
+        time: (T,), ascending.
+        fraction: (..., T, D).
+        threshold: between 0 and 1 (default ½).
+
+    Returns:
+        (..., D); infinite for a feature never learned.
+    """
+    check_number("threshold", threshold, minimum=0.0, maximum=1.0, exclusive=True)
+    time, fraction = np.asarray(time), np.asarray(fraction)
+    if time.ndim != 1 or fraction.ndim < 2 or fraction.shape[-2] != len(time):
+        raise InputError("fraction", f"shape {fraction.shape}", f"give shape (..., {len(time)}, D)")
+    reached = fraction >= threshold
+    index = np.argmax(reached, axis=-2)
+    before = np.maximum(index - 1, 0)
+    high = np.take_along_axis(fraction, index[..., None, :], axis=-2)[..., 0, :]
+    low = np.take_along_axis(fraction, before[..., None, :], axis=-2)[..., 0, :]
+    rise = np.where(high > low, high - low, 1.0)
+    share = np.clip(np.where(index > 0, (threshold - low) / rise, 1.0), 0.0, 1.0)
+    times = time[before] + share * (time[index] - time[before])
+    return np.where(reached.any(axis=-2), times, np.inf)
+
+
+def simplicity_bias(trajectory: Trajectory, features: Features, *, threshold: float = 0.5) -> SimplicityBias:
+    """Measure when each feature is learned and how far the slow ones are when the first one is.
+
+    Args:
+        trajectory: strengths (..., T, D), simplest feature first; one common time axis (T,).
+        features: the features they belong to.
+        threshold: fraction of `w_d*` that counts as learned.
+    """
+    optimum = np.where(features.optimum > 0, features.optimum, np.nan)
+    fraction = trajectory.strength / optimum
+    times = learning_times(trajectory.time, fraction, threshold=threshold)
+    first = times.min(axis=-1)
+    with np.errstate(invalid="ignore"):
+        ratios = times / times[..., :1]
+    flat_fraction = fraction.reshape(-1, *fraction.shape[-2:])
+    flat_first = np.reshape(first, -1)
+    progress = np.full((len(flat_first), fraction.shape[-1]), np.nan)
+    for run, moment in enumerate(flat_first):
+        if np.isfinite(moment):
+            progress[run] = [np.interp(moment, trajectory.time, column) for column in flat_fraction[run].T]
+    agreement = [_rank_agreement(row, features.drive) for row in times.reshape(-1, times.shape[-1])]
+    return SimplicityBias(
+        times=times,
+        ratios=ratios,
+        progress=progress.reshape(times.shape),
+        rank_agreement=np.reshape(agreement, first.shape),
+    )
+
+
+def _rank_agreement(times: np.ndarray, drive: np.ndarray) -> float:
+    finite = np.where(np.isfinite(times), times, np.finfo(float).max)  # never learned = last, tied
+    return float(scipy.stats.kendalltau(finite, -drive).statistic) if len(times) > 1 else 1.0
+
+
+def find_plateaus(time: np.ndarray, loss: np.ndarray, *, flatness: float = 0.1, length: float = 0.1) -> list[Plateau]:
+    """Stretches where the loss falls much more slowly, per factor e of time, than at its steepest.
+
+    A stretch counts when `−dL/d ln t` stays below `flatness` times its largest value for at least `length` in
+    ln t. Its level is the loss at its flattest point. The last stretch may be the end of training.
+
+    Args:
+        time: (T,); times of zero are left out.
+        loss: (T,).
+        flatness: between 0 and 1.
+        length: shortest stretch, in natural log of time.
+    """
+    check_number("flatness", flatness, minimum=0.0, maximum=1.0, exclusive=True)
+    keep = np.asarray(time) > 0
+    log_time, loss = np.log(np.asarray(time)[keep]), np.asarray(loss)[keep]
+    if len(loss) < 3:
+        raise InputError("time", f"{len(loss)} positive times", "give at least three")
+    grid = np.linspace(log_time[0], log_time[-1], 2000)
+    curve = np.interp(grid, log_time, loss)
+    slope = -np.gradient(curve, grid)
+    if slope.max() <= 0:
+        return [Plateau(float(np.exp(grid[0])), float(np.exp(grid[-1])), float(curve.mean()))]
+    flat = slope < flatness * slope.max()
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flat, [False]]).astype(int)))
+    plateaus = []
+    for start, stop in edges.reshape(-1, 2):
+        if grid[stop - 1] - grid[start] >= length:
+            flattest = start + int(np.argmin(np.abs(slope[start:stop])))
+            plateaus.append(Plateau(float(np.exp(grid[start])), float(np.exp(grid[stop - 1])), float(curve[flattest])))
+    return plateaus
+
+
+def level_between(time: np.ndarray, loss: np.ndarray, start: float, stop: float) -> float:
+    """The loss where it is flattest against log-time between two moments (the plateau between two drops)."""
+    check_number("start", start, minimum=0.0, exclusive=True)
+    grid = np.linspace(np.log(start), np.log(stop), 400)
+    keep = np.asarray(time) > 0
+    curve = np.interp(grid, np.log(np.asarray(time)[keep]), np.asarray(loss)[keep])
+    return float(curve[np.argmin(np.abs(np.gradient(curve, grid)))])
+
+
+def median_interval(values: np.ndarray, *, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Median and its distribution-free interval from order statistics; infinite values are allowed.
+
+    The k-th smallest and k-th largest of n values enclose the median with probability
+    `1 − 2 P(Binomial(n, ½) < k)`; the largest k that keeps this at or above the confidence is taken.
+    """
+    check_number("confidence", confidence, minimum=0.0, maximum=1.0, exclusive=True)
+    ordered = np.sort(np.asarray(values, dtype=float))  # NaN sorts last, like never
+    if ordered.size == 0:
+        raise InputError("values", "()", "give at least one")
+    ordered = np.where(np.isnan(ordered), np.inf, ordered)
+    k = max(int(scipy.stats.binom.ppf((1.0 - confidence) / 2.0, len(ordered), 0.5)), 1)
+    middle = ordered[[(len(ordered) - 1) // 2, len(ordered) // 2]]
+    median = middle[0] if middle[0] == middle[1] else middle.mean()
+    return float(median), float(ordered[k - 1]), float(ordered[-k])

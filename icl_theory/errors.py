@@ -1,0 +1,102 @@
+"""Errors that name the field, the value given and what would be accepted."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class IclTheoryError(Exception):
+    """Base of every error this package raises on purpose (the command line prints it as one line)."""
+
+
+class InputError(IclTheoryError, ValueError):
+    """A value that cannot be used: `field = value: remedy`."""
+
+    def __init__(self, field: str, value: Any, remedy: str):
+        self.field, self.value, self.remedy = field, value, remedy
+        super().__init__(f"{field} = {_short(value)}: {remedy}")
+
+
+class DivergenceError(IclTheoryError, FloatingPointError):
+    """Training left the finite range. `step`, `loss` and the last finite `params` come with it."""
+
+    def __init__(self, *, step: int, loss: float, settings: dict, last_step: int, params: Any):
+        self.step, self.loss, self.settings = step, loss, settings
+        self.last_step, self.params = last_step, params
+        shown = ", ".join(f"{name} = {value:g}" for name, value in settings.items())
+        super().__init__(
+            f"training diverged at step {step} (loss = {loss:g}) with {shown}: "
+            f"lower learning_rate or the initial scale; the state of step {last_step} is the last good one"
+        )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return repr(value)
+    text = np.array2string(np.asarray(value), threshold=8) if isinstance(value, (jax.Array, np.ndarray)) else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def is_traced(value: Any) -> bool:
+    """True inside `jit`/`vmap`/`grad`, where a value has no number to check yet."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def check_number(
+    field: str,
+    value: Any,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    exclusive: bool = False,
+    integer: bool = False,
+) -> None:
+    """Raise `InputError` unless `value` is a finite number in range (tracers pass unchecked).
+
+    `exclusive` makes the *minimum* exclusive; `maximum` is always inclusive.
+    """
+    if is_traced(value):
+        return
+    wanted = _describe(minimum, maximum, exclusive, integer)
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)) and np.ndim(value) == 0:
+        value = np.asarray(value).item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise InputError(field, value, f"give {wanted}")
+    if integer and value != int(value):
+        raise InputError(field, value, f"give {wanted}")
+    if value < minimum or (exclusive and value == minimum) or value > maximum:
+        raise InputError(field, value, f"give {wanted}")
+
+
+def _describe(minimum: float, maximum: float, exclusive: bool, integer: bool) -> str:
+    kind = "a whole number" if integer else "a finite number"
+    bounds = []
+    if minimum > -math.inf:
+        bounds.append(f"{'greater than' if exclusive else 'at least'} {minimum:g}")
+    if maximum < math.inf:
+        bounds.append(f"at most {maximum:g}")
+    return " ".join([kind, " and ".join(bounds)]).strip()
+
+
+def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise `InputError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise InputError(field, value, "give one of " + ", ".join(choices))
+
+
+def check_shape(field: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Raise `InputError` unless the array has exactly this shape."""
+    if np.shape(value) != shape:
+        raise InputError(field, f"shape {np.shape(value)}", f"give shape {shape}")
+
+
+def check_finite(field: str, value: Any) -> None:
+    """Raise `InputError` when a concrete array holds NaN or infinity."""
+    if not is_traced(value) and not np.all(np.isfinite(np.asarray(value))):
+        raise InputError(field, value, "every entry must be finite")

@@ -1,0 +1,85 @@
+"""Features of a task mixture, and how strongly a model holds each (theory notes, §1, §3, §7)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError
+from icl_theory.tasks import TaskMixture
+from icl_theory.theory.population import beta_second_moment
+
+
+class Features(NamedTuple):
+    """The joint eigendirections of all Λ_g and Γ_g, simplest (largest drive) first.
+
+    Attributes:
+        directions: (D, D), column d is e_d.
+        drive: `a_d = Σ_g π_g λ_{g,d}² γ_{g,d}`, (D,).
+        curvature: `c_d = Σ_g π_g b_{g,d} λ_{g,d}`, (D,).
+        energy: `Σ_g π_g tr(Λ_g Γ_g)`, the loss of the zero model.
+    """
+
+    directions: np.ndarray
+    drive: np.ndarray
+    curvature: np.ndarray
+    energy: float
+
+    @property
+    def optimum(self) -> np.ndarray:
+        """`w_d* = a_d / c_d`, the strengths at the minimum of the loss (0 for a feature without drive)."""
+        return np.divide(self.drive, self.curvature, out=np.zeros_like(self.drive), where=self.curvature > 0)
+
+    @property
+    def gain(self) -> np.ndarray:
+        """`a_d²/c_d`, by how much the loss falls when feature d is learned."""
+        return self.drive * self.optimum
+
+    def strength(self, matrices: Float[Array, "... D D"] | np.ndarray) -> np.ndarray:
+        """`w_d = e_dᵀ W e_d`, shape (..., D)."""
+        return np.einsum("id,...ij,jd->...d", self.directions, np.asarray(matrices), self.directions)
+
+    def loss(self, strength: np.ndarray) -> np.ndarray:
+        """`energy − 2 Σ a_d w_d + Σ c_d w_d²`: the population loss of a diagonal W, shape (...)."""
+        return self.energy + np.sum(strength * (self.curvature * strength - 2.0 * self.drive), axis=-1)
+
+
+def find_features(mixture: TaskMixture) -> Features:
+    """Diagonalise all covariances at once and order the directions by their drive.
+
+    Raises:
+        InputError: the groups' Λ and Γ (or a fixed task vector) share no eigenbasis, so that there are no features.
+    """
+    names, matrices = [], []
+    for index, group in enumerate(mixture.groups):
+        names += [f"groups[{index}].covariance", f"groups[{index}].task_covariance"]
+        matrices += [np.asarray(group.covariance, float), np.asarray(group.task_second_moment, float)]
+    stack = np.stack(matrices)
+    # A generic combination splits every degeneracy that any single matrix splits.
+    weights = np.random.default_rng(0).uniform(1.0, 2.0, len(stack))
+    scales = np.maximum(np.abs(stack).max(axis=(1, 2)), np.finfo(float).tiny)
+    _, directions = np.linalg.eigh(np.tensordot(weights / scales, stack, axes=1))
+    diagonal = directions.T @ stack @ directions
+    residual = np.abs(diagonal - diagonal * np.eye(mixture.dim)).max(axis=(1, 2)) / scales
+    tolerance = 100 * mixture.dim * float(jnp.finfo(mixture.groups[0].covariance.dtype).eps)
+    if residual.max() > tolerance:
+        worst = int(np.argmax(residual))
+        raise InputError(
+            names[worst],
+            f"off-diagonal share {residual.max():.1e}",
+            "features need all input and task covariances to share one eigenbasis",
+        )
+    shares = np.asarray(mixture.shares, float)
+    drive, curvature, energy = np.zeros(mixture.dim), np.zeros(mixture.dim), 0.0
+    for index, (share, group) in enumerate(zip(shares, mixture.groups, strict=True)):
+        eigenvalues = np.diagonal(diagonal[2 * index])
+        tasks = np.diagonal(diagonal[2 * index + 1])
+        moment = np.einsum("id,ij,jd->d", directions, np.asarray(beta_second_moment(group), float), directions)
+        drive += share * eigenvalues**2 * tasks
+        curvature += share * moment * eigenvalues
+        energy += share * float(eigenvalues @ tasks)
+    order = np.argsort(-drive, kind="stable")
+    return Features(directions[:, order], drive[order], curvature[order], energy)

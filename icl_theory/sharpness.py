@@ -1,0 +1,79 @@
+"""Gradient descent and sharpness-aware minimization as optax transformations (theory notes, §6).
+
+Both are made from plain numbers that may be traced, so a sweep over η and ρ compiles once. SAM needs the
+gradient at a second point: pass `grad_fn` to `update`, as `train` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError, check_number
+
+
+def gd(learning_rate: float | Float[Array, ""]) -> optax.GradientTransformationExtraArgs:
+    """Gradient descent, `θ ← θ − η ∇L(θ)`."""
+    check_number("learning_rate", learning_rate, minimum=0.0)
+    return optax.with_extra_args_support(optax.sgd(learning_rate))
+
+
+def sam(
+    learning_rate: float | Float[Array, ""],
+    rho: float | Float[Array, ""],
+    *,
+    normalised: bool = True,
+    base: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Sharpness-aware minimization: the gradient is taken uphill of the parameters, the step from them.
+
+    Normalised: `θ ← θ − η ∇L(θ + ρ ∇L/‖∇L‖)`, with one norm over all parameters; at a zero gradient the
+    perturbation is zero. Unnormalised: `θ ← θ − η ∇L(θ + ρ ∇L)`. At ρ = 0 both are gradient descent.
+
+    Args:
+        learning_rate: η ≥ 0.
+        rho: ρ ≥ 0. Normalised: a distance in parameter space. Unnormalised: a distance per unit of gradient.
+        normalised: which of the two.
+        base: any optax transformation to apply to the perturbed gradient in place of `optax.sgd(η)`.
+
+    Returns:
+        A transformation whose `update(grads, state, params, grad_fn=...)` takes the gradient at the parameters
+        and calls `grad_fn` once more: two gradients a step.
+
+    Raises:
+        InputError: η or ρ negative or not finite; `update` called without `grad_fn` or `params`.
+
+    Reference: Foret et al. 2021 (arXiv 2010.01412); theory notes, §6.
+    """
+    check_number("learning_rate", learning_rate, minimum=0.0)
+    check_number("rho", rho, minimum=0.0)
+    base = optax.with_extra_args_support(optax.sgd(learning_rate) if base is None else base)
+
+    def update(updates: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
+        if grad_fn is None or params is None:
+            missing = "params" if params is None else "grad_fn"
+            raise InputError(missing, None, "SAM's update needs params and grad_fn=jax.grad(loss)")
+        perturbed = perturb(params, updates, rho=rho, normalised=normalised)
+        return base.update(grad_fn(perturbed), state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(base.init, update)
+
+
+def unnormalised_sam(
+    learning_rate: float | Float[Array, ""], rho: float | Float[Array, ""]
+) -> optax.GradientTransformationExtraArgs:
+    """`sam(..., normalised=False)`: `θ ← θ − η ∇L(θ + ρ ∇L)`."""
+    return sam(learning_rate, rho, normalised=False)
+
+
+def perturb(params: Any, grads: Any, *, rho: float | Float[Array, ""], normalised: bool = True) -> Any:
+    """`θ + ρ g/‖g‖` (zero gradient: θ) or, unnormalised, `θ + ρ g`."""
+    scale = jnp.asarray(rho)
+    if normalised:
+        norm = optax.tree.norm(grads)
+        scale = jnp.where(norm > 0, scale / jnp.where(norm > 0, norm, 1.0), 0.0)
+    return jax.tree.map(lambda p, g: p + (scale * g).astype(p.dtype), params, grads)

@@ -1,0 +1,64 @@
+"""Eigenvalue spectra of the input covariance Λ, and orthogonal bases to put them in."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from icl_theory.errors import InputError, check_number, is_traced
+
+
+def linear_spectrum(dim: int) -> Float[np.ndarray, " D"]:
+    """λ_d = d / Σ_j j for d = D..1 (largest first), trace one: the default of ZSLS25.
+
+    >>> linear_spectrum(4)
+    array([0.4, 0.3, 0.2, 0.1])
+    """
+    check_number("dim", dim, minimum=1, integer=True)
+    values = np.arange(dim, 0, -1, dtype=float)
+    return values / values.sum()
+
+
+def white_spectrum(dim: int) -> Float[np.ndarray, " D"]:
+    """λ_d = 1/D: every direction alike, trace one."""
+    check_number("dim", dim, minimum=1, integer=True)
+    return np.full(dim, 1.0 / dim)
+
+
+def power_law_spectrum(dim: int, exponent: float) -> Float[np.ndarray, " D"]:
+    """λ_d ∝ d^(−exponent), trace one (exponent 0 is white)."""
+    check_number("dim", dim, minimum=1, integer=True)
+    check_number("exponent", exponent, minimum=0.0)
+    values = np.arange(1, dim + 1, dtype=float) ** -exponent
+    return values / values.sum()
+
+
+def given_spectrum(eigenvalues: Float[Array, " D"] | list | tuple | np.ndarray, *, field: str = "eigenvalues"):
+    """The eigenvalues as an array, after checking that they are finite, not negative and not all zero."""
+    if is_traced(eigenvalues):
+        return eigenvalues
+    try:
+        values = np.asarray(eigenvalues, dtype=float)
+    except (TypeError, ValueError):
+        raise InputError(field, eigenvalues, "give a list of numbers") from None
+    if values.ndim != 1 or values.size == 0:
+        raise InputError(field, f"shape {values.shape}", "give a one-dimensional list with one number per dimension")
+    if not np.all(np.isfinite(values)) or np.any(values < 0):
+        raise InputError(field, values, "every eigenvalue must be finite and not negative")
+    return values
+
+
+def random_basis(key: Key[Array, ""], dim: int) -> Float[Array, "D D"]:
+    """A Haar-distributed orthogonal matrix; its columns are the basis vectors."""
+    check_number("dim", dim, minimum=1, integer=True)
+    return jax.random.orthogonal(key, dim)
+
+
+def from_eigenvalues(eigenvalues: Float[Array, " D"], basis: Float[Array, "D D"] | None) -> Float[Array, "D D"]:
+    """`Q diag(λ) Qᵀ`; `basis=None` means the coordinate axes."""
+    eigenvalues = jnp.asarray(eigenvalues, dtype=float)
+    if basis is None:
+        return jnp.diag(eigenvalues)
+    return (basis * eigenvalues) @ basis.T

@@ -1,0 +1,165 @@
+"""The distribution of in-context regression tasks: one group, or a mixture of groups (theory notes, §1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError, check_finite, check_number, check_shape, is_traced
+from icl_theory.spectra import from_eigenvalues, given_spectrum
+
+SHARE_TOLERANCE = 1e-6
+
+
+class TaskDistribution(NamedTuple):
+    """One group of prompts: `x ~ N(0, Λ)`, `w ~ N(μ, Γ)`, `y = w·x + σ ε`, N context tokens.
+
+    Attributes:
+        covariance: Λ, shape (D, D).
+        task_covariance: Γ, shape (D, D); zero for a fixed task.
+        task_mean: μ, shape (D,); zero for in-context learning, the fixed task vector for in-weight learning.
+        noise_std: σ, the label noise on the context (the target `w·x_q` carries none).
+        num_context: N, context tokens without the query.
+    """
+
+    covariance: Any
+    task_covariance: Any
+    task_mean: Any
+    noise_std: Any
+    num_context: Any
+
+    @classmethod
+    def create(
+        cls,
+        eigenvalues: Any,
+        *,
+        num_context: int | Any,
+        task_eigenvalues: Any = None,
+        noise_std: float | Any = 0.0,
+        basis: Float[Array, "D D"] | None = None,
+        task_mean: Float[Array, " D"] | None = None,
+    ) -> TaskDistribution:
+        """Build a group from spectra that share one basis.
+
+        Args:
+            eigenvalues: λ_d of Λ, shape (D,), not negative.
+            num_context: N ≥ 1.
+            task_eigenvalues: γ_d of Γ in the same basis and order; default ones (Γ = I).
+            noise_std: σ ≥ 0.
+            basis: orthogonal (D, D), columns the eigendirections; default the coordinate axes.
+            task_mean: μ in coordinates (not in the basis); default zero.
+
+        Raises:
+            InputError: naming the field that is negative, NaN or of the wrong shape.
+        """
+        eigenvalues = given_spectrum(eigenvalues)
+        (dim,) = np.shape(eigenvalues)
+        if task_eigenvalues is None:
+            task_eigenvalues = jnp.ones(dim)
+        task_eigenvalues = given_spectrum(task_eigenvalues, field="task_eigenvalues")
+        check_shape("task_eigenvalues", task_eigenvalues, (dim,))
+        check_number("num_context", num_context, minimum=1, integer=True)
+        check_number("noise_std", noise_std, minimum=0.0)
+        if basis is not None:
+            check_shape("basis", basis, (dim, dim))
+            check_finite("basis", basis)
+        task_mean = jnp.zeros(dim) if task_mean is None else jnp.asarray(task_mean, dtype=float)
+        check_shape("task_mean", task_mean, (dim,))
+        check_finite("task_mean", task_mean)
+        return cls(
+            covariance=from_eigenvalues(jnp.asarray(eigenvalues), basis),
+            task_covariance=from_eigenvalues(jnp.asarray(task_eigenvalues), basis),
+            task_mean=task_mean,
+            noise_std=jnp.asarray(noise_std, dtype=float),
+            num_context=num_context if is_traced(num_context) else int(num_context),
+        )
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the inputs."""
+        return self.covariance.shape[-1]
+
+    @property
+    def task_second_moment(self) -> Float[Array, "D D"]:
+        """`E[w wᵀ] = Γ + μμᵀ`, all that the loss of the reduced models sees of the tasks."""
+        return self.task_covariance + jnp.outer(self.task_mean, self.task_mean)
+
+
+class TaskMixture(NamedTuple):
+    """Groups g with shares π_g (theory notes, §1).
+
+    Attributes:
+        groups: one `TaskDistribution` each, all of one dimension D.
+        shares: π_g, shape (G,), summing to one.
+    """
+
+    groups: tuple[TaskDistribution, ...]
+    shares: Any
+
+    @classmethod
+    def create(cls, groups: Sequence[TaskDistribution], shares: Any) -> TaskMixture:
+        """Check and build.
+
+        Raises:
+            InputError: no groups, differing dimensions, negative shares or shares that do not sum to one.
+        """
+        groups = tuple(groups)
+        if not groups:
+            raise InputError("groups", "()", "give at least one group")
+        dims = [group.dim for group in groups]
+        if len(set(dims)) > 1:
+            raise InputError("groups", f"dimensions {dims}", "all groups must have the same dimension")
+        if not is_traced(shares):
+            values = np.asarray(shares, dtype=float)
+            if values.shape != (len(groups),):
+                raise InputError("shares", f"shape {values.shape}", f"give one share per group ({len(groups)})")
+            if not np.all(np.isfinite(values)) or np.any(values < 0):
+                raise InputError("shares", values, "every share must be finite and not negative")
+            if abs(values.sum() - 1.0) > SHARE_TOLERANCE:
+                raise InputError("shares", values, f"they must sum to 1, not {values.sum():g}")
+        return cls(groups=groups, shares=jnp.asarray(shares, dtype=float))
+
+    @classmethod
+    def single(cls, eigenvalues: Any, **settings: Any) -> TaskMixture:
+        """A mixture of one group; the settings are those of `TaskDistribution.create`."""
+        return cls.create([TaskDistribution.create(eigenvalues, **settings)], [1.0])
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the inputs."""
+        return self.groups[0].dim
+
+    def upsampled(self, factors: Any) -> TaskMixture:
+        """The mixture after drawing group g κ_g times as often: `π_g κ_g / Σ_h π_h κ_h`.
+
+        >>> group = TaskDistribution.create([1.0], num_context=4)
+        >>> TaskMixture.create([group, group], [0.5, 0.5]).upsampled([1.0, 3.0]).shares.tolist()
+        [0.25, 0.75]
+        """
+        if not is_traced(factors):
+            values = np.asarray(factors, dtype=float)
+            check_shape("factors", values, (len(self.groups),))
+            if not np.all(np.isfinite(values)) or np.any(values < 0) or values.sum() == 0:
+                raise InputError("factors", values, "every factor must be finite, not negative, not all zero")
+        weighted = self.shares * jnp.asarray(factors, dtype=float)
+        return self._replace(shares=weighted / weighted.sum())
+
+    def with_fixed_task(self, share: float, task_vector: Any) -> TaskMixture:
+        """Give a share of the prompts one fixed task vector (in-weight learning).
+
+        Each group g splits into (1 − share) π_g as it was and share·π_g with `w = task_vector` always.
+        """
+        check_number("share", share, minimum=0.0, maximum=1.0)
+        task_vector = jnp.asarray(task_vector, dtype=float)
+        check_shape("task_vector", task_vector, (self.dim,))
+        check_finite("task_vector", task_vector)
+        fixed = tuple(
+            group._replace(task_covariance=jnp.zeros_like(group.task_covariance), task_mean=task_vector)
+            for group in self.groups
+        )
+        shares = jnp.concatenate([(1.0 - share) * self.shares, share * self.shares])
+        return TaskMixture.create(self.groups + fixed, shares)

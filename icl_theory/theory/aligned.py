@@ -1,0 +1,151 @@
+"""Rank-one ATTN_S reduced to one number per feature: u_d with strength w_d = u_d³ (theory notes, §5 and §6).
+
+Holds exactly for `aligned_parameters` (head d aligned with feature d, |v| = |k| = |q| = u_d) and, from small
+initialisation, describes each head after it has chosen its feature.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError, check_number, check_shape, is_traced
+from icl_theory.features import Features
+from icl_theory.theory.flow import integrate
+from icl_theory.theory.hitting_time import fraction_at_time
+from icl_theory.trajectory import Trajectory
+
+LEARNED = 0.95  # normalised SAM's flow is stopped when every feature has this share of its optimum
+
+
+class Ascent(NamedTuple):
+    """SAM's perturbation: radius ρ, normalised or not. ρ = 0 is gradient descent."""
+
+    rho: Any = 0.0
+    normalised: Any = True
+
+
+def perturbation(u: Float[Array, " D"], drive: Any, curvature: Any, ascent: Ascent) -> Float[Array, " D"]:
+    """`p_d`, by which SAM moves u_d back before it takes the gradient (`ũ_d = u_d − p_d`).
+
+    With `r_d = u_d² (a_d − c_d u_d³)`: normalised `p_d = ρ r_d / sqrt(3 Σ_j r_j²)` (0 where all r are 0),
+    unnormalised `p_d = 2 ρ r_d`. Reference: theory notes, §6.
+    """
+    r = u**2 * (drive - curvature * u**3)
+    norm = jnp.sqrt(3.0 * jnp.sum(r**2))
+    unit = jnp.where(norm > 0, r / jnp.where(norm > 0, norm, 1.0), 0.0)
+    return ascent.rho * jnp.where(ascent.normalised, unit, 2.0 * r)
+
+
+def velocity(u: Float[Array, " D"], drive: Any, curvature: Any, ascent: Ascent) -> Float[Array, " D"]:
+    """`u̇_d = 2 ũ_d² (a_d − c_d ũ_d³)` per unit of time η × step (the loss has no ½)."""
+    moved = u - perturbation(u, drive, curvature, ascent)
+    return 2.0 * moved**2 * (drive - curvature * moved**3)
+
+
+class AlignedFlow(NamedTuple):
+    """Gradient flow, or the flow of SAM, of the reduced system (a `Dynamics`).
+
+    Normalised SAM is discontinuous at the minimum, so its flow is given up to the moment when every feature
+    has 95 % of its optimum, and is NaN afterwards.
+
+    Attributes:
+        features: drives and curvatures.
+        start: u_d(0), (D,).
+        ascent: SAM's radius; default gradient flow.
+    """
+
+    features: Features
+    start: Any
+    ascent: Ascent = Ascent()
+
+    def predict(self, time: np.ndarray) -> Trajectory:
+        """Integrate from time 0; `time` may begin later."""
+        _check(self.features, self.start, self.ascent)
+        grid = np.concatenate([[0.0], np.asarray(time, float)])
+        discontinuous = bool(self.ascent.normalised) and float(self.ascent.rho) > 0
+        args = _arguments(self.features, self.ascent)
+        values = integrate(
+            _field, jnp.asarray(self.start, float), grid, args, stop=_all_learned if discontinuous else None
+        )
+        return _as_trajectory(self.features, time, values[1:])
+
+
+class AlignedDescent(NamedTuple):
+    """The same system in discrete steps `u ← u + η u̇`: what GD or SAM does exactly (a `Dynamics`).
+
+    Attributes:
+        features, start, ascent: as for `AlignedFlow`.
+        learning_rate: η; times must be multiples of it.
+    """
+
+    features: Features
+    start: Any
+    learning_rate: float
+    ascent: Ascent = Ascent()
+
+    def predict(self, time: np.ndarray) -> Trajectory:
+        """Iterate the map; the loss and strengths at the steps `time / η`."""
+        _check(self.features, self.start, self.ascent)
+        check_number("learning_rate", self.learning_rate, minimum=0.0, exclusive=True)
+        steps = np.round(np.asarray(time) / self.learning_rate).astype(int)
+        if not np.allclose(steps * self.learning_rate, time, rtol=1e-6):
+            raise InputError("time", time, f"give multiples of the learning rate {self.learning_rate:g}")
+        args = _arguments(self.features, self.ascent)
+        values = descend(jnp.asarray(self.start, float), jnp.asarray(steps), self.learning_rate, args)
+        return _as_trajectory(self.features, time, np.asarray(values))
+
+
+class AlignedClosedForm(NamedTuple):
+    """Gradient flow by inverting the hitting time, no differential equation solved (a `Dynamics`)."""
+
+    features: Features
+    start: Any
+
+    def predict(self, time: np.ndarray) -> Trajectory:
+        """`u_d(t)` of every feature, each on its own."""
+        _check(self.features, self.start, Ascent())
+        limit = np.cbrt(self.features.optimum)
+        z = fraction_at_time(time, drive=self.features.drive, limit=limit, start=np.asarray(self.start, float))
+        return _as_trajectory(self.features, time, z * limit)
+
+
+@jax.jit
+def descend(start: Float[Array, " D"], steps: Any, learning_rate: Any, args: Any) -> Float[Array, "T D"]:
+    """u at each of the ascending `steps` of the discrete map; `args = (drive, curvature, ascent)`."""
+
+    def look(carry, stop):
+        step, u = carry
+        u = jax.lax.fori_loop(step, stop, lambda _, u: u + learning_rate * velocity(u, *args), u)
+        return (stop, u), u
+
+    return jax.lax.scan(look, (jnp.zeros_like(steps[0]), start), steps)[1]
+
+
+def _field(u: Array, args: Any) -> Array:
+    return velocity(u, *args)
+
+
+def _all_learned(u: Array, args: Any) -> Array:
+    drive, curvature, _ = args
+    return jnp.min(curvature * u**3 - LEARNED * drive) >= 0
+
+
+def _arguments(features: Features, ascent: Ascent) -> tuple:
+    return jnp.asarray(features.drive, float), jnp.asarray(features.curvature, float), ascent
+
+
+def _as_trajectory(features: Features, time: np.ndarray, u: np.ndarray) -> Trajectory:
+    strength = np.asarray(u, float) ** 3
+    return Trajectory(np.asarray(time), features.loss(strength), strength)
+
+
+def _check(features: Features, start: Any, ascent: Ascent) -> None:
+    check_shape("start", start, features.drive.shape)
+    check_number("rho", ascent.rho, minimum=0.0)
+    if not is_traced(start) and np.any(np.asarray(start) < 0):
+        raise InputError("start", start, "the reduced system starts from u_d at or above 0")

@@ -1,0 +1,59 @@
+"""When a feature is learned under gradient flow, in closed form (theory notes, §5)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from icl_theory.errors import InputError, check_number
+
+
+def antiderivative(z: np.ndarray) -> np.ndarray:
+    """`F(z) = −1/z − ln(1−z)/3 + ln(z²+z+1)/6 − arctan((2z+1)/√3)/√3`, with `F'(z) = 1/(z²(1−z³))`, 0 < z < 1."""
+    z = np.asarray(z, dtype=float)
+    return (
+        -1.0 / z
+        - np.log1p(-z) / 3.0
+        + np.log(z * z + z + 1.0) / 6.0
+        - np.arctan((2.0 * z + 1.0) / np.sqrt(3.0)) / np.sqrt(3.0)
+    )
+
+
+def hitting_time(fraction: float, *, drive: np.ndarray, optimum: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """`t = [F(z) − F(z_0)] / (2 a u*)` until the strength is `fraction` of `w* = u*³`, so `z = fraction^{1/3}`.
+
+    Time is η × step; the head is aligned and balanced. 0 where the start is already there.
+
+    Args:
+        fraction: of the optimal strength, between 0 and 1.
+        drive: a_d.
+        optimum: w_d* > 0.
+        start: u_d(0) > 0.
+
+    Raises:
+        InputError: fraction outside (0, 1), a start or an optimum that is not positive.
+
+    Reference: theory notes, §5.
+    """
+    check_number("fraction", fraction, minimum=0.0, maximum=1.0 - 1e-12, exclusive=True)
+    start, optimum = np.asarray(start, float), np.asarray(optimum, float)
+    for field, values in (("start", start), ("optimum", optimum)):
+        if not np.all(values > 0):
+            raise InputError(field, values, "give positive numbers")
+    limit = np.cbrt(optimum)
+    z = np.cbrt(fraction)
+    before = np.minimum(start / limit, z)
+    return (antiderivative(z) - antiderivative(before)) / (2.0 * np.asarray(drive) * limit)
+
+
+def fraction_at_time(time: np.ndarray, *, drive: np.ndarray, limit: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """`z_d(t) = u_d/u_d*`, the inverse of the hitting time, by bisection to machine precision; (T, D)."""
+    if not np.all((start > 0) & (start < limit)):
+        raise InputError("start", start, "the closed form needs 0 < u_d(0) < u_d*")
+    target = antiderivative(start / limit) + 2.0 * drive * limit * np.asarray(time, float)[:, None]
+    # Bisect in the logit of z: resolves both the plateau near 0 and the approach to 1.
+    low, high = np.full_like(target, -40.0), np.full_like(target, 36.0)
+    for _ in range(70):
+        middle = (low + high) / 2.0
+        below = antiderivative(1.0 / (1.0 + np.exp(-middle))) < target
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return 1.0 / (1.0 + np.exp(-(low + high) / 2.0))

@@ -1,0 +1,83 @@
+"""ATTN_M: one abrupt drop. Effective balanced head in general, logistic curve for white inputs (theory notes, §5)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError, check_number
+from icl_theory.features import Features
+from icl_theory.theory.flow import integrate
+from icl_theory.trajectory import Trajectory
+
+
+def effective_start(value: Float[Array, " H"], merged: Float[Array, "H D D"], features: Features) -> float:
+    """The v of the one balanced head that H small random heads turn into: `v_0² = Σ_i ((v_i + ⟨U_i, Â⟩)/2)²`.
+
+    Near zero the flow is linear, `v̇_i = 2⟨U_i, A⟩`, `U̇_i = 2 v_i A` with `A = Σ_d a_d e_d e_dᵀ` and `Â = A/‖A‖`;
+    only the part of each head along the growing direction `(1, Â)/√2` survives, and all grow alike.
+    """
+    direction = (features.directions * (features.drive / np.linalg.norm(features.drive))) @ features.directions.T
+    growing = (np.asarray(value) + np.einsum("hij,ij->h", np.asarray(merged), direction)) / 2.0
+    return float(np.linalg.norm(growing))
+
+
+class MergedFlow(NamedTuple):
+    """Gradient flow of the effective head: `v̇ = 2 Σ_d s_d (a_d − c_d v s_d)`, `ṡ_d = 2 v (a_d − c_d v s_d)`.
+
+    Strengths `w_d = v s_d`; balanced start `s_d(0) = v_0 a_d/‖a‖` (a `Dynamics`).
+
+    Attributes:
+        features: drives and curvatures.
+        start: v_0 > 0 (see `effective_start`).
+    """
+
+    features: Features
+    start: float
+
+    def predict(self, time: np.ndarray) -> Trajectory:
+        """Integrate from time 0."""
+        check_number("start", self.start, minimum=0.0, exclusive=True)
+        drive = self.features.drive
+        begin = self.start * np.concatenate([[1.0], drive / np.linalg.norm(drive)])
+        grid = np.concatenate([[0.0], np.asarray(time, float)])
+        args = jnp.asarray(drive, float), jnp.asarray(self.features.curvature, float)
+        values = integrate(_field, jnp.asarray(begin, float), grid, args)[1:]
+        strength = values[:, :1] * values[:, 1:]
+        return Trajectory(np.asarray(time), self.features.loss(strength), strength)
+
+
+class MergedLogistic(NamedTuple):
+    """Closed form for white inputs: `w(t) = w* / (1 + (w*/w_0 − 1) exp(−4 √D a t))`, every feature alike.
+
+    From `ẇ = 4 √D w (a − c w)`, which the balanced head obeys with `w = v²/√D` (a `Dynamics`).
+
+    Attributes:
+        features: all drives and curvatures equal.
+        start: v_0 > 0.
+    """
+
+    features: Features
+    start: float
+
+    def predict(self, time: np.ndarray) -> Trajectory:
+        """Evaluate the logistic curve."""
+        check_number("start", self.start, minimum=0.0, exclusive=True)
+        drive, optimum, dim = self.features.drive, self.features.optimum, len(self.features.drive)
+        if np.ptp(drive) > 1e-5 * drive.max() or np.ptp(optimum) > 1e-5 * optimum.max():
+            raise InputError("features", drive, "the closed form needs white inputs and an isotropic task prior")
+        initial = self.start**2 / np.sqrt(dim)
+        decay = np.exp(-4.0 * np.sqrt(dim) * drive[0] * np.asarray(time, float))
+        curve = optimum[0] / (1.0 + (optimum[0] / initial - 1.0) * decay)
+        strength = np.repeat(curve[:, None], dim, axis=1)
+        return Trajectory(np.asarray(time), self.features.loss(strength), strength)
+
+
+def _field(state: Array, args: Any) -> Array:
+    drive, curvature = args
+    v, s = state[0], state[1:]
+    force = drive - curvature * v * s
+    return jnp.concatenate([2.0 * jnp.sum(s * force)[None], 2.0 * v * force])

@@ -1,0 +1,84 @@
+"""Population loss and gradient of linear attention in closed form (theory notes, §3)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from icl_theory.tasks import TaskDistribution, TaskMixture
+
+
+class PopulationMoments(NamedTuple):
+    """All that the population loss needs: `L(W) = energy − 2 tr(cross W) + Σ_g tr(W Λ_g Wᵀ B_g)`.
+
+    Attributes:
+        energy: `Σ_g π_g tr(Λ_g S_g)`, with `S = E[wwᵀ]`; the loss of predicting zero.
+        cross: `Σ_g π_g Λ_g S_g Λ_g`, (D, D).
+        covariances: Λ_g, (G, D, D).
+        beta_moments: π_g B_g, (G, D, D).
+    """
+
+    energy: Any
+    cross: Any
+    covariances: Any
+    beta_moments: Any
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the inputs."""
+        return self.cross.shape[-1]
+
+
+def beta_second_moment(task: TaskDistribution) -> Float[Array, "D D"]:
+    """`B = E[ββᵀ] = ΛSΛ + (ΛSΛ + tr(ΛS) Λ)/N + σ²Λ/N` with `S = E[wwᵀ]` (Γ when the mean is zero).
+
+    Assumes Gaussian inputs. `β` carries the 1/N. Reference: theory notes, §3.
+    """
+    covariance = task.covariance
+    signal = covariance @ task.task_second_moment @ covariance
+    energy = jnp.sum(covariance * task.task_second_moment)
+    return signal + (signal + energy * covariance + task.noise_std**2 * covariance) / task.num_context
+
+
+def population_moments(mixture: TaskMixture) -> PopulationMoments:
+    """The moments of a mixture, computed once before training."""
+    shares = mixture.shares
+    covariances = jnp.stack([group.covariance for group in mixture.groups])
+    tasks = jnp.stack([group.task_second_moment for group in mixture.groups])
+    moments = jnp.stack([beta_second_moment(group) for group in mixture.groups])
+    return PopulationMoments(
+        energy=jnp.einsum("g,gij,gij->", shares, covariances, tasks),
+        cross=jnp.einsum("g,gij,gjk,gkl->il", shares, covariances, tasks, covariances),
+        covariances=covariances,
+        beta_moments=shares[:, None, None] * moments,
+    )
+
+
+def population_loss(matrix: Float[Array, "D D"], moments: PopulationMoments) -> Float[Array, ""]:
+    """`E[(y_q − βᵀ W x_q)²]`, the mean square without a ½, over the infinite data set.
+
+    Args:
+        matrix: W, the effective matrix of the model, (D, D).
+        moments: from `population_moments`.
+
+    Returns:
+        The loss; noise on the target, if any, would add the constant σ².
+
+    Reference: theory notes, §3.
+    """
+    penalty = jnp.sum(matrix * _bilinear(matrix, moments))
+    return moments.energy - 2.0 * jnp.sum(moments.cross * matrix.T) + penalty
+
+
+def population_force(matrix: Float[Array, "D D"], moments: PopulationMoments) -> Float[Array, "D D"]:
+    """`Ψ(W) = −½ ∂L/∂W = Σ_g π_g (Λ_g S_g Λ_g − B_g W Λ_g)`, what every parameter's flow is driven by.
+
+    Reference: theory notes, §3.
+    """
+    return moments.cross - _bilinear(matrix, moments)
+
+
+def _bilinear(matrix: Float[Array, "D D"], moments: PopulationMoments) -> Float[Array, "D D"]:
+    return jnp.einsum("gij,jk,gkl->il", moments.beta_moments, matrix, moments.covariances)

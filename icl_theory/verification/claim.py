@@ -1,0 +1,32 @@
+"""A claim: what is simulated for it, and the statements that are read off the saved numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from icl_theory.verification.statement import Statement
+
+Data = dict[str, np.ndarray]
+
+
+class Claim(NamedTuple):
+    """One letter of the verification table.
+
+    Attributes:
+        letter: first letter of its statements' ids.
+        name: module and folder name.
+        title: one line for tables and progress bars.
+        settings: frozen dataclass with every number the measurement uses.
+        measure: `measure(settings, progress) -> dict of arrays`; `progress(done, total)`.
+        statements: `statements(data) -> list`, reading the arrays only.
+    """
+
+    letter: str
+    name: str
+    title: str
+    settings: Any
+    measure: Callable[[Any, Callable[[int, int], None]], Data]
+    statements: Callable[[Data], list[Statement]]

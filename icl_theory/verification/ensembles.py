@@ -1,0 +1,76 @@
+"""Many random initialisations of rank-one attention trained at once, shared by the claims D and E."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from icl_theory.attention import MergedAttention, SeparateAttention, split_model
+from icl_theory.features import Features, find_features
+from icl_theory.losses import EffectiveMatrix, make_loss
+from icl_theory.tasks import TaskMixture
+from icl_theory.training import train_many
+from icl_theory.trajectory import Trajectory
+
+
+def random_starts(make_model, num_seeds: int, seed: int) -> tuple[nnx.Module, Any]:
+    """One model (for its structure) and the parameters of `num_seeds` of them, stacked."""
+    keys = jax.random.split(jax.random.key(seed), num_seeds)
+    return make_model(keys[0]), jax.vmap(lambda key: split_model(make_model(key))[1])(keys)
+
+
+def train_ensemble(
+    model: nnx.Module,
+    starts: Any,
+    mixture: TaskMixture,
+    *,
+    optimizer,
+    learning_rate: float,
+    rhos: tuple[float, ...] | None = None,
+    duration: float,
+    num_snapshots: int,
+    progress,
+) -> tuple[Trajectory, Features]:
+    """Train every start, under each ρ where given; strengths (ρ, seed, T, D), losses (ρ, seed, T)."""
+    features = find_features(mixture)
+    loss, _ = make_loss(model, mixture)
+    num_seeds = jax.tree.leaves(starts)[0].shape[0]
+    copies = 1 if rhos is None else len(rhos)
+    params = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * copies), starts)
+    hyperparameters: dict[str, Any] = {"learning_rate": learning_rate}
+    if rhos is not None:
+        hyperparameters["rho"] = np.repeat(rhos, num_seeds)
+    run = train_many(
+        loss,
+        params,
+        optimizer=optimizer,
+        hyperparameters=hyperparameters,
+        num_steps=round(duration / learning_rate),
+        num_snapshots=num_snapshots,
+        track=EffectiveMatrix(loss.graphdef),
+        progress=progress,
+    )
+    trajectory = run.trajectory(features)
+    shape = (copies, num_seeds)
+    return (
+        Trajectory(
+            trajectory.time,
+            trajectory.loss.reshape(*shape, *trajectory.loss.shape[1:]),
+            trajectory.strength.reshape(*shape, *trajectory.strength.shape[1:]),
+        ),
+        features,
+    )
+
+
+def separate_model(dim: int, num_heads: int, init_scale: float):
+    """A maker of rank-one `SeparateAttention` from a key."""
+    return lambda key: SeparateAttention(dim, num_heads, init_scale=init_scale, rngs=nnx.Rngs(params=key))
+
+
+def merged_model(dim: int, num_heads: int, init_scale: float):
+    """A maker of `MergedAttention` from a key."""
+    return lambda key: MergedAttention(dim, num_heads, init_scale=init_scale, rngs=nnx.Rngs(params=key))

@@ -1,0 +1,94 @@
+"""Run claims in float64 and float32 and put the statements side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from icl_theory.verification import closed_forms, dynamics, fixed_points, random_initialisation, sharpness
+from icl_theory.verification.claim import Claim, Data
+from icl_theory.verification.statement import Statement
+
+CLAIMS: tuple[Claim, ...] = (
+    closed_forms.CLAIM,
+    fixed_points.CLAIM,
+    dynamics.CLAIM,
+    random_initialisation.CLAIM,
+    sharpness.CLAIM,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A statement in float64, and whether it is also within its tolerance in float32 (None: not run)."""
+
+    statement: Statement
+    float32: Statement | None = None
+
+    @property
+    def holds(self) -> bool:
+        """In float64."""
+        return self.statement.holds
+
+    @property
+    def holds_float32(self) -> bool | None:
+        """Whether the same measurement in float32 stays within the same tolerance."""
+        return None if self.float32 is None else self.float32.holds
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        row = dataclasses.asdict(self.statement) | {"holds": self.holds, "holds_float32": self.holds_float32}
+        if self.float32 is not None:
+            row["measured_float32"], row["error_float32"] = self.float32.measured, self.float32.error
+        return row
+
+
+def measure_claim(
+    claim: Claim, *, float64: bool, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Data:
+    """Measure in one precision, whatever the session's own setting; it is restored afterwards."""
+    with jax.enable_x64(float64):
+        return claim.measure(claim.settings, progress)
+
+
+def combine(claim: Claim, data: Data, data32: Data | None) -> list[Row]:
+    """The statements of a claim from its data in float64 and, where given, float32."""
+    table = claim.statements(data)
+    if data32 is None:
+        return [Row(statement) for statement in table]
+    return [Row(*pair) for pair in zip(table, claim.statements(data32), strict=True)]
+
+
+def verify(
+    claims: Sequence[Claim] = CLAIMS,
+    *,
+    float32: bool = True,
+    progress: Callable[[str, int, int], None] = lambda title, done, total: None,
+) -> list[Row]:
+    """Measure and judge.
+
+    Args:
+        claims: which; default all.
+        float32: whether to measure everything in single precision too.
+        progress: called with (title of the measurement, done, total).
+
+    Returns:
+        One row per statement. All of them hold in float64 unless something is broken.
+    """
+    rows: list[Row] = []
+    for claim in claims:
+        measured: list[Data | None] = []
+        for is64 in (True, False):
+            title = f"{claim.letter}. {claim.title} ({'float64' if is64 else 'float32'})"
+            if is64 or float32:
+                measured.append(
+                    measure_claim(claim, float64=is64, progress=lambda d, t, title=title: progress(title, d, t))
+                )
+            else:
+                measured.append(None)
+        assert measured[0] is not None
+        rows += combine(claim, measured[0], measured[1])
+    return rows
