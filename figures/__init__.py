@@ -1,0 +1,14 @@
+"""Figures: one module each, reading saved data only.
+
+`python -m figures NAME` draws one again from `results/`.
+"""
+
+from __future__ import annotations
+
+from figures import feature_strengths, loss_plateaus, merged_model, phase_diagram, simplicity_bias
+from figures.figure import FigureSpec
+
+FIGURES: dict[str, FigureSpec] = {
+    module.FIGURE.name: module.FIGURE
+    for module in (loss_plateaus, feature_strengths, simplicity_bias, merged_model, phase_diagram)
+}

@@ -140,7 +140,7 @@ def statements(data: Data) -> list[Statement]:
     texts = {
         "plain": "Population loss at a random W equals its Monte Carlo mean",
         "noise_and_prior": "Population loss equals its Monte Carlo mean with label noise and an anisotropic task prior",
-        "two_groups": "Population loss equals its Monte Carlo mean for two groups with other spectra and context lengths",
+        "two_groups": "Population loss equals its Monte Carlo mean for two groups of other spectrum and context length",
         "fixed_task": "Population loss equals its Monte Carlo mean when 40 % of the prompts share one fixed task",
     }
     table = [

@@ -27,7 +27,7 @@ REFERENCE_SEEDS = 64
 class Settings:
     """Rank one, H = 5, D = 4, the notes' random start; merged attention with a start as large; aligned runs."""
 
-    aligned: AlignedSettings = AlignedSettings()
+    aligned: AlignedSettings = dataclasses.field(default_factory=AlignedSettings)
     dim: int = 4
     num_heads: int = 5
     num_context: int = 31
@@ -213,7 +213,8 @@ def _merged(data: Data) -> list[Statement]:
         ),
         at_most(
             "E21",
-            "Found: it hardly changes it at all; |change| of ln(w_d/w_d*) (largest of the three medians, 99 % interval)",
+            "Found: in the merged model SAM hardly changes it at all; |change| of ln(w_d/w_d*) "
+            "(largest of the three medians, 99 % interval)",
             source="notes §6: claim A is false here",
             bound=0.1,
             measured=abs(largest[0]),

@@ -36,6 +36,9 @@ REFERENCE_RATIOS = {
     (1.5, 1.0): (2.26, 1.99, 1.48, 1.09, 1.03),
 }
 
+# Trajectories kept for the figure of strengths: λ = (2, 1), δ = 0 and 0.5, every fourth snapshot.
+SHOWN_EIGENVALUES, SHOWN_DELTAS, SHOWN_EVERY = (2.0, 1.0), [0, 2], 4
+
 
 @dataclasses.dataclass(frozen=True)
 class AlignedSettings:
@@ -94,6 +97,7 @@ def _table(settings: AlignedSettings) -> Data:
     deltas = np.asarray(REFERENCE_DELTAS)
     rhos = deltas * np.sqrt(3.0) * settings.start
     times: dict[str, list] = {"model": [], "reduced": [], "flow": []}
+    shown: Data = {}
     for eigenvalues in REFERENCE_RATIOS:
         mixture = TaskMixture.single(eigenvalues, num_context=settings.num_context)
         trajectory, features = train_aligned_many(
@@ -112,7 +116,14 @@ def _table(settings: AlignedSettings) -> Data:
         ):
             predictions = [predictor(Ascent(rho)).predict(trajectory.time) for rho in rhos]
             times[name].append([simplicity_bias(p, features).times for p in predictions])
-    data = {f"{name}_times": np.asarray(values) for name, values in times.items()}  # (spectrum, δ, feature)
+            if eigenvalues == SHOWN_EIGENVALUES:
+                strengths = np.stack([p.strength for p in predictions])[SHOWN_DELTAS, ::SHOWN_EVERY]
+                shown[f"aligned_{name}_strength"] = strengths / features.optimum
+        if eigenvalues == SHOWN_EIGENVALUES:
+            shown["aligned_time"] = trajectory.time[::SHOWN_EVERY]
+            shown["aligned_model_strength"] = trajectory.strength[SHOWN_DELTAS, ::SHOWN_EVERY] / features.optimum
+    # Learning times are (spectrum, δ, feature).
+    data = {f"{name}_times": np.asarray(values) for name, values in times.items()} | shown
     data["deltas"] = deltas
     data["reference_ratios"] = np.asarray(list(REFERENCE_RATIOS.values()))
     alphas = np.asarray([(low / high) ** 2 for high, low in REFERENCE_RATIOS])

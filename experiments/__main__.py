@@ -1,0 +1,102 @@
+"""`python -m experiments`: make what is missing, compare with theory, draw, and write the report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from experiments import EXPERIMENTS
+from experiments.experiment import run
+from figures import FIGURES
+from figures.figure import draw
+from figures.report import write_report
+from icl_theory.errors import IclTheoryError
+from icl_theory.progress import ProgressReport
+from icl_theory.store import set_aside
+from icl_theory.verification.table import count
+
+
+@click.group(invoke_without_command=True)
+@click.option("--results", default="results", show_default=True, type=click.Path(path_type=Path), help="data folder")
+@click.option("--fresh", is_flag=True, help="set older results aside (renamed, not removed) and start over")
+@click.pass_context
+def cli(context: click.Context, results: Path, fresh: bool) -> None:
+    """Reproduce everything: simulate, compare with theory, draw, write results/report/index.html.
+
+    Data that are complete are reused. The exit code is 1 when a statement of the verification table does not hold.
+    """
+    context.obj = results
+    if context.invoked_subcommand is None:
+        reproduce(results, fresh)
+
+
+@cli.command("list")
+def list_command() -> None:
+    """Experiments and figures, with what each takes and shows."""
+    click.echo("Experiments (python -m experiments run NAME):")
+    for experiment in EXPERIMENTS.values():
+        click.echo(f"  {experiment.name:22} {experiment.question}")
+    click.echo("Figures (python -m figures NAME):")
+    for figure in FIGURES.values():
+        click.echo(f"  {figure.name:22} {figure.title} (reads {', '.join(figure.reads)})")
+
+
+@cli.command("run")
+@click.argument("names", nargs=-1, required=True, type=click.Choice(list(EXPERIMENTS)), metavar="NAME...")
+@click.pass_obj
+def run_command(results: Path, names: tuple[str, ...]) -> None:
+    """Make the data of single experiments."""
+    _make(list(names), results)
+
+
+def reproduce(results: Path, fresh: bool) -> None:
+    """Everything, in the order of the table; ends by naming the report."""
+    began = time.monotonic()
+    if fresh:
+        old = set_aside(results)
+        if old is not None:
+            click.echo(f"set the older results aside: {old}")
+    _make(list(EXPERIMENTS), results)
+    for figure in FIGURES.values():
+        click.echo(f"drew {draw(figure, results)}")
+    page, rows = write_report(results, time.monotonic() - began)
+    click.echo(count(rows))
+    failing = [row.statement.id for row in rows if not row.holds]
+    if failing:
+        click.echo(f"not holding: {', '.join(failing)}")
+    click.echo(f"report: {page} ({time.monotonic() - began:.0f} s)")
+    if failing:
+        sys.exit(1)
+
+
+def _make(names: list[str], results: Path) -> None:
+    for name in names:
+        began = time.monotonic()
+        with ProgressReport() as report:
+            made = run(EXPERIMENTS[name], results, report)
+        folder = results / name
+        click.echo(f"{folder}: made in {time.monotonic() - began:.0f} s" if made else f"{folder}: complete, reused")
+
+
+def main() -> None:
+    """Errors made on purpose are one line and exit code 2."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        _fail(" ".join(error.format_message().split()), 2)
+    except IclTheoryError as error:
+        _fail(str(error), 2)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; what is complete is kept, the same command goes on", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"experiments: error: {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Merged key-query attention: one drop, predicted without a fitted number, and SAM hardly changes what it holds."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from figures.figure import FigureSpec
+from icl_theory.plotting import GD, SAM, feature_colour, new_figure, styled
+from icl_theory.verification import Data
+from icl_theory.verification.sharpness import paired_median
+
+
+@styled
+def draw(dynamics: Data, sharpness: Data) -> Figure:
+    """White and default spectrum against theory; GD and SAM; change of progress, merged against separate."""
+    figure, ((white, linear), (both, change)) = new_figure(11.5, 8.0, 2, 2)
+    for axis, name, title in (
+        (white, "white", "White inputs: logistic closed form"),
+        (linear, "linear", "Default spectrum: D+1 scalars"),
+    ):
+        time = dynamics[f"merged_{name}_time"]
+        strengths = dynamics[f"merged_{name}_strength"]
+        for d in range(strengths.shape[-1]):
+            axis.plot(
+                time, strengths[:, d], color=feature_colour(d), linewidth=3.0, alpha=0.75, label=f"feature {d + 1}"
+            )
+        axis.plot(time, dynamics[f"merged_{name}_predicted_strength"], color="black", linestyle="--", linewidth=1.1)
+        axis.plot([], [], color="black", linestyle="--", linewidth=1.1, label="theory, nothing fitted")
+        axis.set(title=title, xlabel="time (learning rate × step)", ylabel="$w_d / w_d^*$")
+        axis.legend(loc="upper left")
+    time = sharpness["merged_time"]
+    for index, (name, colour) in enumerate((("GD", GD), ("SAM, ρ = 0.05", SAM))):
+        strengths = np.median(sharpness["merged_strength"][index], axis=0)
+        for d in range(strengths.shape[-1]):
+            both.plot(time, strengths[:, d], color=colour, label=name if d == 0 else None)
+    for d, height in enumerate((0.93, 0.8, 0.62, 0.2)):
+        both.text(16.5, height + 0.02, f"feature {d + 1}", fontsize=9)
+    both.set(title="GD and SAM, same starts (medians)", xlim=(0, 30), ylabel="$w_d / w_d^*$")
+    both.set(xlabel="time (learning rate × step)")
+    both.legend(loc="upper left")
+    _change(change, sharpness)
+    return figure
+
+
+def _change(axis, sharpness: Data) -> None:
+    for model, style, offset in (("merged", "s", -0.0008), ("separate", "o", 0.0008)):
+        rhos = sharpness[f"{model}_rhos"]
+        progress = sharpness[f"{model}_progress"]
+        log = np.log(np.where(progress > 0, progress, np.nan))
+        chosen = [i for i, rho in enumerate(rhos) if 0 < rho <= 0.05]
+        for d in (1, 2, 3):
+            triples = np.asarray([paired_median(log[i, :, d], log[0, :, d], 0.95) for i in chosen])
+            middle, low, high = triples.T
+            axis.errorbar(
+                rhos[chosen] + offset,
+                middle,
+                yerr=[middle - low, high - middle],
+                fmt=style + "-",
+                color=feature_colour(d),
+                markersize=5,
+                capsize=2.5,
+                linewidth=1.2,
+                markerfacecolor="white" if model == "merged" else None,
+                label=f"{model}, feature {d + 1}",
+            )
+    axis.axhline(0.0, color="black", linestyle="--", linewidth=1.0)
+    axis.set(
+        title="Change when the first feature is learned",
+        xlabel="ρ",
+        ylabel="change of ln($w_d / w_d^*$) against GD",
+    )
+    axis.legend(loc="upper left", fontsize=8.5)
+
+
+FIGURE = FigureSpec(
+    "merged_model",
+    "The merged model: claim A does not extend to it",
+    "Top: merged key-query attention from small random heads (H = 8) makes one drop; its time course follows from the "
+    "initial weights alone (dashed). Lower left: SAM delays the drop and leaves its shape. Lower right: how far features "
+    "2, 3 and 4 are when the first is learned, change against GD from the same start (median over seeds, 95 % interval). "
+    "In the separate model (filled) SAM brings feature 2 forward; in the merged one (open) nothing moves: the claim "
+    "rests on separate keys and queries.",
+    ("dynamics", "sharpness"),
+    draw,
+)

@@ -1,0 +1,98 @@
+"""Simplicity bias against SAM's radius, with the region where runs are trapped at the saddle."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.stats
+from matplotlib.figure import Figure
+
+from figures.figure import FigureSpec
+from icl_theory.analysis import median_interval
+from icl_theory.plotting import SAM, feature_colour, new_figure, styled
+from icl_theory.theory.sharpness import two_phase_ratio
+from icl_theory.verification import Data
+from icl_theory.verification.sharpness import REFERENCE_LEARNED, REFERENCE_MEDIANS
+
+MOSTLY_LEARNED = 0.95
+
+
+@styled
+def draw(sharpness: Data, phase: Data) -> Figure:
+    """Aligned starts against the flow; random starts with intervals; the share that learns."""
+    figure, ((aligned, random, share),) = new_figure(13.5, 4.4, 1, 3)
+    _aligned(aligned, phase)
+    rhos, times, ratios = (sharpness[f"separate_{name}"] for name in ("rhos", "times", "ratios"))
+    learned = np.isfinite(times.min(axis=-1)).mean(axis=-1)
+    trap = rhos[learned < MOSTLY_LEARNED].min(initial=np.inf)
+    for d in (1, 2, 3):
+        triples = np.asarray([median_interval(row[np.isfinite(times[i, :, 0]), d]) for i, row in enumerate(ratios)])
+        shown = learned >= 0.5
+        high = np.minimum(triples[:, 2], 1e3)
+        random.fill_between(
+            rhos[shown], triples[shown, 1], high[shown], color=feature_colour(d), alpha=0.2, linewidth=0
+        )
+        random.plot(
+            rhos[shown], triples[shown, 0], "o-", color=feature_colour(d), markersize=4, label=f"$t_{d + 1}/t_1$"
+        )
+        random.plot(
+            list(REFERENCE_MEDIANS),
+            [row[d - 1] for row in REFERENCE_MEDIANS.values()],
+            "x",
+            color="black",
+            markersize=7,
+        )
+    random.plot([], [], "x", color="black", label="notes' medians")
+    random.set(title="Random starts: learning-time ratios", yscale="log", ylim=(1, 60), ylabel="ratio, log scale")
+    random.set_yticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
+    random.minorticks_off()
+    seeds = times.shape[1]
+    counts = np.round(learned * seeds).astype(int)
+    intervals = np.asarray([scipy.stats.binomtest(int(k), seeds).proportion_ci(0.95) for k in counts])
+    share.fill_between(rhos, intervals[:, 0], intervals[:, 1], color=SAM, alpha=0.2, linewidth=0)
+    share.plot(rhos, learned, "o-", color=SAM, markersize=4, label=f"{seeds} seeds, 95 % interval")
+    share.plot(
+        list(REFERENCE_LEARNED), list(REFERENCE_LEARNED.values()), "x", color="black", markersize=7, label="notes"
+    )
+    share.set(title="Random starts: share that learns", ylim=(-0.02, 1.04), ylabel="share of runs")
+    for axis in (random, share):
+        axis.axvspan(
+            trap, rhos[-1], color="#D9D9D9", alpha=0.6, linewidth=0, label="saddle trap (< 95 % learn)", zorder=0
+        )
+        axis.set(xlabel="ρ", xlim=(rhos[0], rhos[-1]))
+    random.legend(loc="upper left", bbox_to_anchor=(0.0, 0.62), fontsize=8.5)
+    share.legend(loc="lower left", fontsize=8.5)
+    return figure
+
+
+def _aligned(axis, phase: Data) -> None:
+    deltas = phase["deltas"]
+    for index, ratio in enumerate((3.0, 2.0, 1.5)):
+        row = int(np.argmin(np.abs(phase["ratios"] - ratio)))
+        colour = feature_colour(index)
+        simulated, predicted = (phase[f"{name}_times"][row] for name in ("simulated", "predicted"))
+        axis.plot(deltas, predicted[:, 1] / predicted[:, 0], color=colour, linestyle="--", linewidth=1.4)
+        axis.plot(
+            deltas, simulated[:, 1] / simulated[:, 0], "o", color=colour, markersize=4, label=f"λ₁/λ₂ = {ratio:g}"
+        )
+        alpha = 1.0 / ratio**2
+        fine = np.linspace(0, 0.6 * (1 - alpha), 50)
+        axis.plot(fine, two_phase_ratio(alpha, fine), color=colour, linestyle=":", linewidth=1.2)
+    axis.plot([], [], "k--", linewidth=1.4, label="reduced flow")
+    axis.plot([], [], "k:", linewidth=1.2, label="two-phase formula")
+    axis.axvline(np.sqrt(2.0), color="#7F7F7F", linewidth=1.0)
+    axis.text(np.sqrt(2.0) - 0.02, 6.4, "‖θ(0)‖ = ρ", rotation=90, ha="right", va="top", fontsize=8.5, color="#555555")
+    axis.set(title="Aligned starts: $t_2/t_1$", xlabel="δ = ρ / (√3 u₀)", ylabel="$t_2 / t_1$", ylim=(0.8, 9.6))
+    axis.set(xlim=(deltas[0], deltas[-1]))
+    axis.legend(loc="upper right", fontsize=8.5)
+
+
+FIGURE = FigureSpec(
+    "simplicity_bias",
+    "Simplicity bias against ρ",
+    "Left: aligned, equal starts: t₂/t₁ of the full model (dots, η = 0.002) on the reduced flow (dashed); the two-phase "
+    "formula (dotted) is a reading for moderate δ. Middle: medians of t_d/t₁ over 64 random starts, among the runs that "
+    "learn, with 95 % intervals. Right: share of runs that learn at all. Grey: the saddle trap, where fewer than 95 % "
+    "learn. Crosses: values measured independently for the theory notes.",
+    ("sharpness", "phase_diagram"),
+    draw,
+)

@@ -1,0 +1,239 @@
+"""The settings of one simulated run, as a frozen dataclass, a TOML file or command-line options."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from icl_theory.attention import BLOCKS, SCORES, CubicFeatureMLP, MergedAttention, SeparateAttention
+from icl_theory.errors import InputError, check_choice, check_number
+from icl_theory.sharpness import gd, sam, unnormalised_sam
+from icl_theory.spectra import given_spectrum, linear_spectrum, power_law_spectrum, random_basis, white_spectrum
+from icl_theory.tasks import TaskDistribution, TaskMixture
+
+SPECTRA = ("linear", "white", "power-law", "given")
+BASES = ("random", "axes")
+MODELS = ("separate", "merged", "cubic-mlp")
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "gd": gd,
+    "sam": sam,
+    "unnormalised-sam": unnormalised_sam,
+}
+
+
+def _field(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupConfig:
+    """What distinguishes one group of prompts (theory notes, §1)."""
+
+    spectrum: str = _field("linear", "spectrum of the input covariance, trace one unless given", SPECTRA)
+    exponent: float = _field(1.0, "decay of the power-law spectrum, λ_d ∝ d^-exponent")
+    eigenvalues: tuple[float, ...] = _field((), "λ_1,…,λ_D for the given spectrum (implies --spectrum given)")
+    task_eigenvalues: tuple[float, ...] = _field((), "γ_1,…,γ_D of the task prior; default all one")
+    noise_std: float = _field(0.0, "label noise σ on the context")
+    num_context: int = _field(31, "context tokens N, the query not counted")
+    fixed_task_share: float = _field(0.0, "share of prompts with one fixed task vector (in-weight learning)")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(GroupConfig):
+    """Every setting of `icl-theory simulate`; `groups` come from a TOML file only."""
+
+    dim: int = _field(4, "input dimension D")
+    basis: str = _field("random", "eigenbasis of the covariances", BASES)
+    groups: tuple[tuple[float, GroupConfig], ...] = _field((), "[[groups]] tables with a share each (TOML only)")
+    data: str = _field("population", "infinite data in closed form, or a set of prompts", ("population", "prompts"))
+    num_prompts: int = _field(5000, "prompts P when --data prompts")
+    model: str = _field("separate", "key-query parametrisation", MODELS)
+    num_heads: int = _field(5, "attention heads H (hidden units of the MLP)")
+    rank: int = _field(1, "rank R of keys and queries (separate model)")
+    blocks: str = _field("reduced", "weights on the entries that matter, or on all D+1", BLOCKS)
+    scores: str = _field("linear", "linear or softmax attention", SCORES)
+    init: str = _field("random", "random normal, or one head aligned with each feature", ("random", "aligned"))
+    init_scale: float = _field(0.1, "norm of each v, key and query at the start (u_0 when aligned)")
+    optimizer: str = _field("gd", "gd, sam, unnormalised-sam, or any optax optimizer such as optax.adam")
+    learning_rate: float = _field(0.02, "learning rate η; time is η × step")
+    rho: float = _field(0.05, "SAM's radius ρ (ignored by other optimizers)")
+    num_steps: int = _field(50_000, "training steps")
+    num_snapshots: int = _field(500, "evenly spaced looks at the model")
+    threshold: float = _field(0.5, "share of its optimum at which a feature counts as learned")
+    dtype: str = _field("float64", "floating-point precision", ("float64", "float32"))
+    seed: int = _field(0, "seed of basis, prompts and initialisation (separate keys)")
+
+    def __post_init__(self) -> None:
+        if self.eigenvalues:
+            object.__setattr__(self, "spectrum", "given")
+            object.__setattr__(self, "dim", len(self.eigenvalues))
+        for field in dataclasses.fields(self):
+            choices = field.metadata["choices"]
+            if choices:
+                check_choice(field.name, getattr(self, field.name), choices)
+        for name, minimum in (("dim", 1), ("num_prompts", 1), ("num_heads", 1), ("num_steps", 1), ("num_snapshots", 2)):
+            check_number(name, getattr(self, name), minimum=minimum, integer=True)
+        check_number("seed", self.seed, minimum=0, integer=True)
+        check_number("rank", self.rank, minimum=1, maximum=self.dim, integer=True)
+        for name in ("learning_rate", "rho", "init_scale", "noise_std"):
+            check_number(name, getattr(self, name), minimum=0.0)
+        check_number("threshold", self.threshold, minimum=0.0, maximum=1.0, exclusive=True)
+        if self.model == "cubic-mlp" and (self.blocks, self.scores) != ("reduced", "linear"):
+            field = "blocks" if self.blocks != "reduced" else "scores"
+            raise InputError(field, getattr(self, field), "the cubic-feature MLP is reduced and linear only")
+        if self.data == "population" and (self.blocks, self.scores) != ("reduced", "linear"):
+            raise InputError("data", "population", "full blocks and softmax have no closed form; use data = prompts")
+        if self.init == "aligned" and (self.model, self.rank, self.blocks, self.scores) != (
+            "separate",
+            1,
+            "reduced",
+            "linear",
+        ):
+            raise InputError("init", "aligned", "it needs the separate model of rank 1, reduced blocks, linear scores")
+        optimizer_factory(self.optimizer)
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> RunConfig:
+        """From names and values, as a TOML file holds them.
+
+        Raises:
+            InputError: unknown names (with the nearest known one), values of the wrong type, shares not summing to one.
+        """
+        values = dict(values)
+        groups = values.pop("groups", ())
+        if not isinstance(groups, (list, tuple)) or any(not isinstance(table, dict) for table in groups):
+            raise InputError("groups", groups, "write [[groups]] tables, each with a share")
+        base = _checked_values(cls, values)
+        built = []
+        for index, table in enumerate(groups):
+            table = dict(table)
+            if "share" not in table:
+                raise InputError(f"groups[{index}].share", None, "give every group a share; they must sum to 1")
+            share = table.pop("share")
+            check_number(f"groups[{index}].share", share, minimum=0.0, maximum=1.0)
+            inherited = {f.name: base[f.name] for f in dataclasses.fields(GroupConfig) if f.name in base}
+            built.append((float(share), GroupConfig(**(inherited | _checked_values(GroupConfig, table)))))
+        return cls(**base, groups=tuple(built))
+
+    @classmethod
+    def from_toml(cls, path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
+        """Read a TOML file; `overrides` win over it."""
+        try:
+            values = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise InputError("config", str(path), f"cannot be read ({error.strerror})") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError("config", str(path), f"is not valid TOML: {error}") from None
+        return cls.from_mapping(values | (overrides or {}))
+
+
+def optimizer_factory(name: str) -> Callable[..., optax.GradientTransformation]:
+    """`gd`, `sam`, `unnormalised-sam`, or `optax.NAME` / `optax.contrib.NAME` called with a learning rate.
+
+    Raises:
+        InputError: no such optimizer.
+    """
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name]
+    found: Any = optax if name.startswith("optax.") else None
+    for part in name.split(".")[1:]:
+        found = getattr(found, part, None)
+    try:
+        usable = isinstance(found(learning_rate=0.1), optax.GradientTransformation)  # type: ignore[misc]
+    except Exception:
+        usable = False
+    if not usable:
+        raise InputError("optimizer", name, f"give one of {', '.join(OPTIMIZERS)} or an optax one such as optax.adam")
+    return found
+
+
+def hyperparameters(config: RunConfig) -> dict[str, float]:
+    """What the optimizer factory is called with."""
+    rate = {"learning_rate": config.learning_rate}
+    return rate | {"rho": config.rho} if config.optimizer in ("sam", "unnormalised-sam") else rate
+
+
+def build_mixture(config: RunConfig) -> TaskMixture:
+    """The task mixture of a config: its groups, or the one its own fields describe, all in one basis."""
+    basis_key, task_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))
+    basis = random_basis(basis_key, config.dim) if config.basis == "random" else None
+    groups = config.groups or ((1.0, config),)
+    built, shares = [], []
+    for share, group in groups:
+        task = TaskDistribution.create(
+            _spectrum(group, config.dim),
+            num_context=group.num_context,
+            task_eigenvalues=group.task_eigenvalues or None,
+            noise_std=group.noise_std,
+            basis=basis,
+        )
+        check_number("fixed_task_share", group.fixed_task_share, minimum=0.0, maximum=1.0)
+        built.append(task)
+        shares.append(share * (1.0 - group.fixed_task_share))
+        if group.fixed_task_share:
+            vector = jax.random.normal(task_key, (config.dim,))
+            built.append(
+                task._replace(task_covariance=0.0 * task.task_covariance, task_mean=vector.astype(basis_dtype(task)))
+            )
+            shares.append(share * group.fixed_task_share)
+    return TaskMixture.create(built, shares)
+
+
+def build_model(config: RunConfig) -> nnx.Module:
+    """The module of a config, randomly initialised."""
+    rngs = nnx.Rngs(params=jax.random.fold_in(jax.random.key(config.seed), 1))
+    common: dict[str, Any] = {"init_scale": config.init_scale, "rngs": rngs}
+    if config.model == "cubic-mlp":
+        return CubicFeatureMLP(config.dim, config.num_heads, **common)
+    common |= {"blocks": config.blocks, "scores": config.scores}
+    if config.model == "merged":
+        return MergedAttention(config.dim, config.num_heads, **common)
+    heads = config.dim if config.init == "aligned" else config.num_heads
+    return SeparateAttention(config.dim, heads, rank=config.rank, **common)
+
+
+def basis_dtype(task: TaskDistribution) -> Any:
+    """The dtype a group's arrays have."""
+    return task.covariance.dtype
+
+
+def _spectrum(group: GroupConfig, dim: int) -> Any:
+    if group.eigenvalues:
+        if len(group.eigenvalues) != dim:
+            raise InputError("eigenvalues", group.eigenvalues, f"give {dim} of them, or set dim")
+        return given_spectrum(group.eigenvalues)
+    if group.spectrum == "given":
+        raise InputError("eigenvalues", "()", "the given spectrum needs its eigenvalues")
+    if group.spectrum == "power-law":
+        return power_law_spectrum(dim, group.exponent)
+    return linear_spectrum(dim) if group.spectrum == "linear" else white_spectrum(dim)
+
+
+def _checked_values(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    checked = {}
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise InputError(name, value, f"unknown field; did you mean {near[0]}?" if near else "unknown field")
+        default = known[name].default
+        if isinstance(default, tuple):
+            if not isinstance(value, (list, tuple)) or any(isinstance(v, (bool, str)) for v in value):
+                raise InputError(name, value, "give a list of numbers")
+            value = tuple(float(v) for v in value)
+        elif isinstance(default, str):
+            if not isinstance(value, str):
+                raise InputError(name, value, "give a text")
+        else:
+            check_number(name, value, integer=isinstance(default, int))
+            value = type(default)(value)
+        checked[name] = value
+    return checked

@@ -1,0 +1,111 @@
+"""One look for every figure: theory dashed and black-edged, simulation solid, features in one order of colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from icl_theory.simulate import Simulation
+
+# Distinguishable under the common colour-vision deficiencies (Okabe and Ito), dark enough on white.
+FEATURE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#000000")
+GD, SAM, THEORY = "#4D4D4D", "#C1440E", "#000000"
+
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 180,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 10.5,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "lines.linewidth": 1.8,
+    "svg.hashsalt": "icl_theory",
+}
+
+
+styled = matplotlib.rc_context(STYLE)  # decorator of every function that draws
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **settings) -> tuple[Figure, np.ndarray]:
+    """A figure with no window behind it, and its axes as an array (rows, columns); call from a `styled` function."""
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots(rows, columns, squeeze=False, **settings)
+
+
+@styled
+def save_figure(figure: Figure, stem: Path) -> None:
+    """Write `stem.png` and `stem.svg`, the same bytes for the same data."""
+    figure.savefig(stem.with_suffix(".png"), metadata={"Software": None})
+    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+
+
+def feature_colour(index: int) -> str:
+    """Colour of feature `index` (0 = simplest)."""
+    return FEATURE_COLOURS[index % len(FEATURE_COLOURS)]
+
+
+def draw_levels(axis: Axes, levels: np.ndarray, *, label: str = "predicted plateaus") -> None:
+    """Dashed horizontal lines at predicted losses."""
+    for index, level in enumerate(levels):
+        axis.axhline(level, color=THEORY, linestyle=(0, (4, 3)), linewidth=0.9, label=label if index == 0 else None)
+
+
+@styled
+def draw_run(simulation: Simulation) -> Figure:
+    """Loss with plateaus and strengths of one simulated run; theory dashed where there is one."""
+    from icl_theory.theory.fixed_points import nested_plateau_losses
+
+    trajectory, prediction, features = simulation.trajectory, simulation.prediction, simulation.features
+    config = simulation.config
+    figure, ((left, right),) = new_figure(10, 4.0, 1, 2)
+    left.plot(
+        trajectory.time,
+        trajectory.loss,
+        color=SAM if "sam" in config.optimizer else GD,
+        linewidth=2.6,
+        label="simulation",
+    )
+    dashed = {"color": THEORY, "linestyle": "--", "linewidth": 1.2}
+    if features is not None:
+        draw_levels(left, nested_plateau_losses(features))
+        for d in range(trajectory.strength.shape[-1]):
+            scale = features.optimum[d] or 1.0
+            colour = feature_colour(d)
+            right.plot(
+                trajectory.time,
+                trajectory.strength[:, d] / scale,
+                color=colour,
+                linewidth=2.6,
+                label=f"feature {d + 1}",
+            )
+            if prediction is not None:
+                right.plot(prediction.time, prediction.strength[:, d] / scale, **dashed)
+        right.axhline(config.threshold, color="#999999", linewidth=0.8, linestyle=":")
+        right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    else:
+        right.text(0.5, 0.5, "no joint eigenbasis: no features", ha="center", transform=right.transAxes)
+    if prediction is not None:
+        left.plot(prediction.time, prediction.loss, **dashed, label="theory")
+    left.legend()
+    left.set(title="Loss", xlabel="time (learning rate × step)", ylabel="mean square error")
+    right.set(title="Feature strengths", xlabel="time (learning rate × step)", ylabel="$w_d / w_d^*$")
+    rho = f", ρ = {config.rho:g}" if "sam" in config.optimizer else ""
+    figure.suptitle(f"{config.model} attention, {config.optimizer}{rho}, {config.data}", fontsize=11, x=0.01, ha="left")
+    return figure

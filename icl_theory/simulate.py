@@ -1,0 +1,166 @@
+"""One run from a config: train, measure, predict where a theory applies, and save what a person can open."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icl_theory.analysis import Plateau, SimplicityBias, find_plateaus, simplicity_bias
+from icl_theory.attention import aligned_parameters
+from icl_theory.config import RunConfig, build_mixture, build_model, hyperparameters, optimizer_factory
+from icl_theory.errors import InputError
+from icl_theory.features import Features, find_features
+from icl_theory.losses import EffectiveMatrix, make_loss
+from icl_theory.plotting import draw_run, save_figure
+from icl_theory.prompts import sample_prompts
+from icl_theory.store import plain, save_arrays
+from icl_theory.theory.aligned import AlignedDescent, Ascent
+from icl_theory.theory.fixed_points import nested_plateau_losses
+from icl_theory.theory.merged import MergedFlow, effective_start
+from icl_theory.training import Run, train
+from icl_theory.trajectory import Comparison, Dynamics, Trajectory, compare
+
+
+class Simulation(NamedTuple):
+    """A run, what was measured on it and what theory says of it.
+
+    Attributes:
+        config: the settings.
+        run: steps, losses, effective matrices and final parameters.
+        features: None where the task mixture has no joint eigenbasis (a fixed task vector, say).
+        trajectory: loss and strengths, simplest feature first; strengths NaN without features.
+        bias: learning times and the other measures of simplicity bias; None without features.
+        plateaus: flat stretches of the loss curve.
+        prediction: the theory's trajectory; None where there is no theory of the whole curve.
+        comparison: largest deviations of the prediction; None without one.
+    """
+
+    config: RunConfig
+    run: Run
+    features: Features | None
+    trajectory: Trajectory
+    bias: SimplicityBias | None
+    plateaus: list[Plateau]
+    prediction: Trajectory | None
+    comparison: Comparison | None
+
+
+def simulate(config: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> Simulation:
+    """Run one config, in its own precision whatever the session's.
+
+    Raises:
+        DivergenceError: with the last good state.
+        InputError: settings that exclude each other.
+    """
+    with jax.enable_x64(config.dtype == "float64"):
+        return _simulate(config, progress)
+
+
+def _simulate(config: RunConfig, progress: Callable[[int, int], None] | None) -> Simulation:
+    mixture = build_mixture(config)
+    try:
+        features = find_features(mixture)
+    except InputError:
+        features = None
+    if features is None and config.init == "aligned":
+        raise InputError("init", "aligned", "the groups share no eigenbasis, so no head can be aligned; use random")
+    data: Any = mixture
+    if config.data == "prompts":
+        key = jax.random.fold_in(jax.random.key(config.seed), 2)
+        data = sample_prompts(mixture, config.num_prompts, key=key)
+    loss, params = make_loss(build_model(config), data)
+    if config.init == "aligned" and features is not None:
+        params = aligned_parameters(jnp.full(config.dim, config.init_scale), jnp.asarray(features.directions, float))
+    run = train(
+        loss,
+        params,
+        optimizer=optimizer_factory(config.optimizer),
+        hyperparameters=hyperparameters(config),
+        num_steps=config.num_steps,
+        num_snapshots=config.num_snapshots,
+        track=EffectiveMatrix(loss.graphdef),
+        progress=progress,
+    )
+    if features is None:
+        strength = np.full((len(run.step), config.dim), np.nan)
+        trajectory, bias = Trajectory(run.time, run.loss, strength), None
+    else:
+        trajectory = run.trajectory(features)
+        bias = simplicity_bias(trajectory, features, threshold=config.threshold)
+    theory = _theory(config, features, params)
+    prediction = None if theory is None else theory.predict(run.time)
+    return Simulation(
+        config=config,
+        run=run,
+        features=features,
+        trajectory=trajectory,
+        bias=bias,
+        plateaus=find_plateaus(run.time, run.loss) if len(run.time) > 4 and config.learning_rate > 0 else [],
+        prediction=prediction,
+        comparison=None if prediction is None else compare(prediction, trajectory),
+    )
+
+
+def _theory(config: RunConfig, features: Features | None, params: Any) -> Dynamics | None:
+    """The theory of the whole curve, where there is one: aligned starts, and merged attention under GD."""
+    if features is None or config.data != "population" or not config.learning_rate or not config.init_scale:
+        return None
+    if config.init == "aligned" and config.optimizer in ("gd", "sam", "unnormalised-sam"):
+        rho = 0.0 if config.optimizer == "gd" else config.rho
+        ascent = Ascent(rho, normalised=config.optimizer != "unnormalised-sam")
+        return AlignedDescent(features, np.full(config.dim, config.init_scale), config.learning_rate, ascent)
+    if config.model == "merged" and config.optimizer == "gd":
+        return MergedFlow(features, effective_start(params["value"], params["merged"], features))
+    return None
+
+
+def save_simulation(simulation: Simulation, folder: Path) -> None:
+    """`summary.json`, `trajectory.csv`, `trajectory.npz`, `parameters.npz`, `run.png` and `run.svg`."""
+    trajectory, prediction = simulation.trajectory, simulation.prediction
+    dim = trajectory.strength.shape[-1]
+    columns = {"step": simulation.run.step, "time": trajectory.time, "loss": trajectory.loss}
+    columns |= {f"strength_{d + 1}": trajectory.strength[:, d] for d in range(dim)}
+    if prediction is not None:
+        columns["predicted_loss"] = prediction.loss
+        columns |= {f"predicted_strength_{d + 1}": prediction.strength[:, d] for d in range(dim)}
+    with (folder / "trajectory.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    save_arrays(folder / "trajectory.npz", {**columns, "effective_matrix": simulation.run.tracked})
+    save_arrays(folder / "parameters.npz", {name: np.asarray(leaf) for name, leaf in simulation.run.params.items()})
+    (folder / "summary.json").write_text(json.dumps(summary(simulation), indent=2, ensure_ascii=False) + "\n")
+    save_figure(draw_run(simulation), folder / "run")
+
+
+def summary(simulation: Simulation) -> dict[str, Any]:
+    """The numbers of a simulation, ready for JSON (never learned = null)."""
+    features, bias, comparison = simulation.features, simulation.bias, simulation.comparison
+    values: dict[str, Any] = {
+        "final_loss": float(simulation.trajectory.loss[-1]),
+        "plateaus": [plateau._asdict() for plateau in simulation.plateaus],
+    }
+    if features is not None and bias is not None:
+        values |= {
+            "drive": features.drive,
+            "optimal_strength": features.optimum,
+            "predicted_plateau_losses": nested_plateau_losses(features),
+            "learning_times": _finite(bias.times),
+            "learning_time_ratios": _finite(bias.ratios),
+            "progress_when_first_learned": _finite(bias.progress),
+            "rank_agreement": _finite(bias.rank_agreement),
+        }
+    if comparison is not None:
+        values["prediction_error"] = comparison._asdict()
+    return plain(values)
+
+
+def _finite(values: Any) -> Any:
+    return [None if not np.isfinite(v) else float(v) for v in np.atleast_1d(values)]

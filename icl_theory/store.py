@@ -1,0 +1,181 @@
+"""Result folders that are complete or absent: written aside, moved into place in one step, checked on reading."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from icl_theory.errors import InputError
+
+MANIFEST = "manifest.json"
+PACKAGE = Path(__file__).parent
+
+
+@lru_cache
+def code_version(*extra_folders: Path) -> str:
+    """Version of the package and a digest of its sources (and of further folders), e.g. `0.1.0+5f3a9c01`."""
+    digest = hashlib.sha256()
+    for folder in (PACKAGE, *extra_folders):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(path.read_bytes())
+    return f"{version('icl-theory')}+{digest.hexdigest()[:8]}"
+
+
+def plain(value: Any) -> Any:
+    """Configs as JSON sees them: dataclasses as dictionaries, tuples as lists, arrays as lists."""
+
+    def convert(item: Any) -> Any:
+        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+            return dataclasses.asdict(item)
+        return item.tolist() if hasattr(item, "tolist") else str(item)
+
+    return json.loads(json.dumps(value, default=convert))
+
+
+def read_manifest(folder: Path, *, remedy: str) -> dict[str, Any]:
+    """The manifest of a complete folder.
+
+    Raises:
+        InputError: the folder is half written, damaged or not a result folder.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError("folder", str(folder), f"it holds no {MANIFEST}, so it is half written or foreign; {remedy}")
+    try:
+        manifest = json.loads(path.read_text())
+        files = manifest["files"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise InputError("folder", str(folder), f"its {MANIFEST} is damaged; {remedy}") from None
+    for name, digest in files.items():
+        if not (folder / name).is_file() or _digest(folder / name) != digest:
+            raise InputError("folder", str(folder), f"{name} is missing or damaged; {remedy}")
+    return manifest
+
+
+def is_complete(folder: Path, *, config: Any, code: str, remedy: str) -> bool:
+    """True where the folder holds a finished result of this config and code, False where there is no folder.
+
+    Raises:
+        InputError: anything else is there: half written, of another version or of another config.
+    """
+    if not folder.exists():
+        return False
+    manifest = read_manifest(folder, remedy=remedy)
+    if manifest["code"] != code:
+        raise InputError(
+            "folder", str(folder), f"it was written by icl_theory {manifest['code']}, this is {code}; {remedy}"
+        )
+    difference = _first_difference(manifest["config"], plain(config))
+    if difference:
+        raise InputError("folder", str(folder), f"it holds another setting ({difference}); {remedy}")
+    return True
+
+
+def write_result(
+    folder: Path, write: Callable[[Path], None], *, config: Any, code: str, seconds: float, **about: Any
+) -> dict[str, Any]:
+    """Let `write(partial_folder)` put files, add the manifest, and move the whole into place.
+
+    Raises:
+        InputError: the folder exists already or cannot be written (nothing of it is left behind).
+    """
+    if folder.exists():
+        raise InputError("folder", str(folder), "it exists; give another or remove it")
+    partial = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        write(partial)
+        files = {path.relative_to(partial).as_posix(): _digest(path) for path in _files(partial)}
+        manifest = plain(
+            {
+                "config": config,
+                "code": code,
+                "seconds": round(seconds, 3),
+                "created": time.strftime("%Y-%m-%d %H:%M:%S"),
+                "machine": machine(),
+                "files": files,
+                **about,
+            }
+        )
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        partial.chmod(0o755)
+        os.replace(partial, folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError("folder", str(folder), f"cannot be written ({reason}); free space or give another") from error
+    finally:
+        if partial is not None and partial.exists():
+            shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Rename a folder to the first free `NAME.old-1`, `NAME.old-2`, …; None where there is none."""
+    if not folder.exists():
+        return None
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    try:
+        folder.rename(target)
+    except OSError as error:
+        raise InputError(
+            "folder", str(folder), f"cannot be set aside ({error.strerror}); remove it yourself"
+        ) from error
+    return target
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Compressed `.npz`, read again with `numpy.load`."""
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote."""
+    with np.load(path) as stored:
+        return dict(stored)
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what a result was made."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "device": jax.devices()[0].device_kind,
+        **{name: version(name) for name in ("jax", "flax", "optax", "diffrax", "numpy")},
+    }
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _first_difference(old: Any, new: Any, name: str = "config") -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            found = _first_difference(old.get(key), new.get(key), key)
+            if found:
+                return found
+        return ""
+    return "" if old == new else f"{name} was {old}, now {new}"

@@ -1,0 +1,108 @@
+"""The table as text for a terminal and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from icl_theory.store import code_version, machine
+from icl_theory.verification.runner import Row
+
+UNITS = {
+    "relative": "rel.",
+    "absolute": "abs.",
+    "standard errors": "SE",
+    "interval half-widths": "half-widths",
+    "excess": "over bound",
+}
+
+
+def number(value: float) -> str:
+    """Four digits, scientific where that is shorter."""
+    if value == 0:
+        return "0"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:.4g}".replace("-", "−")
+
+
+def measured_text(row: Row) -> str:
+    """The measurement with its interval, where it has one."""
+    statement = row.statement
+    if statement.interval is None:
+        return number(statement.measured)
+    low, high = statement.interval
+    return f"{number(statement.measured)} [{number(low)}, {number(high)}]"
+
+
+def predicted_text(row: Row) -> str:
+    """The prediction with its relation."""
+    relation = row.statement.relation
+    return number(row.statement.predicted) if relation == "=" else f"{relation} {number(row.statement.predicted)}"
+
+
+def error_text(row: Row) -> str:
+    """Error and tolerance in their unit; a bound has none but its excess."""
+    statement = row.statement
+    if statement.unit == "excess":
+        return "within" if row.holds else f"over by {number(statement.error)}"
+    return f"{number(statement.error)} of {number(statement.tolerance)} {UNITS[statement.unit]}"
+
+
+def verdict(holds: bool | None) -> str:
+    """A word for a table."""
+    return "–" if holds is None else ("holds" if holds else "FAILS")
+
+
+def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
+    """Print all rows and a line that counts them."""
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(width=160, file=console.file)
+    table = Table(show_lines=False, pad_edge=False, row_styles=["", "dim"])
+    table.add_column("id")
+    table.add_column("statement", ratio=1, min_width=30)
+    for name in ("predicted", "measured", "error, tolerance"):
+        table.add_column(name)
+    table.add_column("float64")
+    table.add_column("float32")
+    for row in rows:
+        table.add_row(
+            row.statement.id,
+            row.statement.text,
+            predicted_text(row),
+            measured_text(row),
+            error_text(row),
+            verdict(row.holds),
+            "–" if row.holds_float32 is None else ("holds" if row.holds_float32 else "beyond"),
+        )
+    console.print(table)
+    console.print(count(rows), highlight=False)
+
+
+def count(rows: Sequence[Row]) -> str:
+    """How many hold, in one sentence."""
+    held = sum(row.holds for row in rows)
+    text = f"{held} of {len(rows)} statements hold in float64"
+    if any(row.holds_float32 is not None for row in rows):
+        text += f"; {sum(bool(row.holds_float32) for row in rows)} are also within tolerance in float32"
+    return text + "."
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """The table with the code version and the machine; infinite and NaN become null."""
+    document = {"code": code_version(), "machine": machine(), "statements": [row.as_dict() for row in rows]}
+    return json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
