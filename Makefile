@@ -19,7 +19,7 @@ fresh: $(VENV)/.ready
 	$(BIN)/python -m experiments --fresh
 
 test: $(VENV)/.ready check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ def run(experiment: Experiment, results: Path, progress: Callable[[str, int, int
             arrays[f"data_{precision}.npz"] = measure_claim(
                 experiment.claim,
                 float64=precision == "float64",
-                progress=lambda done, total, title=title: progress(title, done, total),
+                progress=partial(progress, title),
             )
     else:
         with jax.enable_x64(True):

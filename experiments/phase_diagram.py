@@ -39,7 +39,11 @@ class Settings:
 
 
 def measure(settings: Settings, progress) -> Data:
-    """t_1 and t_2 of the full model and of the flow on the whole grid, (ratio, δ, feature)."""
+    """t_1 and t_2 of the full model and of the flow on the whole grid, (ratio, δ, feature).
+
+    `stable_learning_rate` is the predicted onset of oscillation at the moment feature 1 has 95 % of its optimum;
+    NaN where feature 2 is half learned by then, so that there is no plateau.
+    """
     rhos = np.asarray(settings.deltas) * np.sqrt(3.0) * settings.start
     spectra = np.asarray([[1.0, 1.0 / ratio] for ratio in settings.ratios])
     shape = (len(spectra), len(rhos))
@@ -49,7 +53,7 @@ def measure(settings: Settings, progress) -> Data:
         settings, *grid, settings.coarse_learning_rate, lambda done, total: progress(40 + 10 * done // total, 100)
     )
     simulated, oscillating, predicted = (np.empty((*shape, 2)) for _ in range(3))
-    stable = np.empty(shape)
+    stable = np.full(shape, np.nan)
     start = np.full(2, settings.start)
     for i, eigenvalues in enumerate(spectra):
         features = find_features(TaskMixture.single(eigenvalues, num_context=settings.num_context))
@@ -59,7 +63,10 @@ def measure(settings: Settings, progress) -> Data:
         for j, rho in enumerate(rhos):
             flow = AlignedFlow(features, start, Ascent(rho)).predict(fine.time)
             predicted[i, j] = simplicity_bias(flow, features).times
-            stable[i, j] = stable_learning_rate(features, rho, settings.start)
+            reached = np.flatnonzero(flow.strength[:, 0] > 0.95 * features.optimum[0])
+            slow = flow.strength[reached[0], 1] if reached.size else np.inf
+            if slow < 0.5 * features.optimum[1]:
+                stable[i, j] = stable_learning_rate(features, rho, float(np.cbrt(slow)))
         progress(50 + 50 * (i + 1) // len(spectra), 100)
     return {
         "ratios": np.asarray(settings.ratios),

@@ -28,7 +28,7 @@ def draw(sharpness: Data) -> Figure:
         axis.plot([], [], color="black", linestyle="--", linewidth=1.1, label="reduced system")
         axis.axhline(0.5, color="#999999", linestyle=":", linewidth=0.8)
         axis.set(title=title, xlim=(0, 18), xlabel="time (learning rate × step)", ylabel="$w_d / w_d^*$")
-        axis.legend(loc="lower right")
+    axes[0, 0].legend(loc="center right")
     residual = axes[0, 2]
     for index, (name, colour) in enumerate((("GD", GD), ("SAM", SAM))):
         for prediction, style, words in ((reduced, "-", "reduced map"), (flow, ":", "flow")):
@@ -42,7 +42,7 @@ def draw(sharpness: Data) -> Figure:
         xlabel="time (learning rate × step)",
         ylabel="|model − theory| of $w_d / w_d^*$",
     )
-    residual.legend(loc="center right", fontsize=8.5)
+    residual.legend(loc="center", bbox_to_anchor=(0.33, 0.33), fontsize=8.5)
     _random(axes[1], sharpness)
     return figure
 
@@ -60,7 +60,7 @@ def _random(axes: np.ndarray, sharpness: Data) -> None:
         axis.axhline(0.5, color="#999999", linestyle=":", linewidth=0.8)
         axis.set(title=title, xscale="log", xlabel="time (learning rate × step)", ylabel="$w_d / w_d^*$")
         axis.set(xlim=(8, time[-1]), ylim=(-0.05, 1.08))
-        axis.legend(loc="upper left")
+        axis.legend(loc="center left", fontsize=8.5)
     rhos = list(sharpness["separate_rhos"])
     before, after = (sharpness["separate_progress"][rhos.index(rho), :, 1] for rho in (0.0, 0.05))
     both = (before > 0) & (after > 0)

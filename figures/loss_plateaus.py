@@ -22,26 +22,26 @@ def draw(random: Data, sharpness: Data) -> Figure:
         words = "nothing learned" if m == 0 else f"{m} learned" if m < len(levels) - 1 else "all (optimum)"
         small.text(0.99, level + 0.008, words, transform=small.get_yaxis_transform(), ha="right", fontsize=8.5)
     small.plot([], [], color=GD, label="simulation, 24 seeds")
-    small.legend(loc="lower left")
+    small.legend(loc="center left")
     small.set(title="GD from a small random start", ylim=(0.08, 1.06))
     for index, (name, colour) in enumerate((("GD", GD), ("SAM, ρ = 0.05", SAM))):
         losses = sharpness["separate_loss"][index]
         time = sharpness["separate_time"][1:]
         low, middle, high = np.quantile(losses[:, 1:], (0.25, 0.5, 0.75), axis=0)
         both.fill_between(time, low, high, color=colour, alpha=0.18, linewidth=0)
-        both.plot(time, middle, color=colour, label=f"{name}: median, quartiles of {len(losses)} seeds")
+        both.plot(time, middle, color=colour, label=name)
     draw_levels(both, levels)
-    both.set(title="GD and SAM, same larger starts", ylim=(0.08, 1.06))
-    both.legend(loc="lower left", fontsize=8.5)
+    both.set(title=f"GD and SAM, larger starts, {len(losses)} seeds", ylim=(0.08, 1.06))
+    both.legend(loc="center left", fontsize=8.5)
     for axis in (small, both):
-        axis.set(xscale="log", xlabel="time (learning rate × step)", ylabel="mean square error")
+        axis.set(xscale="log", xlim=(2.0, None), xlabel="time (learning rate × step)", ylabel="mean square error")
     for m, column in enumerate(random["small_levels"].T, start=1):
         values = np.abs(column[np.isfinite(column)] / levels[m] - 1.0)
         spread = np.linspace(-0.25, 0.25, len(values))
         residual.scatter(m + spread, np.sort(values), s=14, color=feature_colour(m - 1), linewidths=0, alpha=0.8)
         residual.plot([m - 0.3, m + 0.3], [np.median(values)] * 2, color="black", linewidth=1.4)
     residual.axhline(0.02, color="black", linestyle="--", linewidth=1.0)
-    residual.text(0.55, 0.022, "tolerance of the median", fontsize=8.5)
+    residual.text(0.6, 0.016, "tolerance of the median", fontsize=8.5, va="top")
     residual.set(
         title="Plateau level, relative error",
         yscale="log",
@@ -57,7 +57,7 @@ FIGURE = FigureSpec(
     "Loss and plateaus",
     "Rank-one attention (D = 4, H = 5, N = 31, λ ∝ 4, 3, 2, 1). Left: gradient descent from a small random start "
     "(norms 0.02) steps down along the plateaus predicted for the nested sets of features (dashed). Middle: from the "
-    "larger start of the notes (norms 0.1), the same seeds under GD and SAM; SAM leaves the first plateau later and "
+    "larger start of the notes (norms 0.1), the same seeds under GD and SAM (median and quartiles); SAM leaves the first plateau later and "
     "the following ones sooner after it. Right: level of each plateau of the left panel against its prediction, one "
     "dot a seed, in order of size, median as a bar.",
     ("random_initialisation", "sharpness"),

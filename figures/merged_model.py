@@ -22,9 +22,8 @@ def draw(dynamics: Data, sharpness: Data) -> Figure:
         time = dynamics[f"merged_{name}_time"]
         strengths = dynamics[f"merged_{name}_strength"]
         for d in range(strengths.shape[-1]):
-            axis.plot(
-                time, strengths[:, d], color=feature_colour(d), linewidth=3.0, alpha=0.75, label=f"feature {d + 1}"
-            )
+            words = f"feature {d + 1}" if name == "linear" else "all four features" if d == 0 else None
+            axis.plot(time, strengths[:, d], color=feature_colour(d), linewidth=3.0, alpha=0.75, label=words)
         axis.plot(time, dynamics[f"merged_{name}_predicted_strength"], color="black", linestyle="--", linewidth=1.1)
         axis.plot([], [], color="black", linestyle="--", linewidth=1.1, label="theory, nothing fitted")
         axis.set(title=title, xlabel="time (learning rate × step)", ylabel="$w_d / w_d^*$")
@@ -34,8 +33,8 @@ def draw(dynamics: Data, sharpness: Data) -> Figure:
         strengths = np.median(sharpness["merged_strength"][index], axis=0)
         for d in range(strengths.shape[-1]):
             both.plot(time, strengths[:, d], color=colour, label=name if d == 0 else None)
-    for d, height in enumerate((0.93, 0.8, 0.62, 0.2)):
-        both.text(16.5, height + 0.02, f"feature {d + 1}", fontsize=9)
+    for d, (moment, height) in enumerate(((3.0, 0.62), (10.8, 0.6), (17.5, 0.55), (21.0, 0.12))):
+        both.text(moment, height, f"feature {d + 1}", fontsize=9)
     both.set(title="GD and SAM, same starts (medians)", xlim=(0, 30), ylabel="$w_d / w_d^*$")
     both.set(xlabel="time (learning rate × step)")
     both.legend(loc="upper left")
@@ -77,10 +76,10 @@ FIGURE = FigureSpec(
     "merged_model",
     "The merged model: claim A does not extend to it",
     "Top: merged key-query attention from small random heads (H = 8) makes one drop; its time course follows from the "
-    "initial weights alone (dashed). Lower left: SAM delays the drop and leaves its shape. Lower right: how far features "
+    "initial weights alone (dashed). Lower left: SAM delays the drop and keeps its shape. Lower right: how far features "
     "2, 3 and 4 are when the first is learned, change against GD from the same start (median over seeds, 95 % interval). "
-    "In the separate model (filled) SAM brings feature 2 forward; in the merged one (open) nothing moves: the claim "
-    "rests on separate keys and queries.",
+    "In the separate model (filled) SAM brings them forward; in the merged one (open) they hardly move, and the other "
+    "way: the claim rests on separate keys and queries.",
     ("dynamics", "sharpness"),
     draw,
 )

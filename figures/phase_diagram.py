@@ -21,7 +21,9 @@ def draw(phase: Data) -> Figure:
             phase[f"{name}_times"][..., 1] / phase[f"{name}_times"][..., 0]
             for name in ("simulated", "coarse", "predicted")
         )
-    mesh = left.pcolormesh(deltas, ratios, fine, norm=LogNorm(1.0, 9.0), cmap="viridis", shading="nearest")
+    mesh = left.pcolormesh(
+        deltas, ratios, fine, norm=LogNorm(1.0, 9.0), cmap="viridis", shading="nearest", rasterized=True
+    )
     bar = figure.colorbar(mesh, ax=left, label="$t_2/t_1$, full model", ticks=[1, 2, 3, 5, 9], pad=0.02)
     bar.ax.set_yticklabels(["1", "2", "3", "5", "9"])
     bar.ax.minorticks_off()
@@ -31,7 +33,9 @@ def draw(phase: Data) -> Figure:
     left.set(title="Full model (colour), reduced flow (dashed contours)")
     deviation = 100.0 * (coarse / flow - 1.0)
     limit = max(1.0, float(np.nanmax(np.abs(deviation))))
-    mesh = right.pcolormesh(deltas, ratios, deviation, cmap="RdBu", vmin=-limit, vmax=limit, shading="nearest")
+    mesh = right.pcolormesh(
+        deltas, ratios, deviation, cmap="RdBu", vmin=-limit, vmax=limit, shading="nearest", rasterized=True
+    )
     figure.colorbar(mesh, ax=right, label="$t_2/t_1$, full model against flow, %", pad=0.02)
     with np.errstate(divide="ignore"):
         onset = np.log10(phase["stable_learning_rate"] / phase["coarse_learning_rate"])
@@ -39,7 +43,7 @@ def draw(phase: Data) -> Figure:
     right.plot([], [], "k--", label="predicted onset of oscillation")
     _trapped(right, phase)
     right.set(title=f"A coarser step, η = {float(phase['coarse_learning_rate']):g}: SAM leaves its flow")
-    right.legend(loc="lower right", frameon=True)
+    right.legend(loc="upper right")
     for axis in (left, right):
         axis.grid(False)
         axis.set(xlabel="δ = ρ / (√3 u₀)", ylabel="eigenvalue ratio λ₁/λ₂")
@@ -68,7 +72,7 @@ FIGURE = FigureSpec(
     "λ = (1, λ₂), aligned equal start u₀ = 0.05, normalised SAM; every cell is one training run of the full model. Left: "
     "at η = 0.002 the reduced flow (dashed, labelled) lies on the measured ratios: they fall with ρ everywhere. The trap "
     "at ρ = ‖θ(0)‖ (δ = √2) exists only where the two features are alike. Right: at η = 0.01 SAM oscillates about the "
-    "first learned feature beyond the dashed line derived for it, and there learns the second sooner than its flow says.",
+    "first learned feature above the dashed line derived for it and, well above it, learns the second sooner than its flow.",
     ("phase_diagram",),
     draw,
 )

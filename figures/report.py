@@ -29,7 +29,8 @@ def rows_of(experiment: Experiment, results: Path) -> list[Row]:
 
 def write_report(results: Path, seconds: float) -> tuple[Path, list[Row]]:
     """Write `report/index.html` and `report/verification.json`; the page's path and all statements."""
-    sections, all_rows = [], []
+    sections: list[dict[str, Any]] = []
+    all_rows: list[Row] = []
     for experiment in EXPERIMENTS.values():
         rows = rows_of(experiment, results)
         all_rows += rows
@@ -46,6 +47,7 @@ def write_report(results: Path, seconds: float) -> tuple[Path, list[Row]]:
         figures=figures,
         figure_titles={name: figure.title for name, figure in FIGURES.items()},
         summary=count(all_rows),
+        status=lambda *ids: _status(all_rows, ids),
         failing=[row.statement.id for row in all_rows if not row.holds],
         machine=sections[0]["about"]["machine"],
         code=sections[0]["about"]["code"],
@@ -64,6 +66,13 @@ def write_report(results: Path, seconds: float) -> tuple[Path, list[Row]]:
     except OSError as error:
         raise InputError("report", str(path), f"cannot be written ({error.strerror})") from error
     return path, all_rows
+
+
+def _status(rows: list[Row], ids: tuple[str, ...]) -> str:
+    """Whether all of these statements hold, in a word."""
+    chosen = [row for row in rows if row.statement.id in ids]
+    assert len(chosen) == len(ids), f"no such statements: {ids}"
+    return "holds" if all(row.holds for row in chosen) else "does not hold"
 
 
 def _data_url(path: Path) -> str:

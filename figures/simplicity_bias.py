@@ -24,23 +24,14 @@ def draw(sharpness: Data, phase: Data) -> Figure:
     rhos, times, ratios = (sharpness[f"separate_{name}"] for name in ("rhos", "times", "ratios"))
     learned = np.isfinite(times.min(axis=-1)).mean(axis=-1)
     trap = rhos[learned < MOSTLY_LEARNED].min(initial=np.inf)
+    shown = np.flatnonzero(learned >= 0.5)
     for d in (1, 2, 3):
-        triples = np.asarray([median_interval(row[np.isfinite(times[i, :, 0]), d]) for i, row in enumerate(ratios)])
-        shown = learned >= 0.5
-        high = np.minimum(triples[:, 2], 1e3)
-        random.fill_between(
-            rhos[shown], triples[shown, 1], high[shown], color=feature_colour(d), alpha=0.2, linewidth=0
-        )
-        random.plot(
-            rhos[shown], triples[shown, 0], "o-", color=feature_colour(d), markersize=4, label=f"$t_{d + 1}/t_1$"
-        )
-        random.plot(
-            list(REFERENCE_MEDIANS),
-            [row[d - 1] for row in REFERENCE_MEDIANS.values()],
-            "x",
-            color="black",
-            markersize=7,
-        )
+        middle, low, high = np.asarray([median_interval(ratios[i, np.isfinite(times[i, :, 0]), d]) for i in shown]).T
+        colour = feature_colour(d)
+        random.fill_between(rhos[shown], low, np.minimum(high, 1e3), color=colour, alpha=0.2, linewidth=0)
+        random.plot(rhos[shown], middle, "o-", color=colour, markersize=4, label=f"$t_{d + 1}/t_1$")
+        reference = [row[d - 1] for row in REFERENCE_MEDIANS.values()]
+        random.plot(list(REFERENCE_MEDIANS), reference, "x", color="black", markersize=7)
     random.plot([], [], "x", color="black", label="notes' medians")
     random.set(title="Random starts: learning-time ratios", yscale="log", ylim=(1, 60), ylabel="ratio, log scale")
     random.set_yticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
@@ -56,10 +47,16 @@ def draw(sharpness: Data, phase: Data) -> Figure:
     share.set(title="Random starts: share that learns", ylim=(-0.02, 1.04), ylabel="share of runs")
     for axis in (random, share):
         axis.axvspan(
-            trap, rhos[-1], color="#D9D9D9", alpha=0.6, linewidth=0, label="saddle trap (< 95 % learn)", zorder=0
+            trap,
+            rhos[-1] + 0.004,
+            color="#D9D9D9",
+            alpha=0.6,
+            linewidth=0,
+            label="saddle trap:\n< 95 % learn",
+            zorder=0,
         )
-        axis.set(xlabel="ρ", xlim=(rhos[0], rhos[-1]))
-    random.legend(loc="upper left", bbox_to_anchor=(0.0, 0.62), fontsize=8.5)
+        axis.set(xlabel="ρ", xlim=(-0.004, rhos[-1] + 0.004), xticks=np.arange(0, 0.21, 0.05))
+    random.legend(loc="center right", fontsize=8.5)
     share.legend(loc="lower left", fontsize=8.5)
     return figure
 
@@ -80,7 +77,7 @@ def _aligned(axis, phase: Data) -> None:
     axis.plot([], [], "k--", linewidth=1.4, label="reduced flow")
     axis.plot([], [], "k:", linewidth=1.2, label="two-phase formula")
     axis.axvline(np.sqrt(2.0), color="#7F7F7F", linewidth=1.0)
-    axis.text(np.sqrt(2.0) - 0.02, 6.4, "‖θ(0)‖ = ρ", rotation=90, ha="right", va="top", fontsize=8.5, color="#555555")
+    axis.text(np.sqrt(2.0) - 0.02, 6.4, "ρ = ‖θ(0)‖", rotation=90, ha="right", va="top", fontsize=8.5, color="#555555")
     axis.set(title="Aligned starts: $t_2/t_1$", xlabel="δ = ρ / (√3 u₀)", ylabel="$t_2 / t_1$", ylim=(0.8, 9.6))
     axis.set(xlim=(deltas[0], deltas[-1]))
     axis.legend(loc="upper right", fontsize=8.5)

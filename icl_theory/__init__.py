@@ -1,0 +1,96 @@
+"""See and check what linear attention learns first, under gradient descent and sharpness-aware minimization.
+
+The public face: everything below is importable from `icl_theory`; predictions live in `icl_theory.theory`, the
+verification table in `icl_theory.verification`. Importing never changes jax's precision.
+"""
+
+from importlib.metadata import version
+
+from icl_theory.analysis import SimplicityBias, find_plateaus, learning_times, median_interval, simplicity_bias
+from icl_theory.attention import (
+    CubicFeatureMLP,
+    MergedAttention,
+    SeparateAttention,
+    aligned_parameters,
+    merge_model,
+    split_model,
+)
+from icl_theory.config import GroupConfig, RunConfig
+from icl_theory.errors import DivergenceError, IclTheoryError, InputError
+from icl_theory.features import Features, find_features
+from icl_theory.losses import EffectiveMatrix, PopulationLoss, PromptsLoss, make_loss
+from icl_theory.prompts import PromptKeys, Prompts, sample_prompts
+from icl_theory.sharpness import gd, perturb, sam, unnormalised_sam
+from icl_theory.simulate import Simulation, simulate
+from icl_theory.spectra import linear_spectrum, power_law_spectrum, random_basis, white_spectrum
+from icl_theory.tasks import TaskDistribution, TaskMixture
+from icl_theory.theory.aligned import AlignedClosedForm, AlignedDescent, AlignedFlow, Ascent
+from icl_theory.theory.fixed_points import nested_plateau_losses, plateau_loss
+from icl_theory.theory.hitting_time import hitting_time
+from icl_theory.theory.merged import MergedFlow, MergedLogistic
+from icl_theory.theory.population import population_force, population_loss, population_moments
+from icl_theory.training import Run, snapshot_schedule, train, train_many
+from icl_theory.trajectory import Comparison, Dynamics, Trajectory, compare
+
+__version__ = version("icl-theory")
+
+__all__ = [
+    "AlignedClosedForm",
+    "AlignedDescent",
+    "AlignedFlow",
+    "Ascent",
+    "Comparison",
+    "CubicFeatureMLP",
+    "DivergenceError",
+    "Dynamics",
+    "EffectiveMatrix",
+    "Features",
+    "GroupConfig",
+    "IclTheoryError",
+    "InputError",
+    "MergedAttention",
+    "MergedFlow",
+    "MergedLogistic",
+    "PopulationLoss",
+    "PromptKeys",
+    "Prompts",
+    "PromptsLoss",
+    "Run",
+    "RunConfig",
+    "SeparateAttention",
+    "SimplicityBias",
+    "Simulation",
+    "TaskDistribution",
+    "TaskMixture",
+    "Trajectory",
+    "__version__",
+    "aligned_parameters",
+    "compare",
+    "find_features",
+    "find_plateaus",
+    "gd",
+    "hitting_time",
+    "learning_times",
+    "linear_spectrum",
+    "make_loss",
+    "median_interval",
+    "merge_model",
+    "nested_plateau_losses",
+    "perturb",
+    "plateau_loss",
+    "population_force",
+    "population_loss",
+    "population_moments",
+    "power_law_spectrum",
+    "random_basis",
+    "sam",
+    "sample_prompts",
+    "simplicity_bias",
+    "simulate",
+    "snapshot_schedule",
+    "split_model",
+    "train",
+    "train_many",
+    "unnormalised_sam",
+    "white_spectrum",
+]

@@ -116,7 +116,7 @@ def find_plateaus(time: np.ndarray, loss: np.ndarray, *, flatness: float = 0.1, 
     grid = np.linspace(log_time[0], log_time[-1], 2000)
     curve = np.interp(grid, log_time, loss)
     slope = -np.gradient(curve, grid)
-    if slope.max() <= 0:
+    if slope.max() <= 1e-12 * np.abs(curve).max():
         return [Plateau(float(np.exp(grid[0])), float(np.exp(grid[-1])), float(curve.mean()))]
     flat = slope < flatness * slope.max()
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flat, [False]]).astype(int)))

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -219,7 +220,7 @@ class CubicFeatureMLP(nnx.Module):
         return (features @ self.first[...].T) @ self.second[...]
 
 
-def aligned_parameters(strengths: Float[Array, " D"], basis: Float[Array, "D D"] | None = None) -> dict[str, Array]:
+def aligned_parameters(strengths: Any, basis: Float[Array | np.ndarray, "D D"] | None = None) -> dict[str, Array]:
     """Parameters of a D-head rank-one `SeparateAttention` in which head d holds feature d alone, balanced.
 
     `v_d = u_d`, `k_d = q_d = u_d e_d`, so that feature d has strength `w_d = u_d³` (theory notes, §5).
@@ -236,7 +237,7 @@ def aligned_parameters(strengths: Float[Array, " D"], basis: Float[Array, "D D"]
         raise InputError("strengths", f"shape {u.shape}", "give one number per feature")
     basis = jnp.eye(u.shape[0]) if basis is None else basis
     check_shape("basis", basis, (u.shape[0], u.shape[0]))
-    rows = (basis * u).T[:, None, :]
+    rows = jnp.asarray(basis * u).T[:, None, :]
     return {"value": u, "key": rows, "query": rows}
 
 

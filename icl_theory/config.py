@@ -87,8 +87,8 @@ class RunConfig(GroupConfig):
             check_number(name, getattr(self, name), minimum=0.0)
         check_number("threshold", self.threshold, minimum=0.0, maximum=1.0, exclusive=True)
         if self.model == "cubic-mlp" and (self.blocks, self.scores) != ("reduced", "linear"):
-            field = "blocks" if self.blocks != "reduced" else "scores"
-            raise InputError(field, getattr(self, field), "the cubic-feature MLP is reduced and linear only")
+            wrong = "blocks" if self.blocks != "reduced" else "scores"
+            raise InputError(wrong, getattr(self, wrong), "the cubic-feature MLP is reduced and linear only")
         if self.data == "population" and (self.blocks, self.scores) != ("reduced", "linear"):
             raise InputError("data", "population", "full blocks and softmax have no closed form; use data = prompts")
         if self.init == "aligned" and (self.model, self.rank, self.blocks, self.scores) != (
@@ -224,7 +224,7 @@ def _checked_values(cls: type, values: dict[str, Any]) -> dict[str, Any]:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise InputError(name, value, f"unknown field; did you mean {near[0]}?" if near else "unknown field")
-        default = known[name].default
+        default: Any = known[name].default
         if isinstance(default, tuple):
             if not isinstance(value, (list, tuple)) or any(isinstance(v, (bool, str)) for v in value):
                 raise InputError(name, value, "give a list of numbers")

@@ -68,9 +68,10 @@ def check_number(
         value = np.asarray(value).item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise InputError(field, value, f"give {wanted}")
-    if integer and value != int(value):
+    number = float(value)
+    if integer and number != int(number):
         raise InputError(field, value, f"give {wanted}")
-    if value < minimum or (exclusive and value == minimum) or value > maximum:
+    if number < minimum or (exclusive and number == minimum) or number > maximum:
         raise InputError(field, value, f"give {wanted}")
 
 

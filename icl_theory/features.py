@@ -44,7 +44,7 @@ class Features(NamedTuple):
 
     def loss(self, strength: np.ndarray) -> np.ndarray:
         """`energy − 2 Σ a_d w_d + Σ c_d w_d²`: the population loss of a diagonal W, shape (...)."""
-        return self.energy + np.sum(strength * (self.curvature * strength - 2.0 * self.drive), axis=-1)
+        return np.asarray(self.energy + np.sum(strength * (self.curvature * strength - 2.0 * self.drive), axis=-1))
 
 
 def find_features(mixture: TaskMixture) -> Features:

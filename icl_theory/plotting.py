@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 FEATURE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#000000")
 GD, SAM, THEORY = "#4D4D4D", "#C1440E", "#000000"
 
-STYLE = {
+STYLE: Any = {
     "figure.dpi": 100,
-    "savefig.dpi": 180,
+    "savefig.dpi": 150,
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",
     "font.size": 10.5,

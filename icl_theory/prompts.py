@@ -64,8 +64,8 @@ class Prompts(NamedTuple):
         return jnp.einsum("pn,pnd->pd", self.y, self.x) / self.num_context[:, None]
 
     @property
-    def tokens(self) -> Float[Array, "P N+1 D+1"]:
-        """Columns of the prompt matrix as rows, the query token `(x_q, 0)` last."""
+    def tokens(self) -> Float[Array, "P tokens entries"]:
+        """Columns of the prompt matrix as rows, (P, N+1, D+1), the query token `(x_q, 0)` last."""
         context = jnp.concatenate([self.x, self.y[..., None]], axis=-1)
         query = jnp.concatenate([self.x_query, jnp.zeros_like(self.y_query)[:, None]], axis=-1)
         return jnp.concatenate([context, query[:, None]], axis=1)

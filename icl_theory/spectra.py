@@ -56,9 +56,11 @@ def random_basis(key: Key[Array, ""], dim: int) -> Float[Array, "D D"]:
     return jax.random.orthogonal(key, dim)
 
 
-def from_eigenvalues(eigenvalues: Float[Array, " D"], basis: Float[Array, "D D"] | None) -> Float[Array, "D D"]:
+def from_eigenvalues(
+    eigenvalues: Float[Array, " D"], basis: Float[Array | np.ndarray, "D D"] | None
+) -> Float[Array, "D D"]:
     """`Q diag(λ) Qᵀ`; `basis=None` means the coordinate axes."""
     eigenvalues = jnp.asarray(eigenvalues, dtype=float)
     if basis is None:
         return jnp.diag(eigenvalues)
-    return (basis * eigenvalues) @ basis.T
+    return jnp.asarray(basis * eigenvalues) @ basis.T

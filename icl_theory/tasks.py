@@ -40,8 +40,8 @@ class TaskDistribution(NamedTuple):
         num_context: int | Any,
         task_eigenvalues: Any = None,
         noise_std: float | Any = 0.0,
-        basis: Float[Array, "D D"] | None = None,
-        task_mean: Float[Array, " D"] | None = None,
+        basis: Float[Array | np.ndarray, "D D"] | None = None,
+        task_mean: Float[Array | np.ndarray, " _"] | None = None,
     ) -> TaskDistribution:
         """Build a group from spectra that share one basis.
 

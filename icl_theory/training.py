@@ -72,13 +72,13 @@ def snapshot_schedule(num_steps: int, num_snapshots: int, *, logarithmic: bool =
 
 
 def train(
-    loss: Callable[[Any], Array],
+    loss: Any,
     params: Any,
     *,
     hyperparameters: Mapping[str, Any],
     optimizer: OptimizerFactory = gd,
     num_steps: int,
-    track: Callable[[Any], Any] | None = None,
+    track: Any = None,
     num_snapshots: int = 200,
     snapshots: np.ndarray | None = None,
     progress: Progress | None = None,
@@ -108,14 +108,14 @@ def train(
 
 
 def train_many(
-    loss: Callable[[Any], Array],
+    loss: Any,
     params: Any,
     *,
     hyperparameters: Mapping[str, Any],
     optimizer: OptimizerFactory = gd,
     num_steps: int,
     loss_batched: bool = False,
-    track: Callable[[Any], Any] | None = None,
+    track: Any = None,
     num_snapshots: int = 200,
     snapshots: np.ndarray | None = None,
     progress: Progress | None = None,
@@ -208,7 +208,7 @@ def _checked_schedule(num_steps: int, num_snapshots: int, snapshots: np.ndarray 
 
 def _as_pytree(function: Callable) -> Any:
     """A callable that jit accepts: pytrees carry their numbers, plain functions count as structure."""
-    is_leaf = jax.tree.structure(function) == jax.tree.structure(0)
+    is_leaf = jax.tree_util.all_leaves([function])
     return jax.tree_util.Partial(function) if is_leaf else function
 
 

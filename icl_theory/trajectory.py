@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class Trajectory(NamedTuple):
     strength: np.ndarray
 
 
+@runtime_checkable
 class Dynamics(Protocol):
     """Any theory of training: closed form, ODE or reduced map."""
 

@@ -7,10 +7,10 @@ import numpy as np
 from icl_theory.errors import InputError, check_number
 
 
-def antiderivative(z: np.ndarray) -> np.ndarray:
+def antiderivative(z: np.ndarray | float) -> np.ndarray:
     """`F(z) = −1/z − ln(1−z)/3 + ln(z²+z+1)/6 − arctan((2z+1)/√3)/√3`, with `F'(z) = 1/(z²(1−z³))`, 0 < z < 1."""
     z = np.asarray(z, dtype=float)
-    return (
+    return np.asarray(
         -1.0 / z
         - np.log1p(-z) / 3.0
         + np.log(z * z + z + 1.0) / 6.0
@@ -42,7 +42,7 @@ def hitting_time(fraction: float, *, drive: np.ndarray, optimum: np.ndarray, sta
     limit = np.cbrt(optimum)
     z = np.cbrt(fraction)
     before = np.minimum(start / limit, z)
-    return (antiderivative(z) - antiderivative(before)) / (2.0 * np.asarray(drive) * limit)
+    return np.asarray((antiderivative(z) - antiderivative(before)) / (2.0 * np.asarray(drive) * limit))
 
 
 def fraction_at_time(time: np.ndarray, *, drive: np.ndarray, limit: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -14,7 +14,9 @@ from icl_theory.theory.flow import integrate
 from icl_theory.trajectory import Trajectory
 
 
-def effective_start(value: Float[Array, " H"], merged: Float[Array, "H D D"], features: Features) -> float:
+def effective_start(
+    value: Float[Array | np.ndarray, " H"], merged: Float[Array | np.ndarray, "H D D"], features: Features
+) -> float:
     """The v of the one balanced head that H small random heads turn into: `v_0² = Σ_i ((v_i + ⟨U_i, Â⟩)/2)²`.
 
     Near zero the flow is linear, `v̇_i = 2⟨U_i, A⟩`, `U̇_i = 2 v_i A` with `A = Σ_d a_d e_d e_dᵀ` and `Â = A/‖A‖`;

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from icl_theory.tasks import TaskDistribution, TaskMixture
@@ -56,7 +57,7 @@ def population_moments(mixture: TaskMixture) -> PopulationMoments:
     )
 
 
-def population_loss(matrix: Float[Array, "D D"], moments: PopulationMoments) -> Float[Array, ""]:
+def population_loss(matrix: Float[Array | np.ndarray, "D D"], moments: PopulationMoments) -> Float[Array, ""]:
     """`E[(y_q − βᵀ W x_q)²]`, the mean square without a ½, over the infinite data set.
 
     Args:
@@ -72,7 +73,7 @@ def population_loss(matrix: Float[Array, "D D"], moments: PopulationMoments) -> 
     return moments.energy - 2.0 * jnp.sum(moments.cross * matrix.T) + penalty
 
 
-def population_force(matrix: Float[Array, "D D"], moments: PopulationMoments) -> Float[Array, "D D"]:
+def population_force(matrix: Float[Array | np.ndarray, "D D"], moments: PopulationMoments) -> Float[Array, "D D"]:
     """`Ψ(W) = −½ ∂L/∂W = Σ_g π_g (Λ_g S_g Λ_g − B_g W Λ_g)`, what every parameter's flow is driven by.
 
     Reference: theory notes, §3.
@@ -80,5 +81,5 @@ def population_force(matrix: Float[Array, "D D"], moments: PopulationMoments) ->
     return moments.cross - _bilinear(matrix, moments)
 
 
-def _bilinear(matrix: Float[Array, "D D"], moments: PopulationMoments) -> Float[Array, "D D"]:
+def _bilinear(matrix: Float[Array | np.ndarray, "D D"], moments: PopulationMoments) -> Float[Array, "D D"]:
     return jnp.einsum("gij,jk,gkl->il", moments.beta_moments, matrix, moments.covariances)

@@ -8,18 +8,18 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.features import Features
 
 
-def relative_radius(rho: np.ndarray, start: float) -> np.ndarray:
+def relative_radius(rho: np.ndarray | float, start: float) -> np.ndarray:
     """`δ = ρ/(√3 u_0)`, normalised SAM's radius against the distance of one balanced head from the origin."""
     check_number("start", start, minimum=0.0, exclusive=True)
     return np.asarray(rho) / (np.sqrt(3.0) * start)
 
 
-def first_learning_time(drive: np.ndarray, start: float, delta: np.ndarray) -> np.ndarray:
+def first_learning_time(drive: np.ndarray | float, start: float, delta: np.ndarray | float) -> np.ndarray:
     """`t_1 ≈ 1/(2 a_1 u_0 (1 − δ))`, one dominant feature, small start, normalised SAM (δ = 0: GD)."""
     return 1.0 / (2.0 * np.asarray(drive) * start * (1.0 - np.asarray(delta)))
 
 
-def two_phase_ratio(alpha: np.ndarray, delta: np.ndarray) -> np.ndarray:
+def two_phase_ratio(alpha: np.ndarray | float, delta: np.ndarray | float) -> np.ndarray:
     """`t_2/t_1 ≈ 1 + (1−s)/(s(1−δ+δs))` with `s = α/(1−δ)`, `α = a_2/a_1`; `1/α` at δ = 0.
 
     Feature 1 alone is perturbed until it is learned, then feature 2 alone. Good to about 10 % well below the trap,

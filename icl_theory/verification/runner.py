@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -84,9 +85,7 @@ def verify(
         for is64 in (True, False):
             title = f"{claim.letter}. {claim.title} ({'float64' if is64 else 'float32'})"
             if is64 or float32:
-                measured.append(
-                    measure_claim(claim, float64=is64, progress=lambda d, t, title=title: progress(title, d, t))
-                )
+                measured.append(measure_claim(claim, float64=is64, progress=partial(progress, title)))
             else:
                 measured.append(None)
         assert measured[0] is not None

@@ -82,7 +82,8 @@ def paired_median(values: np.ndarray, baseline: np.ndarray, confidence: float = 
     """Median over seeds of the difference, with its interval; pairs in which either was never learned drop out."""
     with np.errstate(invalid="ignore"):
         difference = values - baseline
-    return median_interval(difference[np.isfinite(difference)], confidence=confidence)
+    difference = difference[np.isfinite(difference)]
+    return median_interval(difference, confidence=confidence) if difference.size else (np.nan,) * 3
 
 
 def statements(data: Data) -> list[Statement]:
@@ -99,10 +100,11 @@ def _random_starts(data: Data) -> list[Statement]:
         intervals = [median_interval(ratios[rhos.index(rho), :, d], confidence=CONFIDENCE) for d in (1, 2, 3)]
         # The reference is a median too: on a log scale the two errors add in squares.
         widening = np.sqrt(1.0 + ratios.shape[1] / REFERENCE_SEEDS)
-        errors = [
-            abs(np.log(value / median)) / (widening * np.log(high / low) / 2.0)
-            for value, (median, low, high) in zip(reference, intervals, strict=True)
-        ]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a median that was never reached fails as NaN
+            errors = [
+                abs(np.log(value / median)) / (widening * np.log(high / low) / 2.0)
+                for value, (median, low, high) in zip(reference, intervals, strict=True)
+            ]
         worst = int(np.argmax(errors))
         median, low, high = intervals[worst]
         table.append(

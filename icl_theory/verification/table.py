@@ -22,13 +22,13 @@ UNITS = {
 }
 
 
-def number(value: float) -> str:
-    """Four digits, scientific where that is shorter."""
+def number(value: float, digits: int = 4) -> str:
+    """So many digits, scientific where that is shorter."""
     if value == 0:
         return "0"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:.4g}".replace("-", "−")
+    return f"{value:.{digits}g}".replace("-", "−")
 
 
 def measured_text(row: Row) -> str:
@@ -51,7 +51,7 @@ def error_text(row: Row) -> str:
     statement = row.statement
     if statement.unit == "excess":
         return "within" if row.holds else f"over by {number(statement.error)}"
-    return f"{number(statement.error)} of {number(statement.tolerance)} {UNITS[statement.unit]}"
+    return f"{number(statement.error, 2)} of {number(statement.tolerance, 2)} {UNITS[statement.unit]}"
 
 
 def verdict(holds: bool | None) -> str:

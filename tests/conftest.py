@@ -1,0 +1,41 @@
+"""Shared set-up: float64, and the shapes in annotations checked at run time."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+with install_import_hook("icl_theory", "runtime_checker.check"):
+    import icl_theory  # noqa: F401
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+from icl_theory import TaskMixture, linear_spectrum
+
+jax.config.update("jax_enable_x64", True)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=20, derandomize=True)
+hypothesis.settings.load_profile("default")
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def mixture():
+    """D = 4, the default spectrum on the coordinate axes, N = 31."""
+    return TaskMixture.single(linear_spectrum(4), num_context=31)
+
+
+def assert_close(actual, desired, *, rtol=None):
+    """Equal up to a few rounding errors of the coarser dtype, relative to the largest entry."""
+    actual, desired = np.asarray(actual), np.asarray(desired)
+    dtype = np.result_type(actual, desired)
+    rtol = rtol if rtol is not None else 200 * np.finfo(dtype).eps
+    scale = max(float(np.max(np.abs(desired), initial=0.0)), np.finfo(dtype).tiny)
+    np.testing.assert_allclose(actual / scale, desired / scale, rtol=0, atol=rtol)

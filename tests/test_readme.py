@@ -1,0 +1,45 @@
+"""The README's code runs when pasted, and what it names exists."""
+
+import importlib
+import re
+from pathlib import Path
+
+from figures import FIGURES
+from icl_theory.verification import CLAIMS
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_python_runs_when_pasted(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(code.strip().splitlines()) <= 15
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "gd" in printed
+    assert "sam" in printed
+    assert "plateaus [1.    0.641 0.377 0.21  0.136]" in printed
+
+
+def test_functions_tests_and_figures_exist():
+    rows = [line.split("|")[1:-1] for line in README.splitlines() if line.count("|") == 7 and "§" in line]
+    assert len(rows) >= 8
+    for row in rows:
+        module = "theory"
+        for name in re.findall(r"`([\w.]+)`", row[2]):
+            if "." in name:
+                module, _, attribute = name.rpartition(".")
+                if module == "theory":
+                    importlib.import_module(f"icl_theory.{name}")
+                    continue
+            else:
+                attribute = name
+            assert hasattr(importlib.import_module(f"icl_theory.{module}"), attribute), name
+        for name in re.findall(r"`([\w.]+)`", row[4]):
+            assert (Path(__file__).parent / name).is_file()
+        for name in re.findall(r"`(\w+)`", row[5]):
+            assert name in FIGURES
+
+
+def test_statements_named_exist():
+    letters = {claim.letter for claim in CLAIMS}
+    assert set(re.findall(r"\b([A-E])\d", README)) <= letters

@@ -1,0 +1,148 @@
+"""The table can fail, refers to code and figures that exist, and holds."""
+
+import dataclasses
+import importlib
+import json
+import math
+
+import numpy as np
+import pytest
+
+from figures import FIGURES
+from icl_theory.verification import (
+    CLAIMS,
+    Row,
+    closed_forms,
+    combine,
+    dynamics,
+    fixed_points,
+    measure_claim,
+    random_initialisation,
+    sharpness,
+    verify,
+)
+from icl_theory.verification.sharpness_aligned import AlignedSettings
+from icl_theory.verification.statement import agrees, agrees_each, at_least, at_most, within_standard_errors
+from icl_theory.verification.table import as_json, count, print_table
+
+ABOUT = {"source": "here", "code": "icl_theory.theory"}
+
+# Small versions of the claims' measurements: every line of code runs, the numbers are too few to judge.
+SMALL = {
+    "closed_forms": closed_forms.Settings(num_prompts=4000, num_chunks=2),
+    "fixed_points": fixed_points.Settings(),
+    "dynamics": dynamics.Settings(mlp_steps=200, mlp_prompts=50, duration=60.0),
+    "random_initialisation": random_initialisation.Settings(
+        num_seeds=8, duration=800.0, small_duration=6000.0, small_init_scale=0.03, num_snapshots=400
+    ),
+    "sharpness": sharpness.Settings(
+        aligned=AlignedSettings(trap_grid=6, trap_duration=60.0), num_seeds=8, duration=400.0, num_snapshots=300
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", [1.1, math.nan, math.inf])
+def test_every_kind_of_statement_can_fail(bad):
+    assert agrees("X", "", predicted=1.0, measured=1.0, tolerance=1e-3, **ABOUT).holds
+    assert not agrees("X", "", predicted=[1.0, 1.0], measured=[1.0, bad], tolerance=1e-3, **ABOUT).holds
+    assert not agrees("X", "", predicted=0.0, measured=bad, tolerance=1e-3, **ABOUT).holds
+    assert not agrees_each("X", "", predicted=[1.0, 5.0], measured=[bad, 5.0], tolerance=1e-3, **ABOUT).holds
+    assert not at_most("X", "", bound=1.0, measured=bad, **ABOUT).holds
+    assert not at_most("X", "", bound=1.0, measured=0.5, interval=(0.0, bad), **ABOUT).holds
+    assert not at_least("X", "", bound=-1.0, measured=-bad, **ABOUT).holds
+    assert not within_standard_errors("X", "", predicted=1.0, mean=bad, standard_error=0.01, **ABOUT).holds
+
+
+def test_the_worst_number_is_shown():
+    statement = agrees_each("X", "", predicted=[1.0, 2.0, 4.0], measured=[1.0, 2.2, 4.1], tolerance=0.5, **ABOUT)
+    assert (statement.predicted, statement.measured, statement.count) == (2.0, 2.2, 3)
+
+
+def test_precision_is_restored_after_a_claim():
+    import jax
+
+    before = jax.config.jax_enable_x64
+    measure_claim(CLAIMS[1], float64=not before)
+    assert jax.config.jax_enable_x64 == before
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Data of all claims at small size, float64."""
+    return {claim.name: measure_claim(claim._replace(settings=SMALL[claim.name]), float64=True) for claim in CLAIMS}
+
+
+def test_statements_name_code_and_figures_that_exist(measured):
+    rows = [row for claim in CLAIMS for row in combine(claim, measured[claim.name], None)]
+    assert len(rows) >= 20
+    assert len({row.statement.id for row in rows}) == len(rows)
+    for row in rows:
+        module, _, name = row.statement.code.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), row.statement.code
+        assert row.statement.figure == "" or row.statement.figure in FIGURES
+        assert row.statement.source
+        assert np.isfinite(row.statement.tolerance)
+
+
+def test_exact_statements_hold_at_small_size_too(measured):
+    exact = {"A1", "A2", "A3", "A4", "A5", "A6", "A7", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "C1", "C2", "C3", "C5"}
+    exact |= {"C7", "C10", "E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E10"}
+    rows = {row.statement.id: row for claim in CLAIMS for row in combine(claim, measured[claim.name], None)}
+    assert [name for name in sorted(exact) if not rows[name].holds] == []
+
+
+def test_a_wrong_formula_is_caught(measured, monkeypatch):
+    """Break B = E[ββᵀ] by one part in ten: Monte Carlo says so."""
+    right = closed_forms.beta_second_moment
+    monkeypatch.setattr(closed_forms, "beta_second_moment", lambda group: 1.1 * right(group))
+    claim = closed_forms.CLAIM._replace(settings=closed_forms.Settings(num_prompts=20_000, num_chunks=2))
+    failing = [row.statement.id for row in combine(claim, measure_claim(claim, float64=True), None) if not row.holds]
+    assert failing == ["A5"]
+
+
+def test_verify_reports_both_precisions(capsys):
+    rows = verify([fixed_points.CLAIM], float32=True)
+    assert all(row.holds for row in rows)
+    assert {row.holds_float32 for row in rows} == {True, False}
+    print_table(rows)
+    printed = capsys.readouterr().out
+    assert "B7" in printed
+    assert count(rows) in printed
+    document = json.loads(as_json(rows))
+    assert document["statements"][0]["holds"] is True
+    assert document["code"].startswith("0.")
+
+
+def test_infinite_numbers_stay_valid_json():
+    row = Row(agrees("X", "", predicted=1.0, measured=math.inf, tolerance=1.0, **ABOUT))
+    assert json.loads(as_json([row]))["statements"][0]["measured"] is None
+
+
+def test_figures_draw_from_measured_data(measured, tmp_path):
+    from experiments import EXPERIMENTS, phase_diagram
+    from icl_theory.plotting import save_figure
+
+    settings = dataclasses.replace(
+        phase_diagram.Settings(),
+        ratios=(1.0, 1.5, 2.0, 3.0),
+        deltas=(0.0, 0.5, 1.5),
+        learning_rate=1e-2,
+        duration=150.0,
+    )
+    import jax
+
+    with jax.enable_x64(True):
+        data = measured | {"phase_diagram": phase_diagram.measure(settings, lambda done, total: None)}
+    assert set(EXPERIMENTS) == set(data)
+    for figure in FIGURES.values():
+        save_figure(figure.draw(*[data[name] for name in figure.reads]), tmp_path / figure.name)
+        assert (tmp_path / f"{figure.name}.png").stat().st_size > 10_000
+        assert (tmp_path / f"{figure.name}.svg").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_whole_table_holds():
+    """Every statement at full size in float64; about a minute."""
+    rows = verify(float32=False)
+    assert len(rows) >= 20
+    assert [row.statement.id for row in rows if not row.holds] == []
