@@ -43,7 +43,7 @@ def draw(phase: Data) -> Figure:
     right.plot([], [], "k--", label="predicted onset of oscillation")
     _trapped(right, phase)
     right.set(title=f"A coarser step, η = {float(phase['coarse_learning_rate']):g}: SAM leaves its flow")
-    right.legend(loc="upper right")
+    right.legend(loc="center right")
     for axis in (left, right):
         axis.grid(False)
         axis.set(xlabel="δ = ρ / (√3 u₀)", ylabel="eigenvalue ratio λ₁/λ₂")

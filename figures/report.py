@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from experiments import EXPERIMENTS
 from experiments.experiment import Experiment, load, manifest
@@ -42,6 +44,7 @@ def write_report(results: Path, seconds: float) -> tuple[Path, list[Row]]:
         {"figure": figure, "svg": _data_url(results / "figures" / f"{figure.name}.svg")} for figure in FIGURES.values()
     ]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["subscripts"] = _subscripts
     page = environment.from_string(TEMPLATE.read_text()).render(
         sections=sections,
         figures=figures,
@@ -66,6 +69,11 @@ def write_report(results: Path, seconds: float) -> tuple[Path, list[Row]]:
     except OSError as error:
         raise InputError("report", str(path), f"cannot be written ({error.strerror})") from error
     return path, all_rows
+
+
+def _subscripts(text: str) -> Markup:
+    """`t_2` with a lowered 2, everything else escaped."""
+    return Markup(re.sub(r"(?<=[^\W_])_(\w+)", r"<sub>\1</sub>", str(escape(text))))
 
 
 def _status(rows: list[Row], ids: tuple[str, ...]) -> str:

@@ -316,9 +316,9 @@ def aligned_statements(data: Data) -> list[Statement]:
         ),
         at_least(
             "E11",
-            "Found: from an equal start with λ = (2,1) there is no trap at ρ = √3 ‖u(0)‖ (first trapped ρ, in units "
+            "Found: from an equal start with λ = (2,1), ρ = √3 ‖u(0)‖ does not trap (first ρ that does, in units "
             "of it; infinite: none up to 5)",
-            source="found here, against notes §6",
+            source="found here; notes §6",
             code="icl_theory.theory.sharpness.trap_radius",
             bound=2.0,
             measured=float(data["trap_two_onset"]),
