@@ -73,7 +73,7 @@ def write_report(results: Path, seconds: float) -> tuple[Path, list[Row]]:
 
 def _subscripts(text: str) -> Markup:
     """`t_2` with a lowered 2, everything else escaped."""
-    return Markup(re.sub(r"(?<=[^\W_])_(\w+)", r"<sub>\1</sub>", str(escape(text))))
+    return Markup(re.sub(r"(?<=[^\W_])_([A-Za-z0-9]+)", r"<sub>\1</sub>", str(escape(text))))
 
 
 def _status(rows: list[Row], ids: tuple[str, ...]) -> str:
