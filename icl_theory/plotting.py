@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from icl_theory.simulate import Simulation
+from icl_theory.features import Features
+from icl_theory.theory.fixed_points import nested_plateau_losses
+from icl_theory.trajectory import Trajectory
 
 # Distinguishable under the common colour-vision deficiencies (Okabe and Ito), dark enough on white.
 FEATURE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#000000")
@@ -68,44 +69,34 @@ def draw_levels(axis: Axes, levels: np.ndarray, *, label: str = "predicted plate
 
 
 @styled
-def draw_run(simulation: Simulation) -> Figure:
-    """Loss with plateaus and strengths of one simulated run; theory dashed where there is one."""
-    from icl_theory.theory.fixed_points import nested_plateau_losses
-
-    trajectory, prediction, features = simulation.trajectory, simulation.prediction, simulation.features
-    config = simulation.config
+def draw_run(
+    trajectory: Trajectory,
+    *,
+    features: Features | None,
+    prediction: Trajectory | None,
+    threshold: float,
+    colour: str,
+    title: str,
+) -> Figure:
+    """Loss with predicted plateaus, and strengths, of one run; theory dashed where there is one."""
     figure, ((left, right),) = new_figure(10, 4.0, 1, 2)
-    left.plot(
-        trajectory.time,
-        trajectory.loss,
-        color=SAM if "sam" in config.optimizer else GD,
-        linewidth=2.6,
-        label="simulation",
-    )
-    dashed = {"color": THEORY, "linestyle": "--", "linewidth": 1.2}
+    dashed: Any = {"color": THEORY, "linestyle": "--", "linewidth": 1.2}
+    left.plot(trajectory.time, trajectory.loss, color=colour, linewidth=2.6, label="simulation")
+    if prediction is not None:
+        left.plot(prediction.time, prediction.loss, **dashed, label="theory")
     if features is not None:
         draw_levels(left, nested_plateau_losses(features))
-        for d in range(trajectory.strength.shape[-1]):
-            scale = features.optimum[d] or 1.0
-            colour = feature_colour(d)
-            right.plot(
-                trajectory.time,
-                trajectory.strength[:, d] / scale,
-                color=colour,
-                linewidth=2.6,
-                label=f"feature {d + 1}",
-            )
-            if prediction is not None:
-                right.plot(prediction.time, prediction.strength[:, d] / scale, **dashed)
-        right.axhline(config.threshold, color="#999999", linewidth=0.8, linestyle=":")
+        scale = np.where(features.optimum > 0, features.optimum, 1.0)
+        for d, (curve, unit) in enumerate(zip(trajectory.strength.T, scale, strict=True)):
+            right.plot(trajectory.time, curve / unit, color=feature_colour(d), linewidth=2.6, label=f"feature {d + 1}")
+        if prediction is not None:
+            right.plot(prediction.time, prediction.strength / scale, **dashed)
+        right.axhline(threshold, color="#999999", linewidth=0.8, linestyle=":")
         right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     else:
         right.text(0.5, 0.5, "no joint eigenbasis: no features", ha="center", transform=right.transAxes)
-    if prediction is not None:
-        left.plot(prediction.time, prediction.loss, **dashed, label="theory")
     left.legend()
     left.set(title="Loss", xlabel="time (learning rate × step)", ylabel="mean square error")
     right.set(title="Feature strengths", xlabel="time (learning rate × step)", ylabel="$w_d / w_d^*$")
-    rho = f", ρ = {config.rho:g}" if "sam" in config.optimizer else ""
-    figure.suptitle(f"{config.model} attention, {config.optimizer}{rho}, {config.data}", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     return figure

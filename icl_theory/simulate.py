@@ -18,7 +18,7 @@ from icl_theory.config import RunConfig, build_mixture, build_model, hyperparame
 from icl_theory.errors import InputError
 from icl_theory.features import Features, find_features
 from icl_theory.losses import EffectiveMatrix, make_loss
-from icl_theory.plotting import draw_run, save_figure
+from icl_theory.plotting import GD, SAM, draw_run, save_figure
 from icl_theory.prompts import sample_prompts
 from icl_theory.store import plain, save_arrays
 from icl_theory.theory.aligned import AlignedDescent, Ascent
@@ -137,7 +137,17 @@ def save_simulation(simulation: Simulation, folder: Path) -> None:
     save_arrays(folder / "trajectory.npz", {**columns, "effective_matrix": simulation.run.tracked})
     save_arrays(folder / "parameters.npz", {name: np.asarray(leaf) for name, leaf in simulation.run.params.items()})
     (folder / "summary.json").write_text(json.dumps(summary(simulation), indent=2, ensure_ascii=False) + "\n")
-    save_figure(draw_run(simulation), folder / "run")
+    config = simulation.config
+    sharp = "sam" in config.optimizer
+    figure = draw_run(
+        trajectory,
+        features=simulation.features,
+        prediction=prediction,
+        threshold=config.threshold,
+        colour=SAM if sharp else GD,
+        title=f"{config.model}, {config.optimizer}{f', ρ = {config.rho:g}' if sharp else ''}, {config.data}",
+    )
+    save_figure(figure, folder / "run")
 
 
 def summary(simulation: Simulation) -> dict[str, Any]:
