@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 import jax
 
 from icl_theory.errors import InputError
-from icl_theory.store import code_version, is_complete, load_arrays, read_manifest, save_arrays, write_result
+from icl_theory.store import (
+    check_place,
+    code_version,
+    is_complete,
+    load_arrays,
+    read_manifest,
+    save_arrays,
+    write_result,
+)
 from icl_theory.verification import Claim, Data, measure_claim
 
 REMEDY = "run `make fresh` (it sets older results aside), or remove that folder"
@@ -59,6 +67,7 @@ def run(experiment: Experiment, results: Path, progress: Callable[[str, int, int
     folder = results / experiment.name
     if is_complete(folder, config=experiment.settings, code=sources(), remedy=REMEDY):
         return False
+    check_place(folder)
     began = time.monotonic()
     arrays: dict[str, Data] = {}
     if experiment.claim is not None:

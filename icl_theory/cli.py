@@ -17,7 +17,7 @@ from icl_theory.config import RunConfig
 from icl_theory.errors import DivergenceError, IclTheoryError, InputError
 from icl_theory.progress import ProgressReport
 from icl_theory.simulate import save_simulation, simulate, summary
-from icl_theory.store import code_version, is_complete, plain, save_arrays, set_aside, write_result
+from icl_theory.store import check_place, code_version, is_complete, plain, save_arrays, set_aside, write_result
 from icl_theory.verification import CLAIMS, verify
 from icl_theory.verification.table import as_json, print_table
 
@@ -87,6 +87,7 @@ def simulate_command(out: Path | None, config_file: Path | None, quiet: bool, **
         click.echo(f"{folder}: complete already, reused")
         click.echo((folder / "summary.json").read_text(), nl=False)
         return
+    check_place(folder)
     began = time.monotonic()
     try:
         with ProgressReport(quiet=quiet) as report:

@@ -81,7 +81,7 @@ class RunConfig(GroupConfig):
                 check_choice(field.name, getattr(self, field.name), choices)
         for name, minimum in (("dim", 1), ("num_prompts", 1), ("num_heads", 1), ("num_steps", 1), ("num_snapshots", 2)):
             check_number(name, getattr(self, name), minimum=minimum, integer=True)
-        check_number("seed", self.seed, minimum=0, integer=True)
+        check_number("seed", self.seed, minimum=0, maximum=2**32 - 1, integer=True)
         check_number("rank", self.rank, minimum=1, maximum=self.dim, integer=True)
         for name in ("learning_rate", "rho", "init_scale", "noise_std"):
             check_number(name, getattr(self, name), minimum=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,8 +60,25 @@ def simulate(config: RunConfig, *, progress: Callable[[int, int], None] | None =
         DivergenceError: with the last good state.
         InputError: settings that exclude each other.
     """
+    _check_memory(config)
     with jax.enable_x64(config.dtype == "float64"):
         return _simulate(config, progress)
+
+
+def _check_memory(config: RunConfig) -> None:
+    """Refuse what could not fit: snapshots of W, covariances, weights, and a few copies of the prompts."""
+    dim, width = config.dim, 8 if config.dtype == "float64" else 4
+    numbers = dim * dim * (config.num_snapshots + 4 * config.num_heads + 20)
+    if config.data == "prompts":
+        longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
+        numbers += 6 * config.num_prompts * longest * (dim + config.num_heads)
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else np.inf
+    if numbers * width > available:
+        largest = "num_prompts" if config.data == "prompts" else "dim"
+        remedy = (
+            f"the run needs about {numbers * width / 2**30:.0f} GiB, this machine has {available / 2**30:.0f}; lower it"
+        )
+        raise InputError(largest, getattr(config, largest), remedy)
 
 
 def _simulate(config: RunConfig, progress: Callable[[int, int], None] | None) -> Simulation:

@@ -47,6 +47,8 @@ def given_spectrum(eigenvalues: Float[Array, " D"] | list | tuple | np.ndarray, 
         raise InputError(field, f"shape {values.shape}", "give a one-dimensional list with one number per dimension")
     if not np.all(np.isfinite(values)) or np.any(values < 0):
         raise InputError(field, values, "every eigenvalue must be finite and not negative")
+    if not np.any(values):
+        raise InputError(field, values, "at least one eigenvalue must be positive")
     return values
 
 

@@ -86,6 +86,16 @@ def is_complete(folder: Path, *, config: Any, code: str, remedy: str) -> bool:
     return True
 
 
+def check_place(folder: Path) -> None:
+    """Raise `InputError` before the work where a result folder could not be written after it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)).rmdir()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError("folder", str(folder), f"cannot be written ({reason}); give another") from error
+
+
 def write_result(
     folder: Path, write: Callable[[Path], None], *, config: Any, code: str, seconds: float, **about: Any
 ) -> dict[str, Any]:

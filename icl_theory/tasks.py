@@ -48,7 +48,7 @@ class TaskDistribution(NamedTuple):
         Args:
             eigenvalues: λ_d of Λ, shape (D,), not negative.
             num_context: N ≥ 1.
-            task_eigenvalues: γ_d of Γ in the same basis and order; default ones (Γ = I).
+            task_eigenvalues: γ_d of Γ in the same basis and order; default ones (Γ = I). All zero only with a mean.
             noise_std: σ ≥ 0.
             basis: orthogonal (D, D), columns the eigendirections; default the coordinate axes.
             task_mean: μ in coordinates (not in the basis); default zero.
@@ -60,7 +60,8 @@ class TaskDistribution(NamedTuple):
         (dim,) = np.shape(eigenvalues)
         if task_eigenvalues is None:
             task_eigenvalues = jnp.ones(dim)
-        task_eigenvalues = given_spectrum(task_eigenvalues, field="task_eigenvalues")
+        if task_mean is None or is_traced(task_eigenvalues) or np.any(np.asarray(task_eigenvalues)):
+            task_eigenvalues = given_spectrum(task_eigenvalues, field="task_eigenvalues")
         check_shape("task_eigenvalues", task_eigenvalues, (dim,))
         check_number("num_context", num_context, minimum=1, integer=True)
         check_number("noise_std", noise_std, minimum=0.0)

@@ -153,6 +153,10 @@ def _run(loss, params, batch, hyperparameters, optimizer, num_steps, track, num_
     loss, track = _as_pytree(loss), _as_pytree(track or _nothing)
     loss_axis, runs = batch or (None, None)
     state, limit = _start(loss, params, traced, optimizer, runs, loss_axis)
+    if runs is None and not np.isfinite(limit):
+        raise InputError(
+            "loss", float(limit), "it is not finite at the initial parameters; lower their scale or the data's"
+        )
     losses, tracked, done = [], [], 0
     while done < len(steps):
         chunk = steps[done : done + SNAPSHOTS_PER_CHUNK]
