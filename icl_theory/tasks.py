@@ -68,6 +68,8 @@ class TaskDistribution(NamedTuple):
         if basis is not None:
             check_shape("basis", basis, (dim, dim))
             check_finite("basis", basis)
+            if not is_traced(basis) and np.abs(np.asarray(basis).T @ np.asarray(basis) - np.eye(dim)).max() > 1e-4:
+                raise InputError("basis", basis, "its columns must be orthonormal (see random_basis)")
         task_mean = jnp.zeros(dim) if task_mean is None else jnp.asarray(task_mean, dtype=float)
         check_shape("task_mean", task_mean, (dim,))
         check_finite("task_mean", task_mean)

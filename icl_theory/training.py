@@ -32,12 +32,13 @@ class Run(NamedTuple):
     """What training saw. A batch of runs puts its axis first in every field but `step` and `time`.
 
     Attributes:
-        step: (S,) steps at which snapshots were taken, 0 first.
-        time: (S,) learning rate × step; (runs, S) where the learning rate differs between runs.
+        step: (S,) steps at which snapshots were taken.
+        time: (S,) learning rate × step; (runs, S) where the learning rate differs between runs; NaN for an
+            optimizer without a `learning_rate`.
         loss: (S,) at the unperturbed weights.
         tracked: what `track` returned, leaves (S, ...).
         params: parameters after the last step (the last good ones for a run that diverged).
-        diverged_at: first snapshot step with a loss that is not finite or too large; −1 where none.
+        diverged_at: first snapshot at or before which the loss was not finite or too large; −1 where none.
     """
 
     step: np.ndarray
@@ -48,7 +49,13 @@ class Run(NamedTuple):
     diverged_at: Any
 
     def trajectory(self, features: Features) -> Trajectory:
-        """Loss and strengths in a basis of features, where the effective matrix was tracked."""
+        """Loss and strengths in a basis of features, where the effective matrix was tracked.
+
+        Raises:
+            InputError: runs with different learning rates have no common time axis.
+        """
+        if self.time.ndim > 1:
+            raise InputError("time", f"shape {self.time.shape}", "runs differ in learning rate: take them one by one")
         return Trajectory(self.time, self.loss, features.strength(self.tracked))
 
 
@@ -60,15 +67,11 @@ class _State(NamedTuple):
     diverged_at: Any
 
 
-def snapshot_schedule(num_steps: int, num_snapshots: int, *, logarithmic: bool = False) -> np.ndarray:
-    """Ascending steps from 0 to `num_steps`, evenly or logarithmically spaced, without repetition."""
+def snapshot_schedule(num_steps: int, num_snapshots: int) -> np.ndarray:
+    """Ascending steps from 0 to `num_steps`, evenly spaced, without repetition."""
     check_number("num_steps", num_steps, minimum=1, integer=True)
     check_number("num_snapshots", num_snapshots, minimum=2, integer=True)
-    if logarithmic:
-        steps = np.concatenate([[0], np.geomspace(1, num_steps, num_snapshots - 1)])
-    else:
-        steps = np.linspace(0, num_steps, num_snapshots)
-    return np.unique(np.round(steps).astype(int))
+    return np.unique(np.round(np.linspace(0, num_steps, num_snapshots)).astype(int))
 
 
 def train(
@@ -88,19 +91,21 @@ def train(
     Args:
         loss: `loss(params) -> scalar`; a pytree (see `make_loss`), or any function of the parameters.
         params: pytree of arrays.
-        hyperparameters: what `optimizer` is called with, e.g. `{"learning_rate": 0.02, "rho": 0.05}`; traced.
+        hyperparameters: numbers that `optimizer` is called with, e.g. `{"learning_rate": 0.02, "rho": 0.05}`; traced.
+            Anything else belongs to the factory: `functools.partial(optax.sgd, nesterov=True)`.
         optimizer: `gd`, `sam`, `unnormalised_sam` or any factory of an optax transformation (`optax.adam`).
         num_steps: steps to take.
         track: `track(params)`, saved at every snapshot (see `EffectiveMatrix`); default nothing.
         num_snapshots: evenly spaced snapshots, first and last step included.
-        snapshots: the steps themselves, instead of `num_snapshots`.
+        snapshots: the steps themselves, instead of `num_snapshots`; the last step is always added.
         progress: called with (steps done, steps in all) after every chunk.
 
     Returns:
         The `Run`; `time = learning_rate * step`.
 
     Raises:
-        DivergenceError: the loss became NaN, infinite or 1000 times its start; carries the step and the state.
+        DivergenceError: the loss became NaN, infinite or 1000 times the larger of its start and 1; carries the step
+            and the last good state.
         InputError: impossible hyperparameters, numbers of steps or snapshots.
     """
     run = _run(loss, params, None, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress)
@@ -145,9 +150,13 @@ def _run(loss, params, batch, hyperparameters, optimizer, num_steps, track, num_
         for value in np.atleast_1d(values).ravel():
             check_number(name, float(value), minimum=0.0 if name in ("learning_rate", "rho") else -np.inf)
         if batch is not None:
+            if values.ndim > 1 or values.size not in (1, batch[1]):
+                raise InputError(name, f"shape {values.shape}", f"give one number, or one for each of {batch[1]} runs")
             settings[name] = np.broadcast_to(values, (batch[1],))
         elif values.ndim:
             raise InputError(name, values, "give one number, or use train_many for several runs")
+    if not jax.tree.leaves(params):
+        raise InputError("params", params, "give at least one array")
     dtype = jax.tree.leaves(params)[0].dtype
     traced = {name: jnp.asarray(values, dtype) for name, values in settings.items()}
     loss, track = _as_pytree(loss), _as_pytree(track or _nothing)
@@ -160,7 +169,7 @@ def _run(loss, params, batch, hyperparameters, optimizer, num_steps, track, num_
     losses, tracked, done = [], [], 0
     while done < len(steps):
         chunk = steps[done : done + SNAPSHOTS_PER_CHUNK]
-        begin = steps[max(done - 1, 0)]
+        begin = steps[done - 1] if done else np.int64(0)
         padded = np.concatenate([chunk, np.full(SNAPSHOTS_PER_CHUNK - len(chunk), chunk[-1])])
         state, (chunk_loss, chunk_tracked) = _run_chunk(
             state, begin, padded, limit, loss, track, traced, optimizer, runs, loss_axis
@@ -204,10 +213,12 @@ def _checked_schedule(num_steps: int, num_snapshots: int, snapshots: np.ndarray 
     check_number("num_steps", num_steps, minimum=1, integer=True)
     if snapshots is None:
         return snapshot_schedule(num_steps, num_snapshots)
-    steps = np.asarray(snapshots, dtype=int)
+    steps = np.asarray(snapshots)
+    if not np.issubdtype(steps.dtype, np.integer):
+        raise InputError("snapshots", steps, "give whole numbers of steps")
     if steps.ndim != 1 or steps.size == 0 or np.any(np.diff(steps) <= 0) or steps[0] < 0 or steps[-1] > num_steps:
         raise InputError("snapshots", steps, f"give ascending steps between 0 and num_steps = {num_steps}")
-    return steps
+    return np.unique(np.append(steps, num_steps))
 
 
 def _as_pytree(function: Callable) -> Any:
@@ -226,7 +237,7 @@ def _start(loss, params, hyperparameters, optimizer, runs, loss_axis):
         optimizer_state = optimizer(**hyperparameters).init(params)
         zero = jnp.zeros((), int)
         state = _State(params, optimizer_state, (params, optimizer_state), zero, zero - 1)
-        return state, DIVERGENCE_FACTOR * loss(params)
+        return state, DIVERGENCE_FACTOR * jnp.maximum(loss(params), 1.0)
 
     return (start if runs is None else jax.vmap(start, in_axes=(loss_axis, 0, 0)))(loss, params, hyperparameters)
 
@@ -239,18 +250,19 @@ def _run_chunk(state, begin, steps, limit, loss, track, hyperparameters, optimiz
         transformation = optax.with_extra_args_support(optimizer(**hyperparameters))
 
         def update(_, carry):
-            params, optimizer_state = carry
+            params, optimizer_state, peak = carry
             value, grads = jax.value_and_grad(loss)(params)
             updates, optimizer_state = transformation.update(
                 grads, optimizer_state, params, value=value, grad=grads, value_fn=loss, grad_fn=jax.grad(loss)
             )
-            return optax.apply_updates(params, updates), optimizer_state
+            return optax.apply_updates(params, updates), optimizer_state, jnp.maximum(peak, value)  # NaN stays NaN
 
         def look(carry, stop):
             step, state = carry
-            params, optimizer_state = jax.lax.fori_loop(step, stop, update, (state.params, state.optimizer))
+            begun = (state.params, state.optimizer, jnp.full_like(limit, -jnp.inf))
+            params, optimizer_state, peak = jax.lax.fori_loop(step, stop, update, begun)
             value = loss(params)
-            sound = jnp.isfinite(value) & (value <= limit) & (state.diverged_at < 0)
+            sound = jnp.isfinite(value) & (jnp.maximum(peak, value) <= limit) & (state.diverged_at < 0)
             good, good_step = jax.tree.map(
                 partial(jnp.where, sound), ((params, optimizer_state), stop), (state.good, state.good_step)
             )
@@ -274,9 +286,11 @@ def _locate_divergence(state, limit, loss, track, hyperparameters, optimizer, se
         steps = np.unique(np.linspace(first, last, SNAPSHOTS_PER_CHUNK).astype(int))[1:]
         padded = np.concatenate([steps, np.full(SNAPSHOTS_PER_CHUNK - len(steps), last)])
         params, optimizer_state = state.good
-        again = state._replace(params=params, optimizer=optimizer_state, diverged_at=jnp.full((), -1))
+        again = state._replace(
+            params=params, optimizer=optimizer_state, diverged_at=jnp.full_like(state.diverged_at, -1)
+        )
         state, (losses, _) = _run_chunk(
-            again, first, padded, limit, loss, track, hyperparameters, optimizer, None, None
+            again, np.int64(first), padded, limit, loss, track, hyperparameters, optimizer, None, None
         )
         value = float(losses[int(np.searchsorted(steps, int(state.diverged_at)))])
         if int(state.diverged_at) - int(state.good_step) <= 1:

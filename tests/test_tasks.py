@@ -46,6 +46,8 @@ def test_covariance_has_the_spectrum_in_the_basis(key):
         ("noise_std", {"noise_std": float("nan")}),
         ("basis", {"basis": np.eye(3)}),
         ("task_mean", {"task_mean": np.zeros(3)}),
+        ("basis", {"basis": 2.0 * np.eye(2)}),
+        ("eigenvalues", {"eigenvalues": [0.0, 0.0]}),
     ],
 )
 def test_bad_groups_are_refused_by_field_name(field, settings):

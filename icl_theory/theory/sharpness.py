@@ -8,12 +8,6 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.features import Features
 
 
-def relative_radius(rho: np.ndarray | float, start: float) -> np.ndarray:
-    """`δ = ρ/(√3 u_0)`, normalised SAM's radius against the distance of one balanced head from the origin."""
-    check_number("start", start, minimum=0.0, exclusive=True)
-    return np.asarray(rho) / (np.sqrt(3.0) * start)
-
-
 def first_learning_time(drive: np.ndarray | float, start: float, delta: np.ndarray | float) -> np.ndarray:
     """`t_1 ≈ 1/(2 a_1 u_0 (1 − δ))`, one dominant feature, small start, normalised SAM (δ = 0: GD)."""
     return 1.0 / (2.0 * np.asarray(drive) * start * (1.0 - np.asarray(delta)))
@@ -35,7 +29,11 @@ def two_phase_ratio(alpha: np.ndarray | float, delta: np.ndarray | float) -> np.
 
 
 def trap_radius(start: np.ndarray) -> float:
-    """`ρ ≈ √3 ‖u(0)‖ = ‖θ(0)‖`: beyond it normalised SAM falls back to the saddle at zero (aligned system)."""
+    """`ρ = √3 ‖u(0)‖ = ‖θ(0)‖`, beyond which normalised SAM stalls near the saddle at zero.
+
+    Exact for one feature, and for nearly alike ones; with unlike features an equal start is not trapped there
+    (statement E11).
+    """
     return float(np.sqrt(3.0) * np.linalg.norm(start))
 
 

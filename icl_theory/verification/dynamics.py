@@ -104,7 +104,6 @@ def _aligned(settings: Settings) -> Data:
         if name == "sam":
             # Past this moment the discrete map oscillates about the minimum and amplifies rounding.
             smooth = int(np.argmax(measured.strength[:, 0] > 0.95 * features.optimum[0]))
-            data["sam_deviation_late"] = np.asarray(compare(predicted, measured).strength)
             measured = Trajectory(*(field[:smooth] for field in measured))
             predicted = Trajectory(*(field[:smooth] for field in predicted))
         comparison = compare(predicted, measured)
@@ -275,7 +274,7 @@ def statements(data: Data) -> list[Statement]:
             "C7",
             "From a small start t_2/t_1 = a_1/a_2",
             source="notes §5",
-            code="icl_theory.theory.sharpness.two_phase_ratio",
+            code="icl_theory.theory.hitting_time.hitting_time",
             predicted=data["drive_ratio"],
             measured=data["small_ratio"],
             tolerance=0.01,
