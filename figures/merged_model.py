@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from figures.figure import FigureSpec
 from icl_theory.plotting import GD, SAM, feature_colour, new_figure, styled
 from icl_theory.verification import Data
-from icl_theory.verification.sharpness import paired_median
+from icl_theory.verification.sharpness import paired_change
 
 
 @styled
@@ -46,11 +46,10 @@ def _change(axis, sharpness: Data) -> None:
     for model, style, offset in (("merged", "s", -0.0008), ("separate", "o", 0.0008)):
         rhos = sharpness[f"{model}_rhos"]
         progress = sharpness[f"{model}_progress"]
-        log = np.log(np.where(progress > 0, progress, np.nan))
         chosen = [i for i, rho in enumerate(rhos) if 0 < rho <= 0.05]
         for d in (1, 2, 3):
-            triples = np.asarray([paired_median(log[i, :, d], log[0, :, d], 0.95) for i in chosen])
-            middle, low, high = triples.T
+            changes = [paired_change(progress[i, :, d], progress[0, :, d], 0.95) for i in chosen]
+            middle, low, high, _ = np.asarray(changes).T
             axis.errorbar(
                 rhos[chosen] + offset,
                 middle,
@@ -77,7 +76,7 @@ FIGURE = FigureSpec(
     "The merged model: claim A does not extend to it",
     "Top: merged key-query attention from small random heads (H = 8) makes one drop; its time course follows from the "
     "initial weights alone (dashed). Lower left: SAM delays the drop and keeps its shape. Lower right: how far features "
-    "2, 3 and 4 are when the first is learned, change against GD from the same start (median over seeds, 95 % interval). "
+    "2, 3 and 4 are when the first is learned, change against GD from the same start (median over the seeds in which both are positive, 95 % interval). "
     "In the separate model (filled) SAM brings them forward; in the merged one (open) they hardly move, and the other "
     "way: the claim rests on separate keys and queries.",
     ("dynamics", "sharpness"),

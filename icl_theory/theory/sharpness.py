@@ -31,7 +31,7 @@ def two_phase_ratio(alpha: np.ndarray | float, delta: np.ndarray | float) -> np.
 def trap_radius(start: np.ndarray) -> float:
     """`ρ = √3 ‖u(0)‖ = ‖θ(0)‖`, beyond which normalised SAM stalls near the saddle at zero.
 
-    Exact for one feature, and for nearly alike ones; with unlike features an equal start is not trapped there
+    Exact for one feature, and for equal ones; with unlike features an equal start is not trapped there
     (statement E11).
     """
     return float(np.sqrt(3.0) * np.linalg.norm(start))
