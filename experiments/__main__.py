@@ -29,6 +29,8 @@ def cli(context: click.Context, results: Path, fresh: bool) -> None:
     Data that are complete are reused. The exit code is 1 when a statement of the verification table does not hold.
     """
     context.obj = results
+    if fresh and context.invoked_subcommand is not None:
+        raise click.UsageError(f"--fresh goes without {context.invoked_subcommand}: it starts everything over")
     if context.invoked_subcommand is None:
         reproduce(results, fresh)
 

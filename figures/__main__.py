@@ -33,3 +33,6 @@ if __name__ == "__main__":
     except IclTheoryError as error:
         click.echo(f"figures: error: {error}", err=True)
         sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("figures: error: interrupted", err=True)
+        sys.exit(130)

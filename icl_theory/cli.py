@@ -83,7 +83,7 @@ def simulate_command(out: Path | None, config_file: Path | None, quiet: bool, **
     config = RunConfig.from_toml(config_file, given) if config_file else RunConfig.from_mapping(given)
     folder = out or Path("results/simulate") / f"run-{_short_hash(config)}"
     code = code_version()
-    if is_complete(folder, config=config, code=code, remedy="remove it or give another --out"):
+    if is_complete(folder, config=config, code=code, remedy="give another --out"):
         click.echo(f"{folder}: complete already, reused")
         click.echo((folder / "summary.json").read_text(), nl=False)
         return
@@ -94,7 +94,9 @@ def simulate_command(out: Path | None, config_file: Path | None, quiet: bool, **
             result = simulate(config, progress=lambda done, total: report("training", done, total))
     except DivergenceError as error:
         saved = folder.with_name(folder.name + ".diverged")
-        set_aside(saved)
+        moved = set_aside(saved)
+        if moved is not None:
+            click.echo(f"set an older one aside: {moved}", err=True)
         arrays = {name: np.asarray(leaf) for name, leaf in error.params.items()}
         write_result(
             saved,
@@ -119,12 +121,12 @@ def simulate_command(out: Path | None, config_file: Path | None, quiet: bool, **
 
 
 @cli.command("verify")
-@click.option("--only", default="", help="letters of the claims to run, such as A,C  [default: all]")
+@click.option("--only", help="letters of the claims to run, such as A,C  [default: all]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="write the table as JSON too")
 @click.option("--force", is_flag=True, help="overwrite the JSON file where it exists")
 @click.option("--float32/--no-float32", default=True, show_default=True, help="measure in single precision too")
 @click.option("--quiet", is_flag=True, help="no progress bars")
-def verify_command(only: str, json_file: Path | None, force: bool, float32: bool, quiet: bool) -> None:
+def verify_command(only: str | None, json_file: Path | None, force: bool, float32: bool, quiet: bool) -> None:
     """Hold every prediction against its measurement and print the table.
 
     Each statement has a tolerance fixed before the run. They are judged in float64; a last column says which are
@@ -139,7 +141,7 @@ def verify_command(only: str, json_file: Path | None, force: bool, float32: bool
       D  random initialisation under gradient descent
       E  sharpness-aware minimization against gradient descent
     """
-    letters = [part.strip().upper() for part in only.split(",") if part.strip()] or [c.letter for c in CLAIMS]
+    letters = [claim.letter for claim in CLAIMS] if only is None else [part.strip().upper() for part in only.split(",")]
     for letter in letters:
         if letter not in {claim.letter for claim in CLAIMS}:
             raise InputError("--only", letter, "give letters out of A, B, C, D, E")
@@ -163,6 +165,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = cli.main(args=arguments, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
     except click.Abort:
         _fail("interrupted; nothing was left half written", 130)
     except click.ClickException as error:

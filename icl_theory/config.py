@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -21,6 +22,7 @@ from icl_theory.tasks import TaskDistribution, TaskMixture
 
 SPECTRA = ("linear", "white", "power-law", "given")
 BASES = ("random", "axes")
+MOST_STEPS, MOST_TOKENS = 10**12, 2**31 - 1
 MODELS = ("separate", "merged", "cubic-mlp")
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "gd": gd,
@@ -44,6 +46,15 @@ class GroupConfig:
     noise_std: float = _field(0.0, "label noise σ on the context")
     num_context: int = _field(31, "context tokens N, the query not counted")
     fixed_task_share: float = _field(0.0, "share of prompts with one fixed task vector (in-weight learning)")
+
+    def __post_init__(self) -> None:
+        if self.eigenvalues and self.spectrum != "given":
+            object.__setattr__(self, "spectrum", "given")
+        _check_choices(self)
+        check_number("exponent", self.exponent, minimum=0.0)
+        check_number("noise_std", self.noise_std, minimum=0.0)
+        check_number("num_context", self.num_context, minimum=1, maximum=MOST_TOKENS, integer=True)
+        check_number("fixed_task_share", self.fixed_task_share, minimum=0.0, maximum=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,18 +83,16 @@ class RunConfig(GroupConfig):
     seed: int = _field(0, "seed of basis, prompts and initialisation (separate keys)")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.eigenvalues:
-            object.__setattr__(self, "spectrum", "given")
             object.__setattr__(self, "dim", len(self.eigenvalues))
-        for field in dataclasses.fields(self):
-            choices = field.metadata["choices"]
-            if choices:
-                check_choice(field.name, getattr(self, field.name), choices)
         for name, minimum in (("dim", 1), ("num_prompts", 1), ("num_heads", 1), ("num_steps", 1), ("num_snapshots", 2)):
-            check_number(name, getattr(self, name), minimum=minimum, integer=True)
+            check_number(name, getattr(self, name), minimum=minimum, maximum=MOST_STEPS, integer=True)
         check_number("seed", self.seed, minimum=0, maximum=2**32 - 1, integer=True)
         check_number("rank", self.rank, minimum=1, maximum=self.dim, integer=True)
-        for name in ("learning_rate", "rho", "init_scale", "noise_std"):
+        if self.rank > 1 and self.model != "separate":
+            raise InputError("rank", self.rank, "only the separate model has a rank; leave it at 1")
+        for name in ("learning_rate", "rho", "init_scale"):
             check_number(name, getattr(self, name), minimum=0.0)
         check_number("threshold", self.threshold, minimum=0.0, maximum=1.0, exclusive=True)
         if self.model == "cubic-mlp" and (self.blocks, self.scores) != ("reduced", "linear"):
@@ -112,6 +121,10 @@ class RunConfig(GroupConfig):
         if not isinstance(groups, (list, tuple)) or any(not isinstance(table, dict) for table in groups):
             raise InputError("groups", groups, "write [[groups]] tables, each with a share")
         base = _checked_values(cls, values)
+        if base.get("eigenvalues"):
+            for name, value in (("spectrum", "given"), ("dim", len(base["eigenvalues"]))):
+                if base.get(name, value) != value:
+                    raise InputError(name, base[name], "it contradicts eigenvalues; leave out one of the two")
         built = []
         for index, table in enumerate(groups):
             table = dict(table)
@@ -120,19 +133,38 @@ class RunConfig(GroupConfig):
             share = table.pop("share")
             check_number(f"groups[{index}].share", share, minimum=0.0, maximum=1.0)
             inherited = {f.name: base[f.name] for f in dataclasses.fields(GroupConfig) if f.name in base}
-            built.append((float(share), GroupConfig(**(inherited | _checked_values(GroupConfig, table)))))
+            own = _checked_values(GroupConfig, table)
+            if "spectrum" in own:
+                inherited.pop("eigenvalues", None)
+            try:
+                built.append((float(share), GroupConfig(**(inherited | own))))
+            except InputError as error:
+                raise InputError(f"groups[{index}].{error.field}", error.value, error.remedy) from None
         return cls(**base, groups=tuple(built))
 
     @classmethod
-    def from_toml(cls, path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
-        """Read a TOML file; `overrides` win over it."""
+    def from_toml(cls, path: Path | str, overrides: dict[str, Any] | None = None) -> RunConfig:
+        """Read a TOML file; `overrides` win over it.
+
+        Raises:
+            InputError: what `from_mapping` refuses, an unreadable file, or an override that a group sets for itself.
+        """
         try:
-            values = tomllib.loads(path.read_text())
+            values = tomllib.loads(Path(path).read_text())
         except OSError as error:
             raise InputError("config", str(path), f"cannot be read ({error.strerror})") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError("config", str(path), f"is not valid TOML: {error}") from None
-        return cls.from_mapping(values | (overrides or {}))
+        overrides = dict(overrides or {})
+        groups = values.get("groups", ())
+        for table in groups if isinstance(groups, list) else ():
+            for name in overrides.keys() & (table.keys() if isinstance(table, dict) else set()):
+                raise InputError(name, overrides[name], "the file's groups set it each for itself; change it there")
+        if "spectrum" in overrides:
+            values.pop("eigenvalues", None)
+        if "eigenvalues" in overrides:
+            values = {name: value for name, value in values.items() if name not in ("spectrum", "dim")}
+        return cls.from_mapping(values | overrides)
 
 
 def optimizer_factory(name: str) -> Callable[..., optax.GradientTransformation]:
@@ -147,12 +179,24 @@ def optimizer_factory(name: str) -> Callable[..., optax.GradientTransformation]:
     for part in name.split(".")[1:]:
         found = getattr(found, part, None)
     try:
-        usable = isinstance(found(learning_rate=0.1), optax.GradientTransformation)  # type: ignore[misc]
+        transformation = found(learning_rate=0.1)  # type: ignore[misc]
+        usable = isinstance(transformation, optax.GradientTransformation) and _takes_gradients(transformation)
     except Exception:
         usable = False
     if not usable:
         raise InputError("optimizer", name, f"give one of {', '.join(OPTIMIZERS)} or an optax one such as optax.adam")
     return found
+
+
+def _takes_gradients(transformation: optax.GradientTransformation) -> bool:
+    """Whether it can be driven as `train` drives it; raises what it raises where not."""
+    params = jnp.ones(2)
+    loss = lambda p: jnp.sum(p**2)  # noqa: E731
+    extended = optax.with_extra_args_support(transformation)
+    grads = jax.grad(loss)(params)
+    extra = {"value": loss(params), "grad": grads, "value_fn": loss, "grad_fn": jax.grad(loss)}
+    extended.update(grads, extended.init(params), params, **extra)
+    return True
 
 
 def hyperparameters(config: RunConfig) -> dict[str, float]:
@@ -175,7 +219,6 @@ def build_mixture(config: RunConfig) -> TaskMixture:
             noise_std=group.noise_std,
             basis=basis,
         )
-        check_number("fixed_task_share", group.fixed_task_share, minimum=0.0, maximum=1.0)
         built.append(task)
         shares.append(share * (1.0 - group.fixed_task_share))
         if group.fixed_task_share:
@@ -217,6 +260,12 @@ def _spectrum(group: GroupConfig, dim: int) -> Any:
     return linear_spectrum(dim) if group.spectrum == "linear" else white_spectrum(dim)
 
 
+def _check_choices(config: Any) -> None:
+    for field in dataclasses.fields(config):
+        if field.metadata["choices"]:
+            check_choice(field.name, getattr(config, field.name), field.metadata["choices"])
+
+
 def _checked_values(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     known = {field.name: field for field in dataclasses.fields(cls)}
     checked = {}
@@ -226,8 +275,10 @@ def _checked_values(cls: type, values: dict[str, Any]) -> dict[str, Any]:
             raise InputError(name, value, f"unknown field; did you mean {near[0]}?" if near else "unknown field")
         default: Any = known[name].default
         if isinstance(default, tuple):
-            if not isinstance(value, (list, tuple)) or any(isinstance(v, (bool, str)) for v in value):
+            if not isinstance(value, (list, tuple)):
                 raise InputError(name, value, "give a list of numbers")
+            for index, entry in enumerate(value):
+                check_number(f"{name}[{index}]", entry)
             value = tuple(float(v) for v in value)
         elif isinstance(default, str):
             if not isinstance(value, str):

@@ -19,7 +19,7 @@ class InputError(IclTheoryError, ValueError):
 
     def __init__(self, field: str, value: Any, remedy: str):
         self.field, self.value, self.remedy = field, value, remedy
-        super().__init__(f"{field} = {_short(value)}: {remedy}")
+        super().__init__(" ".join(f"{field} = {_short(value)}: {remedy}".split()))
 
 
 class DivergenceError(IclTheoryError, FloatingPointError):
@@ -31,7 +31,7 @@ class DivergenceError(IclTheoryError, FloatingPointError):
         shown = ", ".join(f"{name} = {value:g}" for name, value in settings.items())
         super().__init__(
             f"training diverged at step {step} (loss = {loss:g}) with {shown}: "
-            f"lower learning_rate or the initial scale; the state of step {last_step} is the last good one"
+            f"lower {' or '.join(settings)} or the initial scale; the state of step {last_step} is the last good one"
         )
 
 
@@ -66,9 +66,14 @@ def check_number(
     wanted = _describe(minimum, maximum, exclusive, integer)
     if isinstance(value, (jax.Array, np.ndarray, np.generic)) and np.ndim(value) == 0:
         value = np.asarray(value).item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputError(field, value, f"give {wanted}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InputError(field, value, f"give {wanted}")
     if integer and number != int(number):
         raise InputError(field, value, f"give {wanted}")
     if number < minimum or (exclusive and number == minimum) or number > maximum:

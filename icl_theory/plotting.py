@@ -88,11 +88,17 @@ def draw_run(
         draw_levels(left, nested_plateau_losses(features))
         scale = np.where(features.optimum > 0, features.optimum, 1.0)
         for d, (curve, unit) in enumerate(zip(trajectory.strength.T, scale, strict=True)):
-            right.plot(trajectory.time, curve / unit, color=feature_colour(d), linewidth=2.6, label=f"feature {d + 1}")
+            right.plot(
+                trajectory.time,
+                curve / unit,
+                color=feature_colour(d),
+                linewidth=2.6,
+                label=f"feature {d + 1}" if d < 24 else None,
+            )
         if prediction is not None:
             right.plot(prediction.time, prediction.strength / scale, **dashed)
         right.axhline(threshold, color="#999999", linewidth=0.8, linestyle=":")
-        right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(scale) // 12)
     else:
         right.text(0.5, 0.5, "no joint eigenbasis: no features", ha="center", transform=right.transAxes)
     left.legend()

@@ -74,7 +74,9 @@ def _check_memory(config: RunConfig) -> None:
         numbers += 6 * config.num_prompts * longest * (dim + config.num_heads)
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else np.inf
     if numbers * width > available:
-        largest = "num_prompts" if config.data == "prompts" else "dim"
+        sizes = {"dim": config.dim**2, "num_heads": config.num_heads, "num_snapshots": config.num_snapshots}
+        sizes |= {"num_prompts": config.num_prompts} if config.data == "prompts" else {}
+        largest = max(sizes, key=lambda name: sizes[name])
         remedy = (
             f"the run needs about {numbers * width / 2**30:.0f} GiB, this machine has {available / 2**30:.0f}; lower it"
         )
@@ -186,7 +188,7 @@ def summary(simulation: Simulation) -> dict[str, Any]:
             "rank_agreement": _finite(bias.rank_agreement),
         }
     if comparison is not None:
-        values["prediction_error"] = comparison._asdict()
+        values["prediction_error"] = {name: _finite(value)[0] for name, value in comparison._asdict().items()}
     return plain(values)
 
 

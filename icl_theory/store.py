@@ -22,6 +22,7 @@ import numpy as np
 from icl_theory.errors import InputError
 
 MANIFEST = "manifest.json"
+DERIVED = ("figures", "report", "simulate")  # folders of a results folder that hold no manifest themselves
 PACKAGE = Path(__file__).parent
 
 
@@ -55,11 +56,14 @@ def read_manifest(folder: Path, *, remedy: str) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise InputError("folder", str(folder), f"it holds no {MANIFEST}, so it is half written or foreign; {remedy}")
+        raise InputError(
+            "folder", str(folder), f"it holds no {MANIFEST}, so it is half written or not a result folder; {remedy}"
+        )
     try:
         manifest = json.loads(path.read_text())
-        files = manifest["files"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        files = dict(manifest["files"])
+        _ = manifest["code"], manifest["config"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError("folder", str(folder), f"its {MANIFEST} is damaged; {remedy}") from None
     for name, digest in files.items():
         if not (folder / name).is_file() or _digest(folder / name) != digest:
@@ -73,8 +77,10 @@ def is_complete(folder: Path, *, config: Any, code: str, remedy: str) -> bool:
     Raises:
         InputError: anything else is there: half written, of another version or of another config.
     """
-    if not folder.exists():
+    if not _exists(folder):
         return False
+    if not folder.is_dir():
+        raise InputError("folder", str(folder), "it is a file, not a folder; give another")
     manifest = read_manifest(folder, remedy=remedy)
     if manifest["code"] != code:
         raise InputError(
@@ -136,9 +142,17 @@ def write_result(
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Rename a folder to the first free `NAME.old-1`, `NAME.old-2`, …; None where there is none."""
-    if not folder.exists():
+    """Rename a folder of results to the first free `NAME.old-1`, `NAME.old-2`, …; None where there is none.
+
+    Raises:
+        InputError: nothing in it looks like a result, so it is left alone; or it cannot be renamed.
+    """
+    if not _exists(folder):
         return None
+    inside = list(folder.iterdir()) if folder.is_dir() else [folder]
+    known = any((path / MANIFEST).is_file() or path.name in (MANIFEST, *DERIVED) for path in inside)
+    if inside and not known:
+        raise InputError("folder", str(folder), "it holds other things than results; move it yourself or give another")
     number = 1
     while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
         number += 1
@@ -171,6 +185,19 @@ def machine() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         **{name: version(name) for name in ("jax", "flax", "optax", "diffrax", "numpy")},
     }
+
+
+def _exists(folder: Path) -> bool:
+    """Also true for a link to nowhere; a name the system cannot hold is refused."""
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return folder.is_symlink()
+    except NotADirectoryError:
+        raise InputError("folder", str(folder), "a part of it is a file, not a folder; give another") from None
+    except OSError as error:
+        raise InputError("folder", str(folder), f"cannot be used ({error.strerror}); give another") from None
+    return True
 
 
 def _files(folder: Path) -> list[Path]:

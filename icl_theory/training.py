@@ -6,6 +6,7 @@ program is compiled once per structure (model, kind of loss, optimizer, shapes) 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -56,6 +57,8 @@ class Run(NamedTuple):
         """
         if self.time.ndim > 1:
             raise InputError("time", f"shape {self.time.shape}", "runs differ in learning rate: take them one by one")
+        if np.ndim(self.tracked) < 3:
+            raise InputError("tracked", type(self.tracked).__name__, "train with track=EffectiveMatrix(loss.graphdef)")
         return Trajectory(self.time, self.loss, features.strength(self.tracked))
 
 
@@ -145,7 +148,14 @@ def train_many(
 
 def _run(loss, params, batch, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress):
     steps = _checked_schedule(num_steps, num_snapshots, snapshots)
-    settings = {name: np.asarray(value, dtype=float) for name, value in hyperparameters.items()}
+    try:
+        settings = {name: np.asarray(value, dtype=float) for name, value in hyperparameters.items()}
+    except (TypeError, ValueError):
+        raise InputError("hyperparameters", dict(hyperparameters), "every value must be a number") from None
+    try:
+        inspect.signature(optimizer).bind(**settings)
+    except TypeError as error:
+        raise InputError("hyperparameters", list(settings), f"they do not fit the optimizer ({error})") from None
     for name, values in settings.items():
         for value in np.atleast_1d(values).ravel():
             check_number(name, float(value), minimum=0.0 if name in ("learning_rate", "rho") else -np.inf)

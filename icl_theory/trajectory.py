@@ -66,4 +66,5 @@ def compare(prediction: Dynamics | Trajectory, measurement: Trajectory) -> Compa
 
 
 def _deviation(predicted: np.ndarray, measured: np.ndarray) -> float:
-    return float(np.max(np.abs(predicted - measured)) / np.max(np.abs(measured)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.max(np.abs(predicted - measured)) / np.max(np.abs(measured)))

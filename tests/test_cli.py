@@ -102,10 +102,22 @@ def test_groups_come_from_a_file_and_options_win(tmp_path, capsys):
         ("rho = 'much'\n", "rho"),
         ("rho = [", "TOML"),
         ("groups = 3\n", "groups"),
+        ("eigenvalues = [[1, 2], [3]]\n", "eigenvalues[0]"),
+        ("eigenvalues = [1979-05-27, 2]\n", "eigenvalues[0]"),
+        ("learning_rate = " + "9" * 400 + "\n", "learning_rate"),
+        ('"a\\nb" = 3\n', "unknown field"),
+        ("[[groups]]\nshare = 1.0\nspectrum = 'foo'\n", "groups[0].spectrum"),
+        ("[[groups]]\nshare = 1.0\nnum_context = 0\n", "groups[0].num_context"),
     ):
         (tmp_path / "bad.toml").write_text(text)
         assert words in refused(capsys, "simulate", "--config", "bad.toml", *SHORT)
     assert "cannot be read" in refused(capsys, "simulate", "--config", "none.toml")
+    (tmp_path / "noisy.toml").write_text("[[groups]]\nshare = 1.0\nnoise_std = 0.1\n")
+    assert "noise_std" in refused(capsys, "simulate", "--config", "noisy.toml", "--noise-std", "0.5")
+    (tmp_path / "given.toml").write_text("eigenvalues = [2.0, 1.0]\n")
+    assert call("simulate", "--config", "given.toml", "--spectrum", "white", "--out", "white", *SHORT) == 0
+    config = json.loads((tmp_path / "white" / "manifest.json").read_text())["config"]
+    assert (config["spectrum"], config["eigenvalues"], config["dim"]) == ("white", [], 4)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +153,14 @@ def test_groups_come_from_a_file_and_options_win(tmp_path, capsys):
         (["--dim", "100000"], "GiB"),
         (["--data", "prompts", "--num-prompts", "1000000000"], "GiB"),
         (["--out", "/proc/none/run"], "cannot be written"),
+        (["--out", "x" * 300], "folder"),
+        (["--eigenvalues", "1,2", "--spectrum", "white"], "contradicts eigenvalues"),
+        (["--eigenvalues", "1,2", "--dim", "5"], "contradicts eigenvalues"),
+        (["--num-steps", "100000000000000000000"], "num_steps"),
+        (["--num-context", "100000000000000000000"], "num_context"),
+        (["--num-heads", "1000000000"], "num_heads"),
+        (["--optimizer", "optax.lbfgs"], "optimizer"),
+        (["--model", "merged", "--rank", "2"], "rank"),
         (["--threshold", "2"], "threshold"),
     ],
 )
@@ -151,7 +171,10 @@ def test_bad_options_are_one_line(options, field, capsys, tmp_path):
 
 def test_unknown_commands_and_letters(capsys):
     assert "simulat" in refused(capsys, "simulat")
-    assert "--only" in refused(capsys, "verify", "--only", "Z")
+    for letters in ("Z", "", ",", "A,"):
+        assert "--only" in refused(capsys, "verify", "--only", letters)
+    assert call() == 0
+    assert "Commands:" in capsys.readouterr().out
 
 
 def test_divergence_saves_the_last_good_state(tmp_path, capsys):
@@ -160,6 +183,10 @@ def test_divergence_saves_the_last_good_state(tmp_path, capsys):
     assert "diverged at step" in error
     assert "learning_rate = 100" in error
     assert not (tmp_path / "run").exists()
+    (tmp_path / "run.diverged" / "manifest.json").unlink()
+    (tmp_path / "run.diverged" / "mine.txt").write_text("mine")
+    assert "other things" in refused(capsys, "simulate", "--learning-rate", "100", "--out", "run", *SHORT)
+    assert (tmp_path / "run.diverged" / "mine.txt").exists()
     saved = np.load(tmp_path / "run.diverged" / "parameters.npz")
     assert all(np.isfinite(saved[name]).all() for name in saved)
 

@@ -51,6 +51,9 @@ def test_round_trip(tmp_path):
     [
         (lambda folder: (folder / MANIFEST).unlink(), "half written"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "damaged"),
+        (lambda folder: (folder / MANIFEST).write_text('{"files": ["a"]}'), "damaged"),
+        (lambda folder: (folder / MANIFEST).write_text('{"files": {}}'), "damaged"),
+        (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\x00"), "damaged"),
         (lambda folder: (folder / "data.npz").unlink(), "data.npz is missing or damaged"),
         (lambda folder: (folder / "data.npz").write_bytes(b"cut"), "data.npz is missing or damaged"),
     ],
@@ -107,6 +110,21 @@ def test_older_results_are_renamed_not_removed(tmp_path):
         write(folder)
         assert set_aside(folder) == tmp_path / f"run.old-{number}"
     assert (tmp_path / "run.old-1" / "data.npz").exists()
+    results = tmp_path / "results"
+    write(results / "experiment")
+    (results / "figures").mkdir()
+    assert set_aside(results) == tmp_path / "results.old-1"
+
+
+def test_a_foreign_folder_is_never_moved(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="other things than results"):
+        set_aside(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "thesis.txt").exists()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="it is a file"):
+        is_complete(tmp_path / "file", config=Config(), code="1", remedy="…")
 
 
 def test_versions_and_configs_are_plain(tmp_path):

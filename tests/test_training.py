@@ -16,6 +16,7 @@ from icl_theory import (
     InputError,
     SeparateAttention,
     TaskMixture,
+    find_features,
     gd,
     linear_spectrum,
     make_loss,
@@ -260,6 +261,16 @@ def test_zero_loss_and_static_options_are_no_trouble():
     assert run.loss[-1] < 1e-6
     with pytest.raises(InputError, match="not finite at the initial parameters"):
         train(quadratic, jnp.full(3, jnp.nan), hyperparameters={"learning_rate": 0.1}, num_steps=10)
+
+
+def test_what_the_optimizer_cannot_take_is_named():
+    loss, params = make_loss(MODEL, spectrum_mixture([0.5, 0.3, 0.2]))
+    for optimizer, hyperparameters in ((gd, {"lr": 1.0}), (sam, {"learning_rate": 0.1}), (gd, {"learning_rate": "a"})):
+        with pytest.raises(InputError, match="hyperparameters"):
+            train(loss, params, optimizer=optimizer, hyperparameters=hyperparameters, num_steps=2)
+    untracked = train(loss, params, hyperparameters={"learning_rate": 0.1}, num_steps=2)
+    with pytest.raises(InputError, match="EffectiveMatrix"):
+        untracked.trajectory(find_features(spectrum_mixture([0.5, 0.3, 0.2])))
 
 
 def test_schedules():
