@@ -106,9 +106,8 @@ def load(experiment: Experiment, results: Path, precision: str = "float64") -> D
         InputError: there are none (with the command that makes them), or they are damaged.
     """
     folder = results / experiment.name
-    if not folder.exists():
+    if not is_complete(folder, config=experiment.settings, code=sources(), remedy=REMEDY):
         raise InputError("data", str(folder), f"not made yet; run `{experiment.command}`")
-    read_manifest(folder, remedy=REMEDY)
     return load_arrays(folder / f"data_{precision}.npz")
 
 

@@ -19,7 +19,7 @@ from icl_theory.tasks import TaskMixture
 from icl_theory.theory.aligned import AlignedFlow, Ascent
 from icl_theory.theory.population import population_moments
 from icl_theory.theory.sharpness import stable_learning_rate
-from icl_theory.training import train_many
+from icl_theory.training import require_sound, train_many
 from icl_theory.trajectory import Trajectory
 from icl_theory.verification import Data
 
@@ -100,6 +100,7 @@ def _train(settings: Settings, spectra: np.ndarray, rhos: np.ndarray, rate: floa
         track=EffectiveMatrix(graphdef),
         progress=progress,
     )
+    run = require_sound(run)
     return Trajectory(run.time, run.loss, np.diagonal(run.tracked, axis1=-2, axis2=-1))
 
 

@@ -17,12 +17,15 @@ class SimplicityBias(NamedTuple):
 
     Attributes:
         times: (..., D) learning time t_d of each feature; infinite where never learned.
-        ratios: (..., D) `t_d / t_1`, with t_1 the simplest feature's; 1 for itself. NaN where t_1 is infinite.
+        order: (..., D) features in the order in which they are learned, 0 = simplest; ties and never keep theirs.
+        ratios: (..., D) `t_d / t_1`, with t_1 the simplest feature's; 1 for itself. NaN where t_1 is infinite or 0.
         progress: (..., D) `w_d(t_first) / w_d*` at the moment the first feature of all is learned.
-        rank_agreement: (...) Kendall's τ between learning order and order of drives; 1 = exactly simple first.
+        rank_agreement: (...) Kendall's τ between learning order and order of drives; 1 = exactly simple first, NaN
+            where nothing is learned.
     """
 
     times: np.ndarray
+    order: np.ndarray
     ratios: np.ndarray
     progress: np.ndarray
     rank_agreement: np.ndarray
@@ -75,7 +78,8 @@ def simplicity_bias(trajectory: Trajectory, features: Features, *, threshold: fl
     times = learning_times(trajectory.time, fraction, threshold=threshold)
     first = times.min(axis=-1)
     with np.errstate(invalid="ignore"):
-        ratios = times / times[..., :1]
+        start = times[..., :1]
+        ratios = np.where(np.isfinite(start) & (start > 0), times / np.where(start > 0, start, 1.0), np.nan)
     flat_fraction = fraction.reshape(-1, *fraction.shape[-2:])
     flat_first = np.reshape(first, -1)
     progress = np.full((len(flat_first), fraction.shape[-1]), np.nan)
@@ -85,6 +89,7 @@ def simplicity_bias(trajectory: Trajectory, features: Features, *, threshold: fl
     agreement = [_rank_agreement(row, features.drive) for row in times.reshape(-1, times.shape[-1])]
     return SimplicityBias(
         times=times,
+        order=np.argsort(times, axis=-1, kind="stable"),
         ratios=ratios,
         progress=progress.reshape(times.shape),
         rank_agreement=np.reshape(agreement, first.shape),
@@ -141,14 +146,17 @@ def median_interval(values: np.ndarray, *, confidence: float = 0.95) -> tuple[fl
     """Median and its distribution-free interval from order statistics; infinite values are allowed.
 
     The k-th smallest and k-th largest of n values enclose the median with probability
-    `1 − 2 P(Binomial(n, ½) < k)`; the largest k that keeps this at or above the confidence is taken.
+    `1 − 2 P(Binomial(n, ½) < k)`; the largest k that keeps this at or above the confidence is taken. Too few values
+    for that have an unbounded interval; none at all (or only NaN) have NaN. Single NaNs count as infinite (never).
     """
     check_number("confidence", confidence, minimum=0.0, maximum=1.0, exclusive=True)
     ordered = np.sort(np.asarray(values, dtype=float))  # NaN sorts last, like never
-    if ordered.size == 0:
-        raise InputError("values", "()", "give at least one")
+    if np.isnan(ordered).all():
+        return np.nan, np.nan, np.nan
     ordered = np.where(np.isnan(ordered), np.inf, ordered)
     k = max(int(scipy.stats.binom.ppf((1.0 - confidence) / 2.0, len(ordered), 0.5)), 1)
     middle = ordered[[(len(ordered) - 1) // 2, len(ordered) // 2]]
     median = middle[0] if middle[0] == middle[1] else middle.mean()
+    if 1.0 - 2.0 * scipy.stats.binom.cdf(k - 1, len(ordered), 0.5) < confidence:
+        return float(median), -np.inf, np.inf
     return float(median), float(ordered[k - 1]), float(ordered[-k])

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from icl_theory.features import Features
-from icl_theory.theory.fixed_points import nested_plateau_losses
 from icl_theory.trajectory import Trajectory
 
 # Distinguishable under the common colour-vision deficiencies (Okabe and Ito), dark enough on white.
@@ -73,6 +72,7 @@ def draw_run(
     trajectory: Trajectory,
     *,
     features: Features | None,
+    plateaus: np.ndarray,
     prediction: Trajectory | None,
     threshold: float,
     colour: str,
@@ -85,7 +85,7 @@ def draw_run(
     if prediction is not None:
         left.plot(prediction.time, prediction.loss, **dashed, label="theory")
     if features is not None:
-        draw_levels(left, nested_plateau_losses(features))
+        draw_levels(left, plateaus)
         scale = np.where(features.optimum > 0, features.optimum, 1.0)
         for d, (curve, unit) in enumerate(zip(trajectory.strength.T, scale, strict=True)):
             right.plot(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from icl_theory.errors import InputError, check_number
+from icl_theory.errors import InputError, check_number, check_shape
 from icl_theory.tasks import TaskDistribution, TaskMixture
 
 
@@ -109,9 +109,16 @@ def sample_prompts(mixture: TaskMixture, num_prompts: int, *, key: Key[Array, ""
 
 
 def check_prompts(prompts: Prompts) -> None:
-    """Raise `InputError` naming the first prompt that holds NaN or infinity, or an empty set."""
+    """Raise `InputError` naming a field of the wrong shape, the first prompt that holds NaN or infinity, or an empty set."""
     if prompts.x_query.shape[0] == 0:
         raise InputError("prompts", "0 prompts", "give at least one")
+    count, dim = prompts.x_query.shape
+    longest = np.shape(prompts.y)[-1] if np.ndim(prompts.y) == 2 else 0
+    shapes = {"x": (count, longest, dim), "y": (count, longest), "y_query": (count,), "num_context": (count,)}
+    for name, shape in shapes.items():
+        check_shape(f"prompts.{name}", getattr(prompts, name), shape)
+    if np.any(np.asarray(prompts.num_context) < 1) or np.any(np.asarray(prompts.num_context) > longest):
+        raise InputError("prompts.num_context", prompts.num_context, f"give between 1 and {longest} for each prompt")
     for name in ("x", "y", "x_query", "y_query"):
         values = np.asarray(getattr(prompts, name))
         bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)

@@ -141,6 +141,16 @@ def _theory(config: RunConfig, features: Features | None, params: Any) -> Dynami
     return None
 
 
+def predicted_plateaus(config: RunConfig, features: Features | None) -> np.ndarray:
+    """Losses at which theory says this model rests: nested sets at rank one, start and optimum when merged, else none."""
+    if features is None or (config.blocks, config.scores) != ("reduced", "linear"):
+        return np.zeros(0)
+    levels = nested_plateau_losses(features)
+    if config.model != "separate":
+        return levels[[0, -1]]
+    return levels if config.rank == 1 else np.zeros(0)
+
+
 def save_simulation(simulation: Simulation, folder: Path) -> None:
     """`summary.json`, `trajectory.csv`, `trajectory.npz`, `parameters.npz`, `run.png` and `run.svg`."""
     trajectory, prediction = simulation.trajectory, simulation.prediction
@@ -162,6 +172,7 @@ def save_simulation(simulation: Simulation, folder: Path) -> None:
     figure = draw_run(
         trajectory,
         features=simulation.features,
+        plateaus=predicted_plateaus(config, simulation.features),
         prediction=prediction,
         threshold=config.threshold,
         colour=SAM if sharp else GD,
@@ -181,14 +192,15 @@ def summary(simulation: Simulation) -> dict[str, Any]:
         values |= {
             "drive": features.drive,
             "optimal_strength": features.optimum,
-            "predicted_plateau_losses": nested_plateau_losses(features),
+            "predicted_plateau_losses": predicted_plateaus(simulation.config, features),
             "learning_times": _finite(bias.times),
+            "learning_order": bias.order + 1,
             "learning_time_ratios": _finite(bias.ratios),
             "progress_when_first_learned": _finite(bias.progress),
             "rank_agreement": _finite(bias.rank_agreement),
         }
     if comparison is not None:
-        values["prediction_error"] = {name: _finite(value)[0] for name, value in comparison._asdict().items()}
+        values["prediction_error"] = {name: _finite(getattr(comparison, name))[0] for name in ("loss", "strength")}
     return plain(values)
 
 

@@ -62,6 +62,18 @@ class Run(NamedTuple):
         return Trajectory(self.time, self.loss, features.strength(self.tracked))
 
 
+def require_sound(run: Run) -> Run:
+    """The run itself, where none of its runs diverged.
+
+    Raises:
+        InputError: some did.
+    """
+    count = int(np.sum(np.asarray(run.diverged_at) >= 0))
+    if count:
+        raise InputError("diverged_at", f"{count} runs", "lower the learning rate; a table of them would be untrue")
+    return run
+
+
 class _State(NamedTuple):
     params: Any
     optimizer: Any
@@ -136,8 +148,8 @@ def train_many(
         loss_batched: whether the leaves of `loss` have the axis of runs too (one spectrum a run, say).
 
     Returns:
-        A `Run` whose fields lead with the axis of runs. A run that diverges is marked in `diverged_at`
-        and stays at its last good state; the others go on.
+        A `Run` whose fields lead with the axis of runs. A run that diverges is marked in `diverged_at`, and its
+        `params` are its last good ones (its losses after that are not); the others go on.
     """
     sizes = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(params)}
     if len(sizes) != 1 or 0 in sizes:
@@ -254,7 +266,7 @@ def _start(loss, params, hyperparameters, optimizer, runs, loss_axis):
 
 @partial(jax.jit, static_argnames=("optimizer", "runs", "loss_axis"))
 def _run_chunk(state, begin, steps, limit, loss, track, hyperparameters, optimizer, runs, loss_axis):
-    """From step `begin` through the ascending `steps`, with a look at each; repeated steps cost nothing."""
+    """From step `begin` through the ascending `steps`, with a look at each; repeated steps cost a look, no step."""
 
     def run(state, limit, loss, hyperparameters):
         transformation = optax.with_extra_args_support(optimizer(**hyperparameters))

@@ -49,6 +49,8 @@ class Comparison(NamedTuple):
 def compare(prediction: Dynamics | Trajectory, measurement: Trajectory) -> Comparison:
     """Hold a prediction against a measurement at the measurement's times.
 
+    A prediction without a value where there is a measurement deviates infinitely.
+
     Raises:
         InputError: a `Trajectory` at other times, or no time at which both have values.
     """
@@ -58,6 +60,8 @@ def compare(prediction: Dynamics | Trajectory, measurement: Trajectory) -> Compa
     both = np.isfinite(predicted.loss) & np.isfinite(measurement.loss)
     if not both.any():
         raise InputError("prediction", "no finite values", "prediction and measurement share no time")
+    if not both[np.isfinite(measurement.loss)].all():
+        return Comparison(loss=np.inf, strength=np.inf, compared=int(both.sum()))
     return Comparison(
         loss=_deviation(predicted.loss[both], measurement.loss[both]),
         strength=_deviation(predicted.strength[both], measurement.strength[both]),

@@ -49,6 +49,7 @@ def test_measures_of_simplicity_bias_on_a_made_up_run():
     assert_close(bias.ratios, [1.0, 4.0], rtol=1e-9)
     assert_close(bias.progress, [0.5, 0.125], rtol=1e-9)
     assert bias.rank_agreement == 1.0
+    assert bias.order.tolist() == [0, 1]
     swapped = (strength / FEATURES.optimum)[:, ::-1] * FEATURES.optimum
     backwards = simplicity_bias(Trajectory(time, np.zeros_like(time), swapped), FEATURES)
     assert backwards.rank_agreement == -1.0
@@ -85,10 +86,11 @@ def test_median_interval_covers_as_often_as_it_says():
         _, low, high = median_interval(rng.exponential(size=31), confidence=0.9)
         hits += low <= np.log(2) <= high
     assert 0.9 - 3 * np.sqrt(0.09 / 2000) < hits / 2000 < 0.97
-    median, low, high = median_interval(np.asarray([1.0, 2.0, np.inf, np.nan, 1.5]))
-    assert median == 2.0
-    assert low == 1.0
-    assert high == np.inf
+    median, low, high = median_interval(np.asarray([1.0, 2.0, np.inf, np.nan, 1.5, 1.2]))
+    assert (median, low, high) == (1.75, 1.0, np.inf)
+    assert median_interval(np.asarray([1.0, 2.0]))[1:] == (-np.inf, np.inf)
+    assert np.isnan(median_interval(np.zeros(0))).all()
+    assert np.isnan(median_interval(np.full(9, np.nan))).all()
 
 
 def test_compare_needs_common_times_and_sees_deviations():
@@ -98,6 +100,8 @@ def test_compare_needs_common_times_and_sees_deviations():
     assert compare(trajectory, trajectory) == (0.0, 0.0, 50)
     with pytest.raises(InputError, match="time"):
         compare(trajectory, trajectory._replace(time=trajectory.time + 1))
+    partly = trajectory._replace(loss=np.where(trajectory.time < 1.0, trajectory.loss, np.nan))
+    assert compare(partly, trajectory).loss == np.inf
     with pytest.raises(InputError, match="share no time"):
         compare(trajectory._replace(loss=np.full(50, np.nan)), trajectory)
 

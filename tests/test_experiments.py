@@ -34,6 +34,12 @@ def test_data_are_made_once_and_damage_is_refused(tmp_path):
     assert len(load(experiment, tmp_path)["plain_loss"]) == 16
     about = json.loads((tmp_path / "fixed_points" / "manifest.json").read_text())
     assert about["machine"]["jax"]
+    manifest = tmp_path / "fixed_points" / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace(about["code"], "0.0.1+deadbeef"))
+    with pytest.raises(InputError, match=r"written by icl_theory 0\.0\.1"):
+        load(experiment, tmp_path)
+    manifest.write_text(text)
     (tmp_path / "fixed_points" / "data_float64.npz").write_bytes(b"")
     with pytest.raises(InputError, match="make fresh"):
         run(experiment, tmp_path, lambda *report: None)

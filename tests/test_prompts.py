@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_close
+from flax import nnx
 
 from icl_theory import (
     InputError,
@@ -76,6 +77,14 @@ def test_bad_counts_and_prompts_are_named(mixture, key):
         sample_prompts(mixture, 0, key=key)
     prompts = sample_prompts(mixture, 6, key=key)
     broken = prompts._replace(y=prompts.y.at[3, 2].set(jnp.nan))
-    model = SeparateAttention(4, 2, rngs=__import__("flax").nnx.Rngs(0))
+    model = SeparateAttention(4, 2, rngs=nnx.Rngs(0))
+    for name, wrong in (
+        ("y_query", prompts.y_query[:, None]),
+        ("y", prompts.y[:, :-1]),
+        ("num_context", 0 * prompts.num_context),
+        ("y_query", prompts.y_query[:-1]),
+    ):
+        with pytest.raises(InputError, match="prompts"):
+            make_loss(model, prompts._replace(**{name: wrong}))
     with pytest.raises(InputError, match=r"prompts\.y\[3\]"):
         make_loss(model, broken)

@@ -100,6 +100,24 @@ def test_a_wrong_formula_is_caught(measured, monkeypatch):
     assert failing == ["A5"]
 
 
+@pytest.mark.parametrize("mutant", ["one_token_more", "term_dropped"])
+def test_a_wrong_term_in_one_over_n_is_caught(mutant, monkeypatch):
+    """Count the query as context, or drop ΛSΛ/N: at full size every Monte Carlo statement it touches fails."""
+    from icl_theory.theory import population
+
+    def wrong(task):
+        right = population.beta_second_moment(
+            task._replace(num_context=task.num_context + 1) if mutant == "one_token_more" else task
+        )
+        signal = task.covariance @ task.task_second_moment @ task.covariance
+        return right if mutant == "one_token_more" else right - signal / task.num_context
+
+    monkeypatch.setattr(closed_forms, "beta_second_moment", wrong)
+    claim = closed_forms.CLAIM._replace(settings=closed_forms.Settings(num_chunks=4, num_prompts=80_000))
+    failing = {row.statement.id for row in combine(claim, measure_claim(claim, float64=True), None) if not row.holds}
+    assert "A5" in failing
+
+
 def test_claims_fail_when_nothing_is_learned(measured):
     """Runs that never learn a feature must not pass for runs that learn in order, or as the notes found."""
     for claim, ids in (

@@ -21,10 +21,13 @@ from icl_theory.verification.statement import Statement, agrees, within_standard
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Monte Carlo over `num_prompts` prompts a setting, drawn in `num_chunks` pieces."""
+    """Monte Carlo over `num_prompts` prompts a setting, drawn in `num_chunks` pieces.
+
+    N is small, so that the terms in 1/N are large and a wrong one is seen.
+    """
 
     dim: int = 4
-    num_context: int = 31
+    num_context: int = 3
     num_prompts: int = 200_000
     num_chunks: int = 10
     noise_std: float = 0.5

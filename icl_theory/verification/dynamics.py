@@ -103,7 +103,8 @@ def _aligned(settings: Settings) -> Data:
         predicted = AlignedDescent(features, start, rate, ascent).predict(measured.time)
         if name == "sam":
             # Past this moment the discrete map oscillates about the minimum and amplifies rounding.
-            smooth = int(np.argmax(measured.strength[:, 0] > 0.95 * features.optimum[0]))
+            reached = np.flatnonzero(measured.strength[:, 0] > 0.95 * features.optimum[0])
+            smooth = int(reached[0]) if reached.size else len(measured.time)
             measured = Trajectory(*(field[:smooth] for field in measured))
             predicted = Trajectory(*(field[:smooth] for field in predicted))
         comparison = compare(predicted, measured)
@@ -274,7 +275,7 @@ def statements(data: Data) -> list[Statement]:
             "C7",
             "From a small start t_2/t_1 = a_1/a_2",
             source="notes §5",
-            code="icl_theory.theory.hitting_time.hitting_time",
+            code="icl_theory.features.find_features",
             predicted=data["drive_ratio"],
             measured=data["small_ratio"],
             tolerance=0.01,
@@ -299,7 +300,7 @@ def statements(data: Data) -> list[Statement]:
         ),
         at_most(
             "C10",
-            "Merged attention and the network on vec(β x_qᵀ) have the same weights along all of training",
+            "Merged attention and the network on vec(β x_qᵀ) have the same W along all of training",
             source="notes §2; ZSLS25",
             code="icl_theory.attention.CubicFeatureMLP",
             bound=1e-12,

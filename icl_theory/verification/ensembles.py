@@ -13,7 +13,7 @@ from icl_theory.attention import MergedAttention, SeparateAttention, split_model
 from icl_theory.features import Features, find_features
 from icl_theory.losses import EffectiveMatrix, make_loss
 from icl_theory.tasks import TaskMixture
-from icl_theory.training import train_many
+from icl_theory.training import require_sound, train_many
 from icl_theory.trajectory import Trajectory
 
 
@@ -54,7 +54,7 @@ def train_ensemble(
         track=EffectiveMatrix(loss.graphdef),
         progress=progress,
     )
-    trajectory = run.trajectory(features)
+    trajectory = require_sound(run).trajectory(features)
     shape = (copies, num_seeds)
     return (
         Trajectory(

@@ -23,7 +23,7 @@ from icl_theory.theory.sharpness import (
     trap_radius,
     two_phase_ratio,
 )
-from icl_theory.training import snapshot_schedule, train_many
+from icl_theory.training import require_sound, snapshot_schedule, train_many
 from icl_theory.trajectory import Trajectory
 from icl_theory.verification.claim import Data
 from icl_theory.verification.statement import Statement, agrees_each, at_least
@@ -80,7 +80,7 @@ def train_aligned_many(
         snapshots=steps,
         track=EffectiveMatrix(loss.graphdef),
     )
-    return run.trajectory(features), features
+    return require_sound(run).trajectory(features), features
 
 
 def measure_aligned(settings: AlignedSettings, progress) -> Data:
