@@ -129,7 +129,7 @@ def simulate_command(out: Path | None, config_file: Path | None, quiet: bool, **
 def verify_command(only: str | None, json_file: Path | None, force: bool, float32: bool, quiet: bool) -> None:
     """Hold every prediction against its measurement and print the table.
 
-    Each statement has a tolerance fixed before the run. They are judged in float64; a last column says which are
+    Each statement has a tolerance that stands in the code. They are judged in float64; a last column says which are
     also within tolerance in float32. The exit code is 1 when one does not hold in float64. Takes about two
     minutes on two cores; the session's precision is left as it is.
 

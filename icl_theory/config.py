@@ -210,7 +210,8 @@ def build_mixture(config: RunConfig) -> TaskMixture:
     basis_key, task_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))
     basis = random_basis(basis_key, config.dim) if config.basis == "random" else None
     groups = config.groups or ((1.0, config),)
-    built, shares = [], []
+    built: list[TaskDistribution] = []
+    shares: list[float] = []
     for share, group in groups:
         task = TaskDistribution.create(
             _spectrum(group, config.dim),
@@ -219,14 +220,11 @@ def build_mixture(config: RunConfig) -> TaskMixture:
             noise_std=group.noise_std,
             basis=basis,
         )
-        built.append(task)
-        shares.append(share * (1.0 - group.fixed_task_share))
+        part = TaskMixture.create([task], [1.0])
         if group.fixed_task_share:
-            vector = jax.random.normal(task_key, (config.dim,))
-            built.append(
-                task._replace(task_covariance=0.0 * task.task_covariance, task_mean=vector.astype(basis_dtype(task)))
-            )
-            shares.append(share * group.fixed_task_share)
+            part = part.with_fixed_task(group.fixed_task_share, jax.random.normal(task_key, (config.dim,)))
+        built += part.groups
+        shares += [share * float(inner) for inner in part.shares]
     return TaskMixture.create(built, shares)
 
 
@@ -241,11 +239,6 @@ def build_model(config: RunConfig) -> nnx.Module:
         return MergedAttention(config.dim, config.num_heads, **common)
     heads = config.dim if config.init == "aligned" else config.num_heads
     return SeparateAttention(config.dim, heads, rank=config.rank, **common)
-
-
-def basis_dtype(task: TaskDistribution) -> Any:
-    """The dtype a group's arrays have."""
-    return task.covariance.dtype
 
 
 def _spectrum(group: GroupConfig, dim: int) -> Any:

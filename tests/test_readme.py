@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 from figures import FIGURES
-from icl_theory.verification import CLAIMS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -38,8 +37,3 @@ def test_functions_tests_and_figures_exist():
             assert (Path(__file__).parent / name).is_file()
         for name in re.findall(r"`(\w+)`", row[5]):
             assert name in FIGURES
-
-
-def test_statements_named_exist():
-    letters = {claim.letter for claim in CLAIMS}
-    assert set(re.findall(r"\b([A-E])\d", README)) <= letters

@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +84,17 @@ def test_statements_name_code_and_figures_that_exist(measured):
         assert row.statement.figure == "" or row.statement.figure in FIGURES
         assert row.statement.source
         assert np.isfinite(row.statement.tolerance)
+
+
+def test_the_readme_names_statements_that_exist(measured):
+    ids = {row.statement.id for claim in CLAIMS for row in combine(claim, measured[claim.name], None)}
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    named = set(re.findall(r"\b[A-E]\d+\b", readme))
+    for letter, first, last in re.findall(r"\b([A-E])(\d+)–[A-E](\d+)\b", readme):
+        named |= {f"{letter}{number}" for number in range(int(first), int(last) + 1)}
+    assert len(named) > 20
+    assert named <= ids
+    assert ids - named == set(), "a statement that the README leads nobody to"
 
 
 def test_exact_statements_hold_at_small_size_too(measured):
