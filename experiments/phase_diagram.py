@@ -13,7 +13,7 @@ from experiments.experiment import Experiment
 from icl_theory.analysis import simplicity_bias
 from icl_theory.attention import SeparateAttention, aligned_parameters, split_model
 from icl_theory.features import find_features
-from icl_theory.losses import EffectiveMatrix, PopulationLoss
+from icl_theory.losses import EffectiveMatrix, MomentsLoss
 from icl_theory.sharpness import sam
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.aligned import AlignedFlow, Ascent
@@ -90,9 +90,9 @@ def _train(settings: Settings, spectra: np.ndarray, rhos: np.ndarray, rate: floa
 
     start = aligned_parameters(jnp.full(2, settings.start))
     run = train_many(
-        PopulationLoss(graphdef, jax.vmap(moments)(jnp.asarray(spectra))),
+        MomentsLoss(graphdef, jax.vmap(moments)(jnp.asarray(spectra))),
         jax.tree.map(lambda leaf: jnp.stack([leaf] * len(rhos)), start),
-        loss_batched=True,
+        loss_axes=0,
         optimizer=sam,
         hyperparameters={"learning_rate": rate, "rho": rhos},
         num_steps=round(settings.duration / rate),

@@ -16,16 +16,35 @@ from icl_theory.attention import (
     split_model,
 )
 from icl_theory.config import GroupConfig, RunConfig
+from icl_theory.cubic import cubic_features, num_features
 from icl_theory.errors import DivergenceError, IclTheoryError, InputError
+from icl_theory.examples import Examples, compress
 from icl_theory.features import Features, find_features
-from icl_theory.losses import EffectiveMatrix, PopulationLoss, PromptsLoss, make_loss
-from icl_theory.prompts import PromptKeys, Prompts, sample_prompts
+from icl_theory.losses import (
+    EffectiveMatrix,
+    EffectiveTensor,
+    MomentsLoss,
+    MomentsMixture,
+    PromptsLoss,
+    make_loss,
+    mixture_moments,
+)
+from icl_theory.moments import Moments, PrecisionWarning, load_moments, moment_sums, prompt_moments
+from icl_theory.prompts import (
+    PromptKeys,
+    Prompts,
+    at_context_lengths,
+    concatenate_prompts,
+    sample_prompt_chunks,
+    sample_prompts,
+)
 from icl_theory.sharpness import gd, perturb, sam, unnormalised_sam
 from icl_theory.simulate import Simulation, simulate
 from icl_theory.spectra import linear_spectrum, power_law_spectrum, random_basis, white_spectrum
 from icl_theory.tasks import TaskDistribution, TaskMixture
 from icl_theory.theory.aligned import AlignedClosedForm, AlignedDescent, AlignedFlow, Ascent
 from icl_theory.theory.fixed_points import nested_plateau_losses, plateau_loss
+from icl_theory.theory.gaussian_moments import full_population_moments
 from icl_theory.theory.hitting_time import hitting_time
 from icl_theory.theory.merged import MergedFlow, MergedLogistic
 from icl_theory.theory.population import population_force, population_loss, population_moments
@@ -44,6 +63,8 @@ __all__ = [
     "DivergenceError",
     "Dynamics",
     "EffectiveMatrix",
+    "EffectiveTensor",
+    "Examples",
     "Features",
     "GroupConfig",
     "IclTheoryError",
@@ -51,7 +72,10 @@ __all__ = [
     "MergedAttention",
     "MergedFlow",
     "MergedLogistic",
-    "PopulationLoss",
+    "Moments",
+    "MomentsLoss",
+    "MomentsMixture",
+    "PrecisionWarning",
     "PromptKeys",
     "Prompts",
     "PromptsLoss",
@@ -65,25 +89,36 @@ __all__ = [
     "Trajectory",
     "__version__",
     "aligned_parameters",
+    "at_context_lengths",
     "compare",
+    "compress",
+    "concatenate_prompts",
+    "cubic_features",
     "find_features",
     "find_plateaus",
+    "full_population_moments",
     "gd",
     "hitting_time",
     "learning_times",
     "linear_spectrum",
+    "load_moments",
     "make_loss",
     "median_interval",
     "merge_model",
+    "mixture_moments",
+    "moment_sums",
     "nested_plateau_losses",
+    "num_features",
     "perturb",
     "plateau_loss",
     "population_force",
     "population_loss",
     "population_moments",
     "power_law_spectrum",
+    "prompt_moments",
     "random_basis",
     "sam",
+    "sample_prompt_chunks",
     "sample_prompts",
     "simplicity_bias",
     "simulate",

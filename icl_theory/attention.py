@@ -17,6 +17,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from icl_theory.contraction import contract, reshape, sum_entries
+from icl_theory.cubic import symmetric_entries
 from icl_theory.errors import InputError, check_choice, check_number, check_shape
 from icl_theory.prompts import Prompts
 
@@ -42,9 +44,9 @@ class _Attention(nnx.Module):
         return self.dim + (self.blocks == "full")
 
     @property
-    def is_linear_in_beta(self) -> bool:
-        """True where `ŷ = βᵀ W x_q`, so that the population loss has its closed form."""
-        return self.scores == "linear" and self.blocks == "reduced"
+    def is_linear(self) -> bool:
+        """True where the prediction is linear in cubic features of the prompt, so that moments are all it sees."""
+        return self.scores == "linear"
 
     def key_query(self) -> Float[Array, "H E E"]:
         """`W_i^KQ` of each head, key side first."""
@@ -53,12 +55,20 @@ class _Attention(nnx.Module):
     def effective_matrix(self) -> Float[Array, "D D"]:
         """`W = Σ_i v_i U_i` on the blocks that matter, so that `ŷ = βᵀ W x_q` (linear, reduced)."""
         value = self.value[...] if self.blocks == "reduced" else self.value[:, -1]
-        return jnp.einsum("h,hde->de", value, self.key_query()[:, : self.dim, : self.dim])
+        return contract("h,hde->de", value, self.key_query()[:, : self.dim, : self.dim])
+
+    def effective_tensor(self) -> Float[Array, " F"]:
+        """T with `ŷ = ⟨T, φ⟩`, φ the `cubic_features` of the same blocks (linear scores)."""
+        if self.blocks == "reduced":
+            return reshape(self.effective_matrix(), (self.dim**2,))
+        outer = contract("he,hfg->efg", self.value[...], self.key_query())
+        entries = symmetric_entries(self.dim)
+        return sum_entries(outer, entries, (len(entries),))
 
     def __call__(self, prompts: Prompts) -> Float[Array, " P"]:
         if prompts.dim != self.dim:
             raise InputError("prompts", f"dimension {prompts.dim}", f"this model takes dimension {self.dim}")
-        if self.is_linear_in_beta:
+        if self.is_linear and self.blocks == "reduced":
             return jnp.einsum("pd,de,pe->p", prompts.beta, self.effective_matrix(), prompts.x_query)
         tokens = prompts.tokens
         value, key_query = self._full_blocks()
@@ -171,7 +181,14 @@ class SeparateAttention(_Attention):
 
     def key_query(self) -> Float[Array, "H E E"]:
         """`W_i^Kᵀ W_i^Q`, key side first."""
-        return jnp.einsum("hre,hrf->hef", self.key[...], self.query[...])
+        return contract("hre,hrf->hef", self.key[...], self.query[...])
+
+    def effective_matrix(self) -> Float[Array, "D D"]:
+        """`W = Σ_i v_i k_i q_iᵀ`, summed over heads and rank."""
+        if self.blocks == "full":
+            return super().effective_matrix()
+        weighted = contract("h,hrd->hrd", self.value[...], self.key[...])
+        return contract("hrd,hre->de", weighted, self.query[...])
 
 
 class CubicFeatureMLP(nnx.Module):
@@ -207,11 +224,15 @@ class CubicFeatureMLP(nnx.Module):
         self.second = nnx.Param(value_scale * jax.random.normal(rngs.params(), (num_heads,), dtype=float))
         self.first = nnx.Param(key_query_scale * jax.random.normal(rngs.params(), (num_heads, dim * dim), dtype=float))
 
-    is_linear_in_beta = True
+    is_linear, blocks = True, "reduced"
 
     def effective_matrix(self) -> Float[Array, "D D"]:
         """`W = Σ_i a_i F_i`, the network as a matrix."""
-        return (self.second[...] @ self.first[...]).reshape(self.dim, self.dim)
+        return reshape(self.effective_tensor(), (self.dim, self.dim))
+
+    def effective_tensor(self) -> Float[Array, " F"]:
+        """`T = Σ_i a_i F_i`, W row by row."""
+        return contract("h,hf->f", self.second[...], self.first[...])
 
     def __call__(self, prompts: Prompts) -> Float[Array, " P"]:
         if prompts.dim != self.dim:

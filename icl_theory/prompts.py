@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ class Prompts(NamedTuple):
         num_context: (P,) the true N of each prompt, the 1/N of every average.
         task_vector: (P, D).
         group: (P,) index of the group each prompt came from.
+        weight: (P,) weight s_p of each prompt's squared error in the loss, or None where all count alike. Upsampling
+            prompt p by κ is `weight[p] = κ`.
     """
 
     x: Any
@@ -47,11 +50,17 @@ class Prompts(NamedTuple):
     num_context: Any
     task_vector: Any
     group: Any
+    weight: Any = None
 
     @property
     def dim(self) -> int:
         """D, the dimension of the inputs."""
         return self.x_query.shape[-1]
+
+    @property
+    def weights(self) -> Float[Array, " P"]:
+        """s_p, one where none are set."""
+        return jnp.ones_like(self.y_query) if self.weight is None else jnp.asarray(self.weight, self.y_query.dtype)
 
     @property
     def mask(self) -> Float[Array, "P N"]:
@@ -82,34 +91,86 @@ def sample_prompts(mixture: TaskMixture, num_prompts: int, *, key: Key[Array, ""
     Returns:
         Prompts in the order of the groups.
     """
+    return concatenate_prompts(list(sample_prompt_chunks(mixture, num_prompts, key=key, chunk_size=num_prompts)))
+
+
+def sample_prompt_chunks(
+    mixture: TaskMixture, num_prompts: int, *, key: Key[Array, ""] | PromptKeys, chunk_size: int = 2**15
+) -> Iterator[Prompts]:
+    """The same distribution in pieces of bounded size, for data sets that do not fit (`moments` takes the iterator).
+
+    Every piece holds prompts of one group. The first piece of each group is that of `sample_prompts` with the same
+    key, where it is as long; the draws as a whole depend on `chunk_size`.
+    """
     check_number("num_prompts", num_prompts, minimum=1, integer=True)
+    check_number("chunk_size", chunk_size, minimum=1, integer=True)
     keys = key if isinstance(key, PromptKeys) else PromptKeys.from_key(key)
     counts = _group_counts(np.asarray(mixture.shares), int(num_prompts))
     longest = max(int(group.num_context) for group in mixture.groups)
-    parts = []
-    for index, (group, count) in enumerate(zip(mixture.groups, counts, strict=True)):
-        if count == 0:
-            continue
+    for index, (group, total) in enumerate(zip(mixture.groups, counts, strict=True)):
         group_keys = PromptKeys(*(jax.random.fold_in(k, index) for k in keys))
-        num_context = int(group.num_context)
-        x, y, x_query, y_query, task = _sample_group(group, group_keys, int(count), num_context)
-        padding = longest - num_context
-        parts.append(
-            Prompts(
+        for piece, start in enumerate(range(0, total, int(chunk_size))):
+            piece_keys = PromptKeys(*(jax.random.fold_in(k, piece) for k in group_keys)) if piece else group_keys
+            count, num_context = int(min(chunk_size, total - start)), int(group.num_context)
+            x, y, x_query, y_query, task = _sample_group(group, piece_keys, count, num_context)
+            padding = longest - num_context
+            yield Prompts(
                 x=jnp.pad(x, ((0, 0), (0, padding), (0, 0))),
                 y=jnp.pad(y, ((0, 0), (0, padding))),
                 x_query=x_query,
                 y_query=y_query,
-                num_context=jnp.full(int(count), num_context),
+                num_context=jnp.full(count, num_context),
                 task_vector=task,
-                group=jnp.full(int(count), index),
+                group=jnp.full(count, index),
             )
-        )
+
+
+def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:
+    """One set out of several of the same padded length; missing weights count as one where another part has them.
+
+    Raises:
+        InputError: no parts, or parts of other dimension or padded length.
+    """
+    if not parts:
+        raise InputError("parts", "[]", "give at least one set of prompts")
+    shapes = [np.shape(part.x)[1:] for part in parts]
+    if len(set(shapes)) > 1:
+        raise InputError("parts", f"shapes {shapes}", "all must have the same (padded N, D)")
+    if any(part.weight is not None for part in parts):
+        parts = [part._replace(weight=part.weights) for part in parts]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
-def check_prompts(prompts: Prompts) -> None:
-    """Raise `InputError` naming a field of the wrong shape, the first prompt that holds NaN or infinity, or an empty set."""
+def at_context_lengths(prompts: Prompts, lengths: Sequence[int]) -> Prompts:
+    """Every prompt once at each context length, cut after its first tokens: the loss over several context lengths.
+
+    The mean square error over the result is the mean over the lengths of the error with that much context, as in
+    ZSLS25's loss on sequences of varying length, but with the prompt's own query at every length.
+
+    Raises:
+        InputError: a length below one or above the context of some prompt.
+    """
+    shortest = int(np.min(np.asarray(prompts.num_context)))
+    if not len(lengths):
+        raise InputError("lengths", list(lengths), "give at least one")
+    parts = []
+    for length in lengths:
+        check_number("lengths", length, minimum=1, maximum=shortest, integer=True)
+        kept = jnp.arange(prompts.y.shape[-1]) < length
+        parts.append(
+            prompts._replace(
+                x=prompts.x * kept[:, None],
+                y=prompts.y * kept,
+                num_context=jnp.full_like(prompts.num_context, length),
+            )
+        )
+    return concatenate_prompts(parts)
+
+
+def check_prompts(prompts: Prompts, *, first: int = 0) -> None:
+    """Raise `InputError` naming a field of the wrong shape, the first prompt that holds NaN or infinity, weights that
+    are negative or all zero, or an empty set. `first` is the number of the first prompt in messages.
+    """
     if prompts.x_query.shape[0] == 0:
         raise InputError("prompts", "0 prompts", "give at least one")
     count, dim = prompts.x_query.shape
@@ -123,7 +184,22 @@ def check_prompts(prompts: Prompts) -> None:
         values = np.asarray(getattr(prompts, name))
         bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if bad.any():
-            raise InputError(f"prompts.{name}[{int(np.argmax(bad))}]", "NaN or infinity", "every entry must be finite")
+            place = first + int(np.argmax(bad))
+            raise InputError(f"prompts.{name}[{place}]", "NaN or infinity", "every entry must be finite")
+    if prompts.weight is not None:
+        check_weights("prompts.weight", prompts.weight, count, first=first)
+
+
+def check_weights(field: str, weights: Any, count: int, *, first: int = 0) -> None:
+    """Raise `InputError` unless there are `count` finite weights, none negative and not all zero."""
+    check_shape(field, weights, (count,))
+    values = np.asarray(weights)
+    bad = ~(np.isfinite(values) & (values >= 0))
+    if bad.any():
+        place = int(np.argmax(bad))
+        raise InputError(f"{field}[{first + place}]", float(values[place]), "every weight must be finite, not negative")
+    if not values.any():
+        raise InputError(field, "all zero", "at least one weight must be positive")
 
 
 def _group_counts(shares: np.ndarray, num_prompts: int) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 Everything that is a number (learning rate, ρ, spectra, prompts, number of steps, when to look) is traced: a
 program is compiled once per structure (model, kind of loss, optimizer, shapes) and never again.
+
+Many runs go as one program whose arrays carry the axis of runs last (see `contraction`), in blocks that fit the cache
+of a core; blocks run side by side on the cores of a CPU. On an accelerator all runs are one block.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
 
+from icl_theory.blocks import Workers, run_blocks
 from icl_theory.errors import DivergenceError, InputError, check_number
 from icl_theory.features import Features
 from icl_theory.sharpness import gd
@@ -75,6 +78,8 @@ def require_sound(run: Run) -> Run:
 
 
 class _State(NamedTuple):
+    """Of one run; of a block of runs with their axis last."""
+
     params: Any
     optimizer: Any
     good: Any  # (params, optimizer state) at the last snapshot with a sound loss
@@ -123,8 +128,9 @@ def train(
             and the last good state.
         InputError: impossible hyperparameters, numbers of steps or snapshots.
     """
-    run = _run(loss, params, None, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress)
-    return run
+    return _train(
+        loss, params, None, None, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress
+    )
 
 
 def train_many(
@@ -134,7 +140,7 @@ def train_many(
     hyperparameters: Mapping[str, Any],
     optimizer: OptimizerFactory = gd,
     num_steps: int,
-    loss_batched: bool = False,
+    loss_axes: Any = None,
     track: Any = None,
     num_snapshots: int = 200,
     snapshots: np.ndarray | None = None,
@@ -145,7 +151,9 @@ def train_many(
     Args:
         params: every leaf (runs, ...).
         hyperparameters: numbers shared by all runs, or arrays (runs,).
-        loss_batched: whether the leaves of `loss` have the axis of runs too (one spectrum a run, say).
+        loss_axes: what of `loss` differs between runs, as in `jax.vmap`: None for nothing (moments shared by all runs
+            make one matrix product a step), 0 for every leaf, or a loss of Nones with 0 at the leaves that have the
+            axis of runs, e.g. `MomentsLoss(None, MomentsMixture(None, None, None, shares=0))`.
 
     Returns:
         A `Run` whose fields lead with the axis of runs. A run that diverges is marked in `diverged_at`, and its
@@ -154,12 +162,133 @@ def train_many(
     sizes = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(params)}
     if len(sizes) != 1 or 0 in sizes:
         raise InputError("params", f"leading axes {sorted(sizes)}", "every leaf needs the same leading axis of runs")
-    axes = (0 if loss_batched else None, sizes.pop())
-    return _run(loss, params, axes, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress)
+    return _train(
+        loss,
+        params,
+        sizes.pop(),
+        loss_axes,
+        hyperparameters,
+        optimizer,
+        num_steps,
+        track,
+        num_snapshots,
+        snapshots,
+        progress,
+    )
 
 
-def _run(loss, params, batch, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress):
+def _train(
+    loss, params, runs, loss_axes, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress
+):
     steps = _checked_schedule(num_steps, num_snapshots, snapshots)
+    if not jax.tree.leaves(params):
+        raise InputError("params", params, "give at least one array")
+    settings = _checked_settings(hyperparameters, optimizer, runs)
+    dtype = jax.tree.leaves(params)[0].dtype
+    program = _Program(_as_pytree(loss), _as_pytree(track or _nothing), optimizer, runs is not None, loss_axes)
+    blocks = [
+        _start_block(program, params, settings, dtype, chosen)
+        for chosen in (run_blocks(runs) if runs else [slice(None)])
+    ]
+    if runs is None and not np.isfinite(blocks[0].limit):
+        remedy = "it is not finite at the initial parameters; lower their scale or the data's"
+        raise InputError("loss", float(blocks[0].limit), remedy)
+    done = 0
+    if len(blocks) > 1:  # compile before several threads ask for it: a chunk of looks without a step
+        nowhere = np.zeros(SNAPSHOTS_PER_CHUNK, int)
+        first = blocks[0]
+        _run_chunk(first.state, np.int64(0), nowhere, first.limit, first.hyperparameters, *first.program)
+    with Workers(len(blocks)) as workers:
+        while done < len(steps):
+            chunk = steps[done : done + SNAPSHOTS_PER_CHUNK]
+            workers.map(partial(_advance, begin=int(steps[done - 1]) if done else 0, steps=chunk), blocks)
+            if runs is None and int(blocks[0].state.diverged_at) >= 0:
+                raise _locate_divergence(blocks[0], settings)
+            done += len(chunk)
+            if progress is not None:
+                progress(int(chunk[-1]), num_steps)
+    rate = settings.get("learning_rate", np.asarray(np.nan))
+    if rate.ndim and np.all(rate == rate[0]):
+        rate = rate[0]
+    if runs is None:
+        found = blocks[0]
+        seen, final, diverged_at = found.seen(axis=0), found.state.params, int(found.state.diverged_at)
+    else:
+        seen, final, diverged_at = _joined(blocks, runs)
+    return Run(
+        step=steps,
+        time=np.multiply.outer(rate, steps),
+        loss=seen[0],
+        tracked=seen[1],
+        params=final,
+        diverged_at=diverged_at,
+    )
+
+
+class _Program(NamedTuple):
+    """What is compiled once: everything but `loss` and `track`, whose numbers are traced, is static."""
+
+    loss: Any
+    track: Any
+    optimizer: OptimizerFactory
+    many: bool
+    loss_axes: Any
+
+
+class _Block:
+    """Runs that are advanced together (or the one run), and what was seen of them so far."""
+
+    def __init__(self, program: _Program, hyperparameters: Any, state: _State, limit: Any):
+        self.program, self.hyperparameters, self.state, self.limit = program, hyperparameters, state, limit
+        self.looks: list[Any] = []
+
+    def seen(self, axis: int) -> Any:
+        """(losses, tracked), the looks joined along their axis."""
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=axis), *self.looks)
+
+
+def _start_block(program: _Program, params: Any, settings: dict[str, np.ndarray], dtype: Any, chosen: Any) -> _Block:
+    hyperparameters = {name: jnp.asarray(values, dtype) for name, values in settings.items()}
+    if program.many:
+        last = lambda leaf: jnp.moveaxis(jnp.asarray(leaf)[chosen], 0, -1)  # noqa: E731
+        params, hyperparameters = jax.tree.map(last, params), jax.tree.map(lambda leaf: leaf[chosen], hyperparameters)
+        if program.loss_axes is not None:
+            take = lambda axis, part: part if axis is None else jax.tree.map(lambda leaf: leaf[chosen], part)  # noqa: E731
+            is_axis = lambda node: node is None or isinstance(node, int)  # noqa: E731
+            parts = jax.tree.map(take, program.loss_axes, program.loss, is_leaf=is_axis)
+            program = program._replace(loss=parts)
+    state, limit = _start(program.loss, params, hyperparameters, *program[2:])
+    return _Block(program, hyperparameters, state, limit)
+
+
+def _joined(blocks: list[_Block], runs: int) -> tuple[Any, Any, np.ndarray]:
+    """What was seen, final (or last good) parameters and where runs diverged, runs first."""
+    first = lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0)  # noqa: E731
+    join = lambda *leaves: np.concatenate(leaves)[:runs]  # noqa: E731
+    seen = jax.tree.map(join, *(block.seen(axis=1) for block in blocks))
+    states = [
+        jax.tree.map(first, (block.state.params, block.state.good[0], block.state.diverged_at)) for block in blocks
+    ]
+    final, good, diverged_at = jax.tree.map(join, *states)
+    if (diverged_at >= 0).any():
+        pick = lambda good, last: np.where((diverged_at >= 0).reshape(-1, *[1] * (last.ndim - 1)), good, last)  # noqa: E731
+        final = jax.tree.map(pick, good, final)
+    return seen, jax.tree.map(jnp.asarray, final), diverged_at
+
+
+def _advance(block: _Block, begin: int, steps: np.ndarray) -> None:
+    padded = np.concatenate([steps, np.full(SNAPSHOTS_PER_CHUNK - len(steps), steps[-1])])
+    block.state, seen = _run_chunk(
+        block.state, np.int64(begin), padded, block.limit, block.hyperparameters, *block.program
+    )
+    look_axis = 1 if block.program.many else 0
+    seen = jax.tree.map(np.asarray, seen)
+    if block.program.many:  # (looks, runs, ...) to (runs, looks, ...)
+        seen = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, 1), seen)
+    block.looks.append(jax.tree.map(lambda leaf: np.take(leaf, np.arange(len(steps)), axis=look_axis), seen))
+
+
+def _checked_settings(hyperparameters: Mapping[str, Any], optimizer: OptimizerFactory, runs: int | None) -> dict:
     try:
         settings = {name: np.asarray(value, dtype=float) for name, value in hyperparameters.items()}
     except (TypeError, ValueError):
@@ -171,64 +300,13 @@ def _run(loss, params, batch, hyperparameters, optimizer, num_steps, track, num_
     for name, values in settings.items():
         for value in np.atleast_1d(values).ravel():
             check_number(name, float(value), minimum=0.0 if name in ("learning_rate", "rho") else -np.inf)
-        if batch is not None:
-            if values.ndim > 1 or values.size not in (1, batch[1]):
-                raise InputError(name, f"shape {values.shape}", f"give one number, or one for each of {batch[1]} runs")
-            settings[name] = np.broadcast_to(values, (batch[1],))
+        if runs is not None:
+            if values.ndim > 1 or values.size not in (1, runs):
+                raise InputError(name, f"shape {values.shape}", f"give one number, or one for each of {runs} runs")
+            settings[name] = np.broadcast_to(values, (runs,))
         elif values.ndim:
             raise InputError(name, values, "give one number, or use train_many for several runs")
-    if not jax.tree.leaves(params):
-        raise InputError("params", params, "give at least one array")
-    dtype = jax.tree.leaves(params)[0].dtype
-    traced = {name: jnp.asarray(values, dtype) for name, values in settings.items()}
-    loss, track = _as_pytree(loss), _as_pytree(track or _nothing)
-    loss_axis, runs = batch or (None, None)
-    state, limit = _start(loss, params, traced, optimizer, runs, loss_axis)
-    if runs is None and not np.isfinite(limit):
-        raise InputError(
-            "loss", float(limit), "it is not finite at the initial parameters; lower their scale or the data's"
-        )
-    losses, tracked, done = [], [], 0
-    while done < len(steps):
-        chunk = steps[done : done + SNAPSHOTS_PER_CHUNK]
-        begin = steps[done - 1] if done else np.int64(0)
-        padded = np.concatenate([chunk, np.full(SNAPSHOTS_PER_CHUNK - len(chunk), chunk[-1])])
-        state, (chunk_loss, chunk_tracked) = _run_chunk(
-            state, begin, padded, limit, loss, track, traced, optimizer, runs, loss_axis
-        )
-        if runs is None and int(state.diverged_at) >= 0:
-            raise _locate_divergence(state, limit, loss, track, traced, optimizer, settings)
-        time_axis = 0 if runs is None else 1
-        keep = partial(_keep, count=len(chunk), axis=time_axis)
-        losses.append(keep(chunk_loss))
-        tracked.append(jax.tree.map(keep, chunk_tracked))
-        done += len(chunk)
-        if progress is not None:
-            progress(int(chunk[-1]), num_steps)
-    axis = 0 if runs is None else 1
-    rate = settings.get("learning_rate", np.asarray(np.nan))
-    if rate.ndim and np.all(rate == rate[0]):
-        rate = rate[0]
-    bad = np.asarray(state.diverged_at)
-    final = state.params
-    if runs is not None and (bad >= 0).any():
-        final = jax.tree.map(
-            lambda good, last: jnp.where((bad >= 0).reshape(-1, *[1] * (last.ndim - 1)), good, last),
-            state.good[0],
-            final,
-        )
-    return Run(
-        step=steps,
-        time=np.multiply.outer(rate, steps),
-        loss=np.concatenate(losses, axis=axis),
-        tracked=jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=axis), *tracked),
-        params=final,
-        diverged_at=int(bad) if runs is None else bad,
-    )
-
-
-def _keep(leaf: Array, *, count: int, axis: int) -> np.ndarray:
-    return np.asarray(jax.lax.slice_in_dim(leaf, 0, count, axis=axis))
+    return settings
 
 
 def _checked_schedule(num_steps: int, num_snapshots: int, snapshots: np.ndarray | None) -> np.ndarray:
@@ -253,68 +331,67 @@ def _nothing(params: Any) -> tuple:
     return ()
 
 
-@partial(jax.jit, static_argnames=("optimizer", "runs", "loss_axis"))
-def _start(loss, params, hyperparameters, optimizer, runs, loss_axis):
+@partial(jax.jit, static_argnames=("optimizer", "many", "loss_axes"))
+def _start(loss, params, hyperparameters, optimizer, many, loss_axes):
     def start(loss, params, hyperparameters):
         optimizer_state = optimizer(**hyperparameters).init(params)
         zero = jnp.zeros((), int)
         state = _State(params, optimizer_state, (params, optimizer_state), zero, zero - 1)
         return state, DIVERGENCE_FACTOR * jnp.maximum(loss(params), 1.0)
 
-    return (start if runs is None else jax.vmap(start, in_axes=(loss_axis, 0, 0)))(loss, params, hyperparameters)
+    if many:
+        start = jax.vmap(start, in_axes=(loss_axes, -1, -1), out_axes=-1)
+    return start(loss, params, hyperparameters)
 
 
-@partial(jax.jit, static_argnames=("optimizer", "runs", "loss_axis"))
-def _run_chunk(state, begin, steps, limit, loss, track, hyperparameters, optimizer, runs, loss_axis):
+@partial(jax.jit, static_argnames=("optimizer", "many", "loss_axes"))
+def _run_chunk(state, begin, steps, limit, hyperparameters, loss, track, optimizer, many, loss_axes):
     """From step `begin` through the ascending `steps`, with a look at each; repeated steps cost a look, no step."""
 
-    def run(state, limit, loss, hyperparameters):
+    def update(loss, hyperparameters, params, optimizer_state, peak):
         transformation = optax.with_extra_args_support(optimizer(**hyperparameters))
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, optimizer_state = transformation.update(
+            grads, optimizer_state, params, value=value, grad=grads, value_fn=loss, grad_fn=jax.grad(loss)
+        )
+        return optax.apply_updates(params, updates), optimizer_state, jnp.maximum(peak, value)  # NaN stays NaN
 
-        def update(_, carry):
-            params, optimizer_state, peak = carry
-            value, grads = jax.value_and_grad(loss)(params)
-            updates, optimizer_state = transformation.update(
-                grads, optimizer_state, params, value=value, grad=grads, value_fn=loss, grad_fn=jax.grad(loss)
-            )
-            return optax.apply_updates(params, updates), optimizer_state, jnp.maximum(peak, value)  # NaN stays NaN
+    def see(loss, limit, state, params, optimizer_state, peak, stop):
+        value = loss(params)
+        sound = jnp.isfinite(value) & (jnp.maximum(peak, value) <= limit) & (state.diverged_at < 0)
+        good, good_step = jax.tree.map(
+            partial(jnp.where, sound), ((params, optimizer_state), stop), (state.good, state.good_step)
+        )
+        diverged_at = jnp.where(sound | (state.diverged_at >= 0), state.diverged_at, stop)
+        return _State(params, optimizer_state, good, good_step, diverged_at), (value, track(params))
 
-        def look(carry, stop):
-            step, state = carry
-            begun = (state.params, state.optimizer, jnp.full_like(limit, -jnp.inf))
-            params, optimizer_state, peak = jax.lax.fori_loop(step, stop, update, begun)
-            value = loss(params)
-            sound = jnp.isfinite(value) & (jnp.maximum(peak, value) <= limit) & (state.diverged_at < 0)
-            good, good_step = jax.tree.map(
-                partial(jnp.where, sound), ((params, optimizer_state), stop), (state.good, state.good_step)
-            )
-            diverged_at = jnp.where(sound | (state.diverged_at >= 0), state.diverged_at, stop)
-            state = _State(params, optimizer_state, good, good_step, diverged_at)
-            return (stop, state), (value, track(params))
+    if many:
+        update = jax.vmap(update, in_axes=(loss_axes, -1, -1, -1, -1), out_axes=-1)
+        see = jax.vmap(see, in_axes=(loss_axes, -1, -1, -1, -1, -1, None), out_axes=(-1, 0))
 
-        (_, state), seen = jax.lax.scan(look, (begin, state), steps)
-        return state, seen
+    def look(carry, stop):
+        step, state = carry
+        begun = (state.params, state.optimizer, jnp.full_like(limit, -jnp.inf))
+        advanced = jax.lax.fori_loop(step, stop, lambda _, now: update(loss, hyperparameters, *now), begun)
+        state, seen = see(loss, limit, state, *advanced, stop)
+        return (stop, state), seen
 
-    if runs is None:
-        return run(state, limit, loss, hyperparameters)
-    return jax.vmap(run, in_axes=(0, 0, loss_axis, 0))(state, limit, loss, hyperparameters)
+    (_, state), seen = jax.lax.scan(look, (begin, state), steps)
+    return state, seen
 
 
-def _locate_divergence(state, limit, loss, track, hyperparameters, optimizer, settings) -> DivergenceError:
+def _locate_divergence(block: _Block, settings: dict[str, np.ndarray]) -> DivergenceError:
     """Narrow the divergence to one step by running again from the last good state, with the same program."""
-    value = float("nan")
+    state, value = block.state, float("nan")
     while True:
         first, last = int(state.good_step), int(state.diverged_at)
         steps = np.unique(np.linspace(first, last, SNAPSHOTS_PER_CHUNK).astype(int))[1:]
-        padded = np.concatenate([steps, np.full(SNAPSHOTS_PER_CHUNK - len(steps), last)])
         params, optimizer_state = state.good
-        again = state._replace(
-            params=params, optimizer=optimizer_state, diverged_at=jnp.full_like(state.diverged_at, -1)
-        )
-        state, (losses, _) = _run_chunk(
-            again, np.int64(first), padded, limit, loss, track, hyperparameters, optimizer, None, None
-        )
-        value = float(losses[int(np.searchsorted(steps, int(state.diverged_at)))])
+        never = jnp.full_like(state.diverged_at, -1)
+        block.state = state._replace(params=params, optimizer=optimizer_state, diverged_at=never)
+        _advance(block, first, steps)
+        state = block.state
+        value = float(block.looks[-1][0][int(np.searchsorted(steps, int(state.diverged_at)))])
         if int(state.diverged_at) - int(state.good_step) <= 1:
             break
     return DivergenceError(

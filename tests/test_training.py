@@ -28,7 +28,7 @@ from icl_theory import (
     train_many,
     unnormalised_sam,
 )
-from icl_theory.losses import PopulationLoss
+from icl_theory.losses import MomentsLoss
 from icl_theory.theory.population import population_moments
 
 MODEL = SeparateAttention(3, 4, init_scale=0.3, rngs=nnx.Rngs(0))
@@ -38,7 +38,7 @@ def spectrum_mixture(eigenvalues):
     return TaskMixture.single(eigenvalues, num_context=9)
 
 
-class CountingLoss(PopulationLoss):
+class CountingLoss(MomentsLoss):
     """Counts how often jax traces it."""
 
     traces = 0
@@ -120,7 +120,7 @@ def test_many_runs_equal_single_runs():
     starts = jax.vmap(lambda key: split_model(make(key))[1])(keys)
     graphdef, _ = split_model(MODEL)
     spectra = jnp.asarray([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1], [0.34, 0.33, 0.33]])
-    losses = PopulationLoss(graphdef, jax.vmap(lambda e: population_moments(spectrum_mixture(e)))(spectra))
+    losses = MomentsLoss(graphdef, jax.vmap(lambda e: population_moments(spectrum_mixture(e)))(spectra))
     rhos, rates = np.asarray([0.0, 0.02, 0.05]), np.asarray([0.05, 0.1, 0.2])
     many = train_many(
         losses,
@@ -129,12 +129,12 @@ def test_many_runs_equal_single_runs():
         hyperparameters={"learning_rate": rates, "rho": rhos},
         num_steps=200,
         num_snapshots=11,
-        loss_batched=True,
+        loss_axes=0,
         track=EffectiveMatrix(graphdef),
     )
     for index in range(3):
         one = train(
-            PopulationLoss(graphdef, population_moments(spectrum_mixture(spectra[index]))),
+            MomentsLoss(graphdef, population_moments(spectrum_mixture(spectra[index]))),
             jax.tree.map(lambda leaf, i=index: leaf[i], starts),
             optimizer=sam,
             hyperparameters={"learning_rate": rates[index], "rho": rhos[index]},

@@ -8,28 +8,40 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from icl_theory.contraction import contract, reshape
 from icl_theory.tasks import TaskDistribution, TaskMixture
 
 
 class PopulationMoments(NamedTuple):
-    """All that the population loss needs: `L(W) = energy − 2 tr(cross W) + Σ_g tr(W Λ_g Wᵀ B_g)`.
+    """The moments of infinite data, all that the population loss of reduced models needs: `L(W) = energy − 2 tr(signal W) + Σ_g tr(W Λ_g Wᵀ B_g)`.
 
     Attributes:
         energy: `Σ_g π_g tr(Λ_g S_g)`, with `S = E[wwᵀ]`; the loss of predicting zero.
-        cross: `Σ_g π_g Λ_g S_g Λ_g`, (D, D).
+        signal: `Σ_g π_g Λ_g S_g Λ_g`, (D, D).
         covariances: Λ_g, (G, D, D).
         beta_moments: π_g B_g, (G, D, D).
     """
 
     energy: Any
-    cross: Any
+    signal: Any
     covariances: Any
     beta_moments: Any
 
     @property
     def dim(self) -> int:
         """D, the dimension of the inputs."""
-        return self.cross.shape[-1]
+        return self.covariances.shape[-1]
+
+    @property
+    def cross(self) -> Float[Array, " F"]:
+        """c of the reduced features, F = D²: `signal` row by row (it is symmetric for features; else transposed)."""
+        return reshape(self.signal.T, (self.dim**2,))
+
+    def product(self, tensor: Float[Array, " F"]) -> Float[Array, " F"]:
+        """`M T = Σ_g π_g vec(B_g W Λ_g)`: M is a sum of Kronecker products, so D³ multiply-adds do for D⁴."""
+        matrix = reshape(tensor, (self.dim, self.dim))
+        right = contract("jk,gkl->gjl", matrix, self.covariances)
+        return reshape(contract("gij,gjl->il", self.beta_moments, right), (self.dim**2,))
 
 
 def beta_second_moment(task: TaskDistribution) -> Float[Array, "D D"]:
@@ -51,7 +63,7 @@ def population_moments(mixture: TaskMixture) -> PopulationMoments:
     moments = jnp.stack([beta_second_moment(group) for group in mixture.groups])
     return PopulationMoments(
         energy=jnp.einsum("g,gij,gij->", shares, covariances, tasks),
-        cross=jnp.einsum("g,gij,gjk,gkl->il", shares, covariances, tasks, covariances),
+        signal=jnp.einsum("g,gij,gjk,gkl->il", shares, covariances, tasks, covariances),
         covariances=covariances,
         beta_moments=shares[:, None, None] * moments,
     )
@@ -70,7 +82,7 @@ def population_loss(matrix: Float[Array | np.ndarray, "D D"], moments: Populatio
     Reference: theory notes, §3.
     """
     penalty = jnp.sum(matrix * _bilinear(matrix, moments))
-    return moments.energy - 2.0 * jnp.sum(moments.cross * matrix.T) + penalty
+    return moments.energy - 2.0 * jnp.sum(moments.signal * matrix.T) + penalty
 
 
 def population_force(matrix: Float[Array | np.ndarray, "D D"], moments: PopulationMoments) -> Float[Array, "D D"]:
@@ -78,7 +90,7 @@ def population_force(matrix: Float[Array | np.ndarray, "D D"], moments: Populati
 
     Reference: theory notes, §3.
     """
-    return moments.cross - _bilinear(matrix, moments)
+    return moments.signal - _bilinear(matrix, moments)
 
 
 def _bilinear(matrix: Float[Array | np.ndarray, "D D"], moments: PopulationMoments) -> Float[Array, "D D"]:

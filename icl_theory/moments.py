@@ -1,0 +1,288 @@
+"""A data set folded into the moments that full-batch training of linear attention needs (theory notes, §9).
+
+With the cubic features φ_p of prompt p and its weight s_p, the weighted mean square error of any linear attention is
+
+    L(T) = (1/s) (TᵀMT − 2cᵀT + e),   M = Σ s_p φ_p φ_pᵀ,   c = Σ s_p y_p φ_p,   e = Σ s_p y_p²,   s = Σ s_p,
+
+exactly. Once M, c and e are built, a step costs the same however many prompts there are and however long they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+import zipfile
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from icl_theory.attention import BLOCKS
+from icl_theory.cubic import cubic_features, num_features
+from icl_theory.errors import InputError, check_choice, check_number, check_shape, is_traced
+from icl_theory.prompts import Prompts, check_prompts
+
+CHUNK_SIZE = 4096
+FORMAT = "icl_theory moments 1: sums of s*phi*phi^T, phi = G x_q / N, N without the query"
+LARGEST_CONDITIONED = 2048  # features up to which the condition number is measured
+LOST_DIGITS = 1e-2  # relative error of the slowest direction in the training dtype from which to warn
+
+
+class PrecisionWarning(UserWarning):
+    """The training dtype cannot resolve the slowest directions of the moments."""
+
+
+@struct.dataclass
+class Moments:
+    """Sums over a weighted data set. `a + b` is the data of both, `3.0 * a` the same data upsampled three times.
+
+    Attributes:
+        gram: M, (F, F).
+        cross: c, (F,).
+        energy: e, ().
+        weight: s, (); sums are divided by it before training.
+        count: number of prompts (0 for a population).
+        dim: D.
+        blocks: which features, `"reduced"` (F = D²) or `"full"` (F = D(D+1)(D+2)/2).
+    """
+
+    gram: Any
+    cross: Any
+    energy: Any
+    weight: Any
+    count: Any
+    dim: int = struct.field(pytree_node=False)
+    blocks: str = struct.field(pytree_node=False)
+
+    def __add__(self, other: Moments) -> Moments:
+        if not isinstance(other, Moments):
+            return NotImplemented
+        for name in ("dim", "blocks"):
+            if getattr(self, name) != getattr(other, name):
+                raise InputError(f"moments.{name}", getattr(other, name), f"the other has {getattr(self, name)!r}")
+        return jax.tree.map(lambda left, right: left + right, self, other)
+
+    def __mul__(self, factor: float | Float[Array, ""]) -> Moments:
+        check_number("factor", factor, minimum=0.0)
+        return self._scaled(factor)
+
+    __rmul__ = __mul__
+
+    def _scaled(self, factor: Any) -> Moments:
+        scaled = {name: factor * getattr(self, name) for name in ("gram", "cross", "energy", "weight")}
+        return dataclasses.replace(self, **scaled)
+
+    @property
+    def num_features(self) -> int:
+        """F."""
+        return num_features(self.dim, self.blocks)
+
+    def mean(self) -> Moments:
+        """Divided by the weight: the moments of one average prompt.
+
+        Raises:
+            InputError: the weight is zero.
+        """
+        if not is_traced(self.weight) and not self.weight > 0:
+            raise InputError(
+                "moments.weight", float(self.weight), "no prompt has weight; upsample by a positive factor"
+            )
+        return self._scaled(1.0 / self.weight)
+
+    def restricted(self, blocks: str) -> Moments:
+        """The moments of the reduced features, a corner of the full ones.
+
+        Raises:
+            InputError: full moments asked of reduced ones.
+        """
+        check_choice("blocks", blocks, BLOCKS)
+        if blocks == self.blocks:
+            return self
+        if blocks == "full":
+            raise InputError(
+                "moments.blocks", self.blocks, "a model with blocks='full' needs prompt_moments(..., blocks='full')"
+            )
+        count = self.dim**2
+        return dataclasses.replace(self, gram=self.gram[:count, :count], cross=self.cross[:count], blocks=blocks)
+
+    def product(self, tensor: Float[Array, " F"]) -> Float[Array, " F"]:
+        """`M T`; one matrix product for all runs under `vmap` when the moments are shared."""
+        return self.gram @ tensor
+
+    def astype(self, dtype: Any) -> Moments:
+        """Cast; training runs in the dtype of the model's parameters."""
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), self)
+
+    def condition_number(self) -> float:
+        """Largest over smallest eigenvalue of M, those that are zero to rounding left out; NaN above 2048 features."""
+        if self.num_features > LARGEST_CONDITIONED:
+            return float("nan")
+        values = np.linalg.eigvalsh(np.asarray(self.gram, np.float64))
+        noise = len(values) * np.finfo(np.asarray(self.gram).dtype).eps * values[-1]
+        values = values[values > noise]
+        return float(values[-1] / values[0]) if len(values) else float("nan")
+
+    def save(self, path: Path | str) -> None:
+        """Write an `.npz` file that `load_moments` reads.
+
+        Raises:
+            InputError: the file exists, or cannot be written.
+        """
+        path = Path(path)
+        names = ("gram", "cross", "energy", "weight", "count")
+        arrays = {name: np.asarray(getattr(self, name)) for name in names}
+        partial_path = path.with_name(path.name + ".part")
+        if path.exists():
+            raise InputError("path", str(path), "it exists; give another or remove it")
+        try:
+            with partial_path.open("wb") as file:
+                np.savez(file, format=FORMAT, dim=self.dim, blocks=self.blocks, **arrays)  # type: ignore[arg-type]
+            partial_path.rename(path)
+        except OSError as error:
+            partial_path.unlink(missing_ok=True)
+            raise InputError("path", str(path), f"cannot be written ({error.strerror})") from None
+
+
+def load_moments(path: Path | str) -> Moments:
+    """What `Moments.save` wrote, as float64 numpy arrays whatever the session's precision.
+
+    Raises:
+        InputError: no such file, a damaged one, or one of another convention.
+    """
+    try:
+        with np.load(path) as stored:
+            values = dict(stored)
+    except OSError as error:
+        raise InputError("path", str(path), f"cannot be read ({error.strerror or error})") from None
+    except (ValueError, zipfile.BadZipFile, EOFError):
+        raise InputError("path", str(path), "it is damaged, or no file of moments") from None
+    if str(values.pop("format", None)) != FORMAT:
+        raise InputError("path", str(path), f"it does not follow the convention {FORMAT!r}; build the moments again")
+    try:
+        dim, blocks = int(values.pop("dim")), str(values.pop("blocks"))
+        found = Moments(dim=dim, blocks=blocks, **values)
+    except (KeyError, TypeError, ValueError):
+        raise InputError("path", str(path), "fields are missing; build the moments again") from None
+    check_moments(found)
+    return found
+
+
+def check_moments(moments: Moments) -> None:
+    """Raise `InputError` naming a field of the wrong shape or that is not finite."""
+    size = moments.num_features
+    for name, shape in (("gram", (size, size)), ("cross", (size,)), ("energy", ()), ("weight", ())):
+        value = getattr(moments, name)
+        check_shape(f"moments.{name}", value, shape)
+        if not is_traced(value) and not np.all(np.isfinite(np.asarray(value))):
+            raise InputError(
+                f"moments.{name}", "NaN or infinity", "every entry must be finite; build the moments again"
+            )
+
+
+def prompt_moments(
+    prompts: Prompts | Iterable[Prompts], *, blocks: str = "full", chunk_size: int = CHUNK_SIZE
+) -> Moments:
+    """Fold prompts into their moments, in float64 whatever the session's precision.
+
+    Args:
+        prompts: a set, or an iterable of sets that need not fit into memory together (`sample_prompt_chunks`).
+        blocks: `"full"` serves every linear model, `"reduced"` those with reduced blocks and is smaller.
+        chunk_size: prompts folded at a time; memory beyond the prompts is chunk_size·(F + N(D+1)) numbers.
+
+    Returns:
+        Sums as float64 numpy arrays. Moments of parts, made by other calls, devices or processes, add up with `+`.
+
+    Raises:
+        InputError: no prompts, NaN or infinity (with the prompt's number), negative or all-zero weights.
+
+    Reference: theory notes, §9.
+    """
+    check_choice("blocks", blocks, BLOCKS)
+    check_number("chunk_size", chunk_size, minimum=1, integer=True)
+    total: Moments | None = None
+    seen = 0
+    for part in [prompts] if isinstance(prompts, Prompts) else prompts:
+        check_prompts(part, first=seen)
+        if total is not None and part.dim != total.dim:
+            raise InputError("prompts", f"dimension {part.dim}", f"those before have dimension {total.dim}")
+        count = len(part.y_query)
+        with jax.enable_x64(True):
+            for start in range(0, count, chunk_size):
+                folded = _fold(padded_chunk(part, start, min(chunk_size, count)), blocks)
+                total = folded if total is None else total + folded
+        seen += count
+    if total is None:
+        raise InputError("prompts", "0 prompts", "give at least one")
+    return dataclasses.replace(jax.tree.map(np.asarray, total), count=seen)
+
+
+def moment_sums(prompts: Prompts, *, blocks: str = "full") -> Moments:
+    """The moments of prompts all at once, in their own dtype and unchecked: for use inside `jit` or `shard_map`.
+
+    The result is a pytree of sums, so `jax.lax.psum` of it is the moments of the whole.
+    """
+    features, weights = cubic_features(prompts, blocks=blocks), prompts.weights
+    weighted = weights[:, None] * features
+    return Moments(
+        gram=weighted.T @ features,
+        cross=weighted.T @ prompts.y_query,
+        energy=jnp.sum(weights * jnp.square(prompts.y_query)),
+        weight=jnp.sum(weights),
+        count=jnp.asarray(len(weights)),
+        dim=prompts.dim,
+        blocks=blocks,
+    )
+
+
+_fold = jax.jit(lambda prompts, blocks: moment_sums(prompts, blocks=blocks), static_argnums=1)
+
+
+def padded_chunk(prompts: Prompts, start: int, size: int) -> Prompts:
+    """`size` prompts from `start` in float64, filled up with prompts of weight zero so that no size is compiled twice."""
+    stop = min(start + size, len(prompts.y_query))
+    missing = start + size - stop
+
+    def take(leaf: Any, fill: Any, dtype: Any) -> jax.Array:
+        values = np.asarray(leaf[start:stop]).astype(dtype)
+        return jnp.asarray(np.pad(values, [(0, missing), *[(0, 0)] * (values.ndim - 1)], constant_values=fill))
+
+    real = partial(take, fill=0, dtype=np.float64)
+    return Prompts(
+        x=real(prompts.x),
+        y=real(prompts.y),
+        x_query=real(prompts.x_query),
+        y_query=real(prompts.y_query),
+        num_context=take(prompts.num_context, 1, np.int64),
+        task_vector=None,
+        group=None,
+        weight=real(np.ones(len(prompts.y_query)) if prompts.weight is None else prompts.weight),
+    )
+
+
+def for_training(moments: Moments, *, dim: int, blocks: str, dtype: Any) -> Moments:
+    """Mean moments in a model's features and dtype.
+
+    Raises:
+        InputError: another dimension, reduced moments for a full model, no weight.
+    """
+    if moments.dim != dim:
+        raise InputError("moments", f"dimension {moments.dim}", f"the model takes dimension {dim}")
+    check_moments(moments)
+    moments = moments.restricted(blocks).mean()
+    if not is_traced(moments):
+        condition = moments.condition_number()
+        if condition * float(jnp.finfo(dtype).eps) > LOST_DIGITS:
+            warnings.warn(
+                f"the moments have condition number {condition:.1e}, and {jnp.dtype(dtype).name} resolves "
+                f"{1 / float(jnp.finfo(dtype).eps):.0e}: the slowest directions lose their digits; "
+                "train in float64 (jax.enable_x64)",
+                PrecisionWarning,
+                stacklevel=3,
+            )
+    return moments.astype(dtype)
