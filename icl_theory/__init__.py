@@ -6,7 +6,14 @@ verification table in `icl_theory.verification`. Importing never changes jax's p
 
 from importlib.metadata import version
 
-from icl_theory.analysis import SimplicityBias, find_plateaus, learning_times, median_interval, simplicity_bias
+from icl_theory.analysis import (
+    SimplicityBias,
+    example_learning_times,
+    find_plateaus,
+    learning_times,
+    median_interval,
+    simplicity_bias,
+)
 from icl_theory.attention import (
     CubicFeatureMLP,
     MergedAttention,
@@ -94,6 +101,7 @@ __all__ = [
     "compress",
     "concatenate_prompts",
     "cubic_features",
+    "example_learning_times",
     "find_features",
     "find_plateaus",
     "full_population_moments",

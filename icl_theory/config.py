@@ -16,6 +16,7 @@ from flax import nnx
 
 from icl_theory.attention import BLOCKS, SCORES, CubicFeatureMLP, MergedAttention, SeparateAttention
 from icl_theory.errors import InputError, check_choice, check_number
+from icl_theory.losses import ENGINES
 from icl_theory.sharpness import gd, sam, unnormalised_sam
 from icl_theory.spectra import given_spectrum, linear_spectrum, power_law_spectrum, random_basis, white_spectrum
 from icl_theory.tasks import TaskDistribution, TaskMixture
@@ -66,6 +67,7 @@ class RunConfig(GroupConfig):
     groups: tuple[tuple[float, GroupConfig], ...] = _field((), "[[groups]] tables with a share each (TOML only)")
     data: str = _field("population", "infinite data in closed form, or a set of prompts", ("population", "prompts"))
     num_prompts: int = _field(5000, "prompts P when --data prompts")
+    engine: str = _field("auto", "train on moments of the prompts (linear attention), or on every prompt", ENGINES)
     model: str = _field("separate", "key-query parametrisation", MODELS)
     num_heads: int = _field(5, "attention heads H (hidden units of the MLP)")
     rank: int = _field(1, "rank R of keys and queries (separate model)")
@@ -98,8 +100,12 @@ class RunConfig(GroupConfig):
         if self.model == "cubic-mlp" and (self.blocks, self.scores) != ("reduced", "linear"):
             wrong = "blocks" if self.blocks != "reduced" else "scores"
             raise InputError(wrong, getattr(self, wrong), "the cubic-feature MLP is reduced and linear only")
-        if self.data == "population" and (self.blocks, self.scores) != ("reduced", "linear"):
-            raise InputError("data", "population", "full blocks and softmax have no closed form; use data = prompts")
+        if self.data == "population" and self.scores == "softmax":
+            raise InputError("data", "population", "softmax has no closed form; use data = prompts")
+        if self.engine == "moments" and self.scores == "softmax":
+            raise InputError("engine", "moments", "softmax attention is no function of moments; use engine = prompts")
+        if self.engine == "prompts" and self.data == "population":
+            raise InputError("engine", "prompts", "infinite data has no prompts; use data = prompts")
         if self.init == "aligned" and (self.model, self.rank, self.blocks, self.scores) != (
             "separate",
             1,

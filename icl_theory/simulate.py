@@ -16,11 +16,13 @@ import numpy as np
 from icl_theory.analysis import Plateau, SimplicityBias, find_plateaus, simplicity_bias
 from icl_theory.attention import aligned_parameters
 from icl_theory.config import RunConfig, build_mixture, build_model, hyperparameters, optimizer_factory
+from icl_theory.cubic import num_features
 from icl_theory.errors import InputError
 from icl_theory.features import Features, find_features
 from icl_theory.losses import EffectiveMatrix, make_loss
+from icl_theory.moments import prompt_moments
 from icl_theory.plotting import GD, SAM, draw_run, save_figure
-from icl_theory.prompts import sample_prompts
+from icl_theory.prompts import concatenate_prompts, sample_prompt_chunks
 from icl_theory.store import plain, save_arrays
 from icl_theory.theory.aligned import AlignedDescent, Ascent
 from icl_theory.theory.fixed_points import nested_plateau_losses
@@ -69,18 +71,25 @@ def _check_memory(config: RunConfig) -> None:
     """Refuse what could not fit: snapshots of W, covariances, weights, and a few copies of the prompts."""
     dim, width = config.dim, 8 if config.dtype == "float64" else 4
     numbers = dim * dim * (config.num_snapshots + 4 * config.num_heads + 20)
-    if config.data == "prompts":
+    compressed = _uses_moments(config)
+    if compressed or config.blocks == "full":
+        numbers += 6 * num_features(dim, config.blocks) ** 2
+    if config.data == "prompts" and not compressed:
         longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
         numbers += 6 * config.num_prompts * longest * (dim + config.num_heads)
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else np.inf
     if numbers * width > available:
         sizes = {"dim": config.dim**2, "num_heads": config.num_heads, "num_snapshots": config.num_snapshots}
-        sizes |= {"num_prompts": config.num_prompts} if config.data == "prompts" else {}
+        sizes |= {"num_prompts": config.num_prompts} if config.data == "prompts" and not compressed else {}
         largest = max(sizes, key=lambda name: sizes[name])
         remedy = (
             f"the run needs about {numbers * width / 2**30:.0f} GiB, this machine has {available / 2**30:.0f}; lower it"
         )
         raise InputError(largest, getattr(config, largest), remedy)
+
+
+def _uses_moments(config: RunConfig) -> bool:
+    return config.data == "prompts" and config.engine != "prompts" and config.scores == "linear"
 
 
 def _simulate(config: RunConfig, progress: Callable[[int, int], None] | None) -> Simulation:
@@ -94,8 +103,10 @@ def _simulate(config: RunConfig, progress: Callable[[int, int], None] | None) ->
     data: Any = mixture
     if config.data == "prompts":
         key = jax.random.fold_in(jax.random.key(config.seed), 2)
-        data = sample_prompts(mixture, config.num_prompts, key=key)
-    loss, params = make_loss(build_model(config), data)
+        chunks = sample_prompt_chunks(mixture, config.num_prompts, key=key)
+        compressed = _uses_moments(config)
+        data = prompt_moments(chunks, blocks=config.blocks) if compressed else concatenate_prompts(list(chunks))
+    loss, params = make_loss(build_model(config), data, engine=config.engine)
     if config.init == "aligned" and features is not None:
         params = aligned_parameters(jnp.full(config.dim, config.init_scale), jnp.asarray(features.directions, float))
     run = train(
@@ -131,6 +142,8 @@ def _simulate(config: RunConfig, progress: Callable[[int, int], None] | None) ->
 def _theory(config: RunConfig, features: Features | None, params: Any) -> Dynamics | None:
     """The theory of the whole curve, where there is one: aligned starts, and merged attention under GD."""
     if features is None or config.data != "population" or not config.learning_rate or not config.init_scale:
+        return None
+    if config.blocks == "full":
         return None
     if config.init == "aligned" and config.optimizer in ("gd", "sam", "unnormalised-sam"):
         rho = 0.0 if config.optimizer == "gd" else config.rho

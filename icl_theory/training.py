@@ -27,6 +27,7 @@ from icl_theory.trajectory import Trajectory
 
 SNAPSHOTS_PER_CHUNK = 32
 DIVERGENCE_FACTOR = 1e3
+NO_LOOK = -1
 
 OptimizerFactory = Callable[..., optax.GradientTransformation]
 Progress = Callable[[int, int], None]
@@ -194,8 +195,8 @@ def _train(
         remedy = "it is not finite at the initial parameters; lower their scale or the data's"
         raise InputError("loss", float(blocks[0].limit), remedy)
     done = 0
-    if len(blocks) > 1:  # compile before several threads ask for it: a chunk of looks without a step
-        nowhere = np.zeros(SNAPSHOTS_PER_CHUNK, int)
+    if len(blocks) > 1:  # compile before several threads ask for it: a chunk without a look
+        nowhere = np.full(SNAPSHOTS_PER_CHUNK, NO_LOOK)
         first = blocks[0]
         _run_chunk(first.state, np.int64(0), nowhere, first.limit, first.hyperparameters, *first.program)
     with Workers(len(blocks)) as workers:
@@ -277,7 +278,7 @@ def _joined(blocks: list[_Block], runs: int) -> tuple[Any, Any, np.ndarray]:
 
 
 def _advance(block: _Block, begin: int, steps: np.ndarray) -> None:
-    padded = np.concatenate([steps, np.full(SNAPSHOTS_PER_CHUNK - len(steps), steps[-1])])
+    padded = np.concatenate([steps, np.full(SNAPSHOTS_PER_CHUNK - len(steps), NO_LOOK)])
     block.state, seen = _run_chunk(
         block.state, np.int64(begin), padded, block.limit, block.hyperparameters, *block.program
     )
@@ -346,7 +347,7 @@ def _start(loss, params, hyperparameters, optimizer, many, loss_axes):
 
 @partial(jax.jit, static_argnames=("optimizer", "many", "loss_axes"))
 def _run_chunk(state, begin, steps, limit, hyperparameters, loss, track, optimizer, many, loss_axes):
-    """From step `begin` through the ascending `steps`, with a look at each; repeated steps cost a look, no step."""
+    """From step `begin` through the ascending `steps`, with a look at each; `NO_LOOK` fills the chunk up."""
 
     def update(loss, hyperparameters, params, optimizer_state, peak):
         transformation = optax.with_extra_args_support(optimizer(**hyperparameters))
@@ -369,14 +370,20 @@ def _run_chunk(state, begin, steps, limit, hyperparameters, loss, track, optimiz
         update = jax.vmap(update, in_axes=(loss_axes, -1, -1, -1, -1), out_axes=-1)
         see = jax.vmap(see, in_axes=(loss_axes, -1, -1, -1, -1, -1, None), out_axes=(-1, 0))
 
-    def look(carry, stop):
-        step, state = carry
+    def look(step, state, stop):
         begun = (state.params, state.optimizer, jnp.full_like(limit, -jnp.inf))
         advanced = jax.lax.fori_loop(step, stop, lambda _, now: update(loss, hyperparameters, *now), begun)
         state, seen = see(loss, limit, state, *advanced, stop)
-        return (stop, state), seen
+        return stop, state, seen
 
-    (_, state), seen = jax.lax.scan(look, (begin, state), steps)
+    def maybe_look(carry, stop):
+        nothing_new = lambda: carry  # noqa: E731
+        carry = jax.lax.cond(stop != NO_LOOK, lambda: look(*carry[:2], stop), nothing_new)
+        return carry, carry[2]
+
+    shapes = jax.eval_shape(look, begin, state, steps[0])[2]
+    unseen = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (_, state, _), seen = jax.lax.scan(maybe_look, (begin, state, unseen), steps)
     return state, seen
 
 

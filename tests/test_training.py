@@ -16,6 +16,7 @@ from icl_theory import (
     InputError,
     SeparateAttention,
     TaskMixture,
+    blocks,
     find_features,
     gd,
     linear_spectrum,
@@ -145,6 +146,39 @@ def test_many_runs_equal_single_runs():
         assert_close(many.loss[index], one.loss, rtol=1e-12)
         assert_close(many.tracked[index], one.tracked, rtol=1e-11)
         assert_close(many.time[index], one.time)
+
+
+@pytest.mark.parametrize("x64", [True, False])
+def test_blocks_of_runs_change_nothing(monkeypatch, x64):
+    """Seven runs as four blocks on several threads, the last block filled up, one run diverging; both precisions."""
+    with jax.enable_x64(x64):
+        loss, _ = make_loss(
+            SeparateAttention(3, 4, init_scale=0.3, rngs=nnx.Rngs(0)), spectrum_mixture([0.5, 0.3, 0.2])
+        )
+        make = lambda key: SeparateAttention(3, 4, init_scale=0.3, rngs=nnx.Rngs(params=key))  # noqa: E731
+        starts = jax.vmap(lambda key: split_model(make(key))[1])(jax.random.split(jax.random.key(5), 7))
+        rates = np.asarray([0.05, 0.1, 0.05, 0.1, 60.0, 0.1, 0.05])
+        settings = {"hyperparameters": {"learning_rate": rates}, "num_steps": 200, "num_snapshots": 40}
+        runs, counts = [], []
+        for size in (100, 2):
+            monkeypatch.setattr(blocks, "RUNS_PER_BLOCK", size)
+            monkeypatch.setattr(blocks, "cores", lambda: 2)
+            counts.append(len(blocks.run_blocks(7)))
+            runs.append(train_many(loss, starts, track=EffectiveMatrix(loss.graphdef), **settings))
+    assert counts == [1, 4]
+    together, apart = runs
+    assert apart.loss.dtype == apart.tracked.dtype == (np.float64 if x64 else np.float32)
+    assert apart.loss.shape == (7, 40)
+    assert together.diverged_at.tolist() == apart.diverged_at.tolist()
+    assert (apart.diverged_at >= 0).tolist() == [rate == 60.0 for rate in rates]
+    sound = apart.diverged_at < 0
+    assert_close(apart.loss[sound], together.loss[sound], rtol=1e-12 if x64 else 1e-5)
+    for name in starts:
+        assert_close(apart.params[name], together.params[name], rtol=1e-11 if x64 else 1e-4)
+    one = train(
+        loss, jax.tree.map(lambda leaf: leaf[1], starts), **(settings | {"hyperparameters": {"learning_rate": 0.1}})
+    )
+    assert_close(apart.loss[1], one.loss, rtol=1e-12 if x64 else 1e-5)
 
 
 def test_any_optax_optimizer_trains():
