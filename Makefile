@@ -1,6 +1,7 @@
 # make reproduce   simulate, compare with theory, draw, write results/report/index.html
 # make test        lint, type check and tests
 # make fresh       like reproduce, after setting older results aside
+# make bench       what a step, a batch of runs and the folding of data cost, against their bounds
 # make lock        resolve requirements.lock again from pyproject.toml
 
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: reproduce fresh test check lock clean
+.PHONY: reproduce fresh bench test check lock clean
 .DEFAULT_GOAL := reproduce
 
 reproduce: $(VENV)/.ready
@@ -17,6 +18,9 @@ reproduce: $(VENV)/.ready
 
 fresh: $(VENV)/.ready
 	$(BIN)/python -m experiments --fresh
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m experiments.bench
 
 test: $(VENV)/.ready check
 	$(BIN)/python -m pytest -n 2 --dist loadfile

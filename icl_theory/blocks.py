@@ -1,4 +1,4 @@
-"""Many runs on the cores of a CPU: blocks that fit the cache of one core, advanced side by side."""
+"""The cores of a CPU: blocks of runs that fit the cache of one core, and threads that work side by side."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_blocks(runs: int) -> list[np.ndarray]:
 
 
 class Workers:
-    """Threads that advance blocks side by side; compiled programs run outside of Python's lock."""
+    """Threads that work on pieces side by side; compiled programs run outside of Python's lock."""
 
     def __init__(self, count: int):
         threads = min(count, cores())
@@ -41,19 +41,17 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def map(self, function: Callable[[Any], None], blocks: Sequence[Any]) -> None:
-        """Apply to every block; jax's settings belong to a thread, so they are handed over."""
+    def map(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]:
+        """The function of every piece, in order; jax's settings belong to a thread, so they are handed over."""
         if self._pool is None:
-            for block in blocks:
-                function(block)
-            return
+            return [function(piece) for piece in pieces]
         x64, device = self._settings
 
-        def work(block: Any) -> None:
+        def work(piece: Any) -> Any:
             with jax.enable_x64(x64), jax.default_device(device):
-                function(block)
+                return function(piece)
 
-        list(self._pool.map(work, blocks))
+        return list(self._pool.map(work, pieces))
 
 
 def cores() -> int:

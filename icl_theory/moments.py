@@ -24,11 +24,12 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from icl_theory.attention import BLOCKS
+from icl_theory.blocks import Workers, cores
 from icl_theory.cubic import cubic_features, num_features
 from icl_theory.errors import InputError, check_choice, check_number, check_shape, is_traced
 from icl_theory.prompts import Prompts, check_prompts
 
-CHUNK_SIZE = 4096
+CHUNK_SIZE = 2048
 FORMAT = "icl_theory moments 1: sums of s*phi*phi^T, phi = G x_q / N, N without the query"
 LARGEST_CONDITIONED = 2048  # features up to which the condition number is measured
 LOST_DIGITS = 1e-2  # relative error of the slowest direction in the training dtype from which to warn
@@ -212,10 +213,13 @@ def prompt_moments(
         if total is not None and part.dim != total.dim:
             raise InputError("prompts", f"dimension {part.dim}", f"those before have dimension {total.dim}")
         count = len(part.y_query)
-        with jax.enable_x64(True):
-            for start in range(0, count, chunk_size):
-                folded = _fold(padded_chunk(part, start, min(chunk_size, count)), blocks)
-                total = folded if total is None else total + folded
+        part, size = jax.tree.map(np.asarray, part), min(chunk_size, count)
+        with jax.enable_x64(True), Workers(cores()) as workers:
+            starts = range(0, count, size)
+            for first in range(0, len(starts), cores()):
+                fold = lambda start, part=part, size=size: _fold(padded_chunk(part, start, size), blocks)  # noqa: E731
+                for folded in workers.map(fold, starts[first : first + cores()]):
+                    total = folded if total is None else total + folded
         seen += count
     if total is None:
         raise InputError("prompts", "0 prompts", "give at least one")
@@ -249,8 +253,9 @@ def padded_chunk(prompts: Prompts, start: int, size: int) -> Prompts:
     missing = start + size - stop
 
     def take(leaf: Any, fill: Any, dtype: Any) -> jax.Array:
-        values = np.asarray(leaf[start:stop]).astype(dtype)
-        return jnp.asarray(np.pad(values, [(0, missing), *[(0, 0)] * (values.ndim - 1)], constant_values=fill))
+        values = np.asarray(leaf)[start:stop].astype(dtype)
+        padding = [(0, missing), *[(0, 0)] * (values.ndim - 1)]
+        return jnp.asarray(np.pad(values, padding, constant_values=fill) if missing else values)
 
     real = partial(take, fill=0, dtype=np.float64)
     return Prompts(

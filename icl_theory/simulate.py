@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from icl_theory.losses import EffectiveMatrix, make_loss
 from icl_theory.moments import prompt_moments
 from icl_theory.plotting import GD, SAM, draw_run, save_figure
 from icl_theory.prompts import concatenate_prompts, sample_prompt_chunks
-from icl_theory.store import plain, save_arrays
+from icl_theory.store import memory_bytes, plain, save_arrays
 from icl_theory.theory.aligned import AlignedDescent, Ascent
 from icl_theory.theory.fixed_points import nested_plateau_losses
 from icl_theory.theory.merged import MergedFlow, effective_start
@@ -77,7 +76,7 @@ def _check_memory(config: RunConfig) -> None:
     if config.data == "prompts" and not compressed:
         longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
         numbers += 6 * config.num_prompts * longest * (dim + config.num_heads)
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else np.inf
+    available = memory_bytes()
     if numbers * width > available:
         sizes = {"dim": config.dim**2, "num_heads": config.num_heads, "num_snapshots": config.num_snapshots}
         sizes |= {"num_prompts": config.num_prompts} if config.data == "prompts" and not compressed else {}

@@ -187,6 +187,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def memory_bytes() -> float:
+    """Memory of this machine; infinite where the system does not say."""
+    names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
+    return float(os.sysconf(names[0]) * os.sysconf(names[1])) if hasattr(os, "sysconf") else np.inf
+
+
 def _exists(folder: Path) -> bool:
     """Also true for a link to nowhere; a name the system cannot hold is refused."""
     try:
