@@ -14,12 +14,13 @@ from icl_theory.analysis import simplicity_bias
 from icl_theory.attention import SeparateAttention, aligned_parameters, split_model
 from icl_theory.features import find_features
 from icl_theory.losses import EffectiveMatrix, MomentsLoss
+from icl_theory.run import require_sound
 from icl_theory.sharpness import sam
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.aligned import AlignedFlow, Ascent
 from icl_theory.theory.population import population_moments
 from icl_theory.theory.sharpness import stable_learning_rate
-from icl_theory.training import require_sound, train_many
+from icl_theory.training import train_many
 from icl_theory.trajectory import Trajectory
 from icl_theory.verification import Data
 

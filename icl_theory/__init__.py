@@ -45,6 +45,7 @@ from icl_theory.prompts import (
     sample_prompt_chunks,
     sample_prompts,
 )
+from icl_theory.run import Run, snapshot_schedule
 from icl_theory.sharpness import gd, perturb, sam, unnormalised_sam
 from icl_theory.simulate import Simulation, simulate
 from icl_theory.spectra import linear_spectrum, power_law_spectrum, random_basis, white_spectrum
@@ -55,7 +56,7 @@ from icl_theory.theory.gaussian_moments import full_population_moments
 from icl_theory.theory.hitting_time import hitting_time
 from icl_theory.theory.merged import MergedFlow, MergedLogistic
 from icl_theory.theory.population import population_force, population_loss, population_moments
-from icl_theory.training import Run, snapshot_schedule, train, train_many
+from icl_theory.training import train, train_many
 from icl_theory.trajectory import Comparison, Dynamics, Trajectory, compare
 
 __version__ = version("icl-theory")

@@ -91,7 +91,11 @@ def simulate_command(out: Path | None, config_file: Path | None, quiet: bool, **
     began = time.monotonic()
     try:
         with ProgressReport(quiet=quiet) as report:
-            result = simulate(config, progress=lambda done, total: report("training", done, total))
+            result = simulate(
+                config,
+                progress=lambda done, total: report("training", done, total),
+                folding=lambda done, total: report("folding prompts", done, total),
+            )
     except DivergenceError as error:
         saved = folder.with_name(folder.name + ".diverged")
         moved = set_aside(saved)

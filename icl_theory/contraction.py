@@ -52,12 +52,7 @@ def sum_entries(array: Any, entries: tuple[tuple[int, ...], ...], shape: tuple[i
 
 def reshape(array: Any, shape: tuple[int, ...]) -> jax.Array:
     """`array.reshape(shape)` whose batch axis stays last under `vmap`."""
-    return sum_entries(array, _identity(math.prod(shape)), shape)
-
-
-@cache
-def _identity(count: int) -> tuple[tuple[int, ...], ...]:
-    return tuple((index,) for index in range(count))
+    return _sum_entries_p.bind(jnp.asarray(array), entries=None, shape=shape, batch=0)
 
 
 def _letters(spec: str) -> tuple[str, str, str]:
@@ -123,6 +118,8 @@ def _transpose_right(cotangent: Any, left: Any, right: Any, *, spec: str) -> Any
 
 
 def _sum_entries(array: jax.Array, *, entries: Any, shape: Any, batch: int) -> jax.Array:
+    if entries is None:  # every entry stays as it is
+        return array.reshape(*shape, *array.shape[array.ndim - batch :])
     rows = array.reshape(-1, *array.shape[array.ndim - batch :])
     total: Any = jnp.zeros((len(entries), *rows.shape[1:]), rows.dtype)
     for place in range(max(len(group) for group in entries)):
@@ -147,9 +144,8 @@ def _sum_entries_batched(operands: Any, axes: Any, *, entries: Any, shape: Any, 
 
 def _sum_entries_transpose(cotangent: Any, array: Any, *, entries: Any, shape: Any, batch: int) -> list[Any]:
     original = array.aval.shape[: array.aval.ndim - batch]
-    return [
-        _sum_entries_p.bind(cotangent, entries=_inverted(entries, math.prod(original)), shape=original, batch=batch)
-    ]
+    inverted = None if entries is None else _inverted(entries, math.prod(original))
+    return [_sum_entries_p.bind(cotangent, entries=inverted, shape=original, batch=batch)]
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +21,16 @@ from icl_theory.features import Features, find_features
 from icl_theory.losses import EffectiveMatrix, make_loss
 from icl_theory.moments import prompt_moments
 from icl_theory.plotting import GD, SAM, draw_run, save_figure
-from icl_theory.prompts import concatenate_prompts, sample_prompt_chunks
+from icl_theory.prompts import Prompts, concatenate_prompts, sample_prompt_chunks
+from icl_theory.run import Run
 from icl_theory.store import memory_bytes, plain, save_arrays
 from icl_theory.theory.aligned import AlignedDescent, Ascent
 from icl_theory.theory.fixed_points import nested_plateau_losses
 from icl_theory.theory.merged import MergedFlow, effective_start
-from icl_theory.training import Run, train
+from icl_theory.training import Progress, train
 from icl_theory.trajectory import Comparison, Dynamics, Trajectory, compare
+
+CHUNK_SIZE = 2**15  # prompts drawn at a time
 
 
 class Simulation(NamedTuple):
@@ -54,8 +57,13 @@ class Simulation(NamedTuple):
     comparison: Comparison | None
 
 
-def simulate(config: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> Simulation:
+def simulate(config: RunConfig, *, progress: Progress | None = None, folding: Progress | None = None) -> Simulation:
     """Run one config, in its own precision whatever the session's.
+
+    Args:
+        config: the settings.
+        progress: called with (steps done, steps in all) while training.
+        folding: called with (prompts done, prompts in all) while prompts are folded into moments.
 
     Raises:
         DivergenceError: with the last good state.
@@ -63,7 +71,7 @@ def simulate(config: RunConfig, *, progress: Callable[[int, int], None] | None =
     """
     _check_memory(config)
     with jax.enable_x64(config.dtype == "float64"):
-        return _simulate(config, progress)
+        return _simulate(config, progress, folding)
 
 
 def _check_memory(config: RunConfig) -> None:
@@ -71,11 +79,12 @@ def _check_memory(config: RunConfig) -> None:
     dim, width = config.dim, 8 if config.dtype == "float64" else 4
     numbers = dim * dim * (config.num_snapshots + 4 * config.num_heads + 20)
     compressed = _uses_moments(config)
-    if compressed or config.blocks == "full":
-        numbers += 6 * num_features(dim, config.blocks) ** 2
-    if config.data == "prompts" and not compressed:
+    if compressed or (config.data == "population" and config.blocks == "full"):
+        numbers += 8 * num_features(dim, config.blocks) ** 2
+    if config.data == "prompts":
         longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
-        numbers += 6 * config.num_prompts * longest * (dim + config.num_heads)
+        held = min(config.num_prompts, CHUNK_SIZE) if compressed else config.num_prompts
+        numbers += 6 * held * longest * (dim + config.num_heads)
     available = memory_bytes()
     if numbers * width > available:
         sizes = {"dim": config.dim**2, "num_heads": config.num_heads, "num_snapshots": config.num_snapshots}
@@ -91,7 +100,17 @@ def _uses_moments(config: RunConfig) -> bool:
     return config.data == "prompts" and config.engine != "prompts" and config.scores == "linear"
 
 
-def _simulate(config: RunConfig, progress: Callable[[int, int], None] | None) -> Simulation:
+def _reporting(chunks: Iterator[Prompts], total: int, report: Progress | None) -> Iterator[Prompts]:
+    """The chunks, with a report after each has been used."""
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk.y_query)
+        if report is not None:
+            report(done, total)
+
+
+def _simulate(config: RunConfig, progress: Progress | None, folding: Progress | None) -> Simulation:
     mixture = build_mixture(config)
     try:
         features = find_features(mixture)
@@ -102,9 +121,12 @@ def _simulate(config: RunConfig, progress: Callable[[int, int], None] | None) ->
     data: Any = mixture
     if config.data == "prompts":
         key = jax.random.fold_in(jax.random.key(config.seed), 2)
-        chunks = sample_prompt_chunks(mixture, config.num_prompts, key=key)
+        chunks = sample_prompt_chunks(mixture, config.num_prompts, key=key, chunk_size=CHUNK_SIZE)
         compressed = _uses_moments(config)
-        data = prompt_moments(chunks, blocks=config.blocks) if compressed else concatenate_prompts(list(chunks))
+        if compressed:
+            data = prompt_moments(_reporting(chunks, config.num_prompts, folding), blocks=config.blocks)
+        else:
+            data = concatenate_prompts(list(chunks))
     loss, params = make_loss(build_model(config), data, engine=config.engine)
     if config.init == "aligned" and features is not None:
         params = aligned_parameters(jnp.full(config.dim, config.init_scale), jnp.asarray(features.directions, float))

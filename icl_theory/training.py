@@ -21,9 +21,8 @@ import optax
 
 from icl_theory.blocks import Workers, run_blocks
 from icl_theory.errors import DivergenceError, InputError, check_number
-from icl_theory.features import Features
+from icl_theory.run import Run, checked_schedule
 from icl_theory.sharpness import gd
-from icl_theory.trajectory import Trajectory
 
 SNAPSHOTS_PER_CHUNK = 32
 DIVERGENCE_FACTOR = 1e3
@@ -31,51 +30,6 @@ NO_LOOK = -1
 
 OptimizerFactory = Callable[..., optax.GradientTransformation]
 Progress = Callable[[int, int], None]
-
-
-class Run(NamedTuple):
-    """What training saw. A batch of runs puts its axis first in every field but `step` and `time`.
-
-    Attributes:
-        step: (S,) steps at which snapshots were taken.
-        time: (S,) learning rate × step; (runs, S) where the learning rate differs between runs; NaN for an
-            optimizer without a `learning_rate`.
-        loss: (S,) at the unperturbed weights.
-        tracked: what `track` returned, leaves (S, ...).
-        params: parameters after the last step (the last good ones for a run that diverged).
-        diverged_at: first snapshot at or before which the loss was not finite or too large; −1 where none.
-    """
-
-    step: np.ndarray
-    time: np.ndarray
-    loss: np.ndarray
-    tracked: Any
-    params: Any
-    diverged_at: Any
-
-    def trajectory(self, features: Features) -> Trajectory:
-        """Loss and strengths in a basis of features, where the effective matrix was tracked.
-
-        Raises:
-            InputError: runs with different learning rates have no common time axis.
-        """
-        if self.time.ndim > 1:
-            raise InputError("time", f"shape {self.time.shape}", "runs differ in learning rate: take them one by one")
-        if np.ndim(self.tracked) < 3:
-            raise InputError("tracked", type(self.tracked).__name__, "train with track=EffectiveMatrix(loss.graphdef)")
-        return Trajectory(self.time, self.loss, features.strength(self.tracked))
-
-
-def require_sound(run: Run) -> Run:
-    """The run itself, where none of its runs diverged.
-
-    Raises:
-        InputError: some did.
-    """
-    count = int(np.sum(np.asarray(run.diverged_at) >= 0))
-    if count:
-        raise InputError("diverged_at", f"{count} runs", "lower the learning rate; a table of them would be untrue")
-    return run
 
 
 class _State(NamedTuple):
@@ -86,13 +40,6 @@ class _State(NamedTuple):
     good: Any  # (params, optimizer state) at the last snapshot with a sound loss
     good_step: Any
     diverged_at: Any
-
-
-def snapshot_schedule(num_steps: int, num_snapshots: int) -> np.ndarray:
-    """Ascending steps from 0 to `num_steps`, evenly spaced, without repetition."""
-    check_number("num_steps", num_steps, minimum=1, integer=True)
-    check_number("num_snapshots", num_snapshots, minimum=2, integer=True)
-    return np.unique(np.round(np.linspace(0, num_steps, num_snapshots)).astype(int))
 
 
 def train(
@@ -181,7 +128,7 @@ def train_many(
 def _train(
     loss, params, runs, loss_axes, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress
 ):
-    steps = _checked_schedule(num_steps, num_snapshots, snapshots)
+    steps = checked_schedule(num_steps, num_snapshots, snapshots)
     if not jax.tree.leaves(params):
         raise InputError("params", params, "give at least one array")
     settings = _checked_settings(hyperparameters, optimizer, runs)
@@ -308,18 +255,6 @@ def _checked_settings(hyperparameters: Mapping[str, Any], optimizer: OptimizerFa
         elif values.ndim:
             raise InputError(name, values, "give one number, or use train_many for several runs")
     return settings
-
-
-def _checked_schedule(num_steps: int, num_snapshots: int, snapshots: np.ndarray | None) -> np.ndarray:
-    check_number("num_steps", num_steps, minimum=1, integer=True)
-    if snapshots is None:
-        return snapshot_schedule(num_steps, num_snapshots)
-    steps = np.asarray(snapshots)
-    if not np.issubdtype(steps.dtype, np.integer):
-        raise InputError("snapshots", steps, "give whole numbers of steps")
-    if steps.ndim != 1 or steps.size == 0 or np.any(np.diff(steps) <= 0) or steps[0] < 0 or steps[-1] > num_steps:
-        raise InputError("snapshots", steps, f"give ascending steps between 0 and num_steps = {num_steps}")
-    return np.unique(np.append(steps, num_steps))
 
 
 def _as_pytree(function: Callable) -> Any:

@@ -9,10 +9,17 @@ from figures import FIGURES
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
+FIRST, SECOND = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_compressed_training_runs_when_pasted(capsys):
+    exec(compile(SECOND, "README.md", "exec"), {})
+    assert "50% late" in capsys.readouterr().out
+
+
 def test_python_runs_when_pasted(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(code.strip().splitlines()) <= 15
-    exec(compile(code, "README.md", "exec"), {})
+    assert len(FIRST.strip().splitlines()) <= 15
+    exec(compile(FIRST, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "gd" in printed
     assert "sam" in printed

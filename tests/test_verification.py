@@ -98,7 +98,27 @@ def test_the_readme_names_statements_that_exist(measured):
 
 
 def test_exact_statements_hold_at_small_size_too(measured):
-    exact = {"A1", "A2", "A3", "A4", "A5", "A6", "A7", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "C1", "C2", "C3", "C5"}
+    exact = {
+        "A1",
+        "A2",
+        "A3",
+        "A4",
+        "A5",
+        "A6",
+        "A7",
+        "A9",
+        "B1",
+        "B2",
+        "B3",
+        "B4",
+        "B5",
+        "B6",
+        "B7",
+        "C1",
+        "C2",
+        "C3",
+        "C5",
+    }
     exact |= {"C7", "C10", "E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8"}
     rows = {row.statement.id: row for claim in CLAIMS for row in combine(claim, measured[claim.name], None)}
     assert [name for name in sorted(exact) if not rows[name].holds] == []
@@ -108,9 +128,26 @@ def test_a_wrong_formula_is_caught(measured, monkeypatch):
     """Break B = E[ββᵀ] by one part in ten: Monte Carlo says so."""
     right = closed_forms.beta_second_moment
     monkeypatch.setattr(closed_forms, "beta_second_moment", lambda group: 1.1 * right(group))
-    claim = closed_forms.CLAIM._replace(settings=closed_forms.Settings(num_prompts=20_000, num_chunks=2))
+    claim = closed_forms.CLAIM._replace(settings=closed_forms.Settings(num_prompts=80_000, num_chunks=4))
     failing = [row.statement.id for row in combine(claim, measure_claim(claim, float64=True), None) if not row.holds]
     assert failing == ["A5"]
+
+
+@pytest.mark.parametrize("mutant", ["one_token_more", "no_noise"])
+def test_wrong_moments_of_full_blocks_are_caught(mutant, monkeypatch):
+    right = closed_forms.full_population_moments
+
+    def wrong(mixture):
+        more = {
+            "one_token_more": lambda g: {"num_context": g.num_context + 1},
+            "no_noise": lambda g: {"noise_std": 0.0},
+        }
+        return right(mixture._replace(groups=tuple(g._replace(**more[mutant](g)) for g in mixture.groups)))
+
+    monkeypatch.setattr(closed_forms, "full_population_moments", wrong)
+    claim = closed_forms.CLAIM._replace(settings=closed_forms.Settings(num_chunks=4, num_prompts=80_000))
+    failing = [row.statement.id for row in combine(claim, measure_claim(claim, float64=True), None) if not row.holds]
+    assert failing == ["A8"]
 
 
 @pytest.mark.parametrize("mutant", ["one_token_more", "term_dropped"])

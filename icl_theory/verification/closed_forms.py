@@ -9,19 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from icl_theory.attention import SeparateAttention, merge_model
-from icl_theory.losses import make_loss
+from icl_theory.attention import MergedAttention, SeparateAttention, merge_model
+from icl_theory.cubic import cubic_features
+from icl_theory.losses import make_loss, quadratic_loss
 from icl_theory.prompts import sample_prompts
+from icl_theory.sharpness import gd, sam
 from icl_theory.spectra import linear_spectrum, power_law_spectrum, random_basis
 from icl_theory.tasks import TaskDistribution, TaskMixture
+from icl_theory.theory.gaussian_moments import full_population_moments
 from icl_theory.theory.population import beta_second_moment, population_force, population_loss, population_moments
+from icl_theory.training import train
 from icl_theory.verification.claim import Claim, Data
 from icl_theory.verification.statement import Statement, agrees, within_standard_errors
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Monte Carlo over `num_prompts` prompts a setting, drawn in `num_chunks` pieces.
+    """Monte Carlo over `num_prompts` prompts a setting, drawn in `num_chunks` pieces; `num_tensors` random T of full
+    blocks; `compressed_steps` of training on `compressed_prompts` prompts and on their moments.
 
     N is small, so that the terms in 1/N are large and a wrong one is seen.
     """
@@ -31,6 +36,9 @@ class Settings:
     num_prompts: int = 200_000
     num_chunks: int = 10
     noise_std: float = 0.5
+    num_tensors: int = 30
+    compressed_prompts: int = 200
+    compressed_steps: int = 2000
     seed: int = 0
 
 
@@ -64,7 +72,7 @@ def measure(settings: Settings, progress) -> Data:
     """Losses at a random W, second moments of β, and gradients by automatic differentiation."""
     key = jax.random.key(settings.seed + 1)
     data: Data = {}
-    total = len(MIXTURES) + 1
+    total = len(MIXTURES) + 3
     for index, (name, mixture) in enumerate(mixtures(settings).items()):
         draw_key, matrix_key = jax.random.split(jax.random.fold_in(key, index))
         matrix = jnp.eye(settings.dim) + jax.random.normal(matrix_key, (settings.dim, settings.dim))
@@ -90,8 +98,60 @@ def measure(settings: Settings, progress) -> Data:
     data["force"] = np.asarray(population_force(matrix, moments))
     data["force_autodiff"] = np.asarray(-0.5 * jax.grad(population_loss)(matrix, moments))
     data["flow"], data["flow_autodiff"] = _parameter_flow(settings, mixture)
+    progress(total - 2, total)
+    data |= _full_blocks(settings, key)
+    progress(total - 1, total)
+    data |= _compressed_training(settings, key)
     progress(total, total)
     return data
+
+
+def full_mixture(settings: Settings) -> TaskMixture:
+    """Two groups with noise, priors and other context lengths, and a fixed task in both: every term at once."""
+    return mixtures(settings)["two_groups"].with_fixed_task(0.4, np.linspace(1.0, -0.5, settings.dim))
+
+
+def _full_blocks(settings: Settings, key) -> Data:
+    """The loss at random coefficients T of the full features: closed form, and Monte Carlo."""
+    mixture = full_mixture(settings)
+    moments = full_population_moments(mixture)
+    tensor_key, draw_key = jax.random.split(jax.random.fold_in(key, len(MIXTURES)))
+    tensors = jax.random.normal(tensor_key, (settings.num_tensors, moments.num_features))
+    sums = _MomentSums()
+    for chunk in range(settings.num_chunks):
+        count = settings.num_prompts // settings.num_chunks
+        prompts = sample_prompts(mixture, count, key=jax.random.fold_in(draw_key, chunk))
+        sums.add("loss", _tensor_errors(prompts, tensors))
+    mean, error = sums.result("loss")
+    predicted = jax.vmap(quadratic_loss, in_axes=(0, None))(tensors, moments)
+    return {"full_loss": np.asarray(predicted), "full_loss_mean": mean, "full_loss_error": error}
+
+
+@jax.jit
+def _tensor_errors(prompts, tensors):
+    return jnp.square(prompts.y_query[:, None] - cubic_features(prompts, blocks="full") @ tensors.T)
+
+
+def _compressed_training(settings: Settings, key) -> Data:
+    """Loss curves on prompts and on their moments, GD and SAM; full blocks, unequal weights."""
+    prompts = sample_prompts(full_mixture(settings), settings.compressed_prompts, key=jax.random.fold_in(key, 99))
+    prompts = prompts._replace(weight=jnp.linspace(0.5, 2.0, settings.compressed_prompts))
+    model = MergedAttention(settings.dim, 4, init_scale=0.3, blocks="full", rngs=nnx.Rngs(params=settings.seed))
+    curves: dict[str, list] = {"moments": [], "prompts": []}
+    for optimizer, extra in ((gd, {}), (sam, {"rho": 0.002})):
+        for engine in curves:
+            loss, params = make_loss(model, prompts, engine=engine)
+            rate = {"learning_rate": 0.002, **extra}
+            run = train(
+                loss,
+                params,
+                optimizer=optimizer,
+                hyperparameters=rate,
+                num_steps=settings.compressed_steps,
+                num_snapshots=21,
+            )
+            curves[engine].append(run.loss)
+    return {f"curves_{engine}": np.stack(found) for engine, found in curves.items()}
 
 
 @jax.jit
@@ -138,7 +198,7 @@ class _MomentSums:
 
 
 def statements(data: Data) -> list[Statement]:
-    """A1 to A7."""
+    """A1 to A9."""
     loss_code = "icl_theory.theory.population.population_loss"
     texts = {
         "plain": "Population loss at a random W equals its Monte Carlo mean",
@@ -189,6 +249,28 @@ def statements(data: Data) -> list[Statement]:
             predicted=data["flow"],
             measured=data["flow_autodiff"],
             tolerance=1e-12,
+        )
+    )
+    table.append(
+        within_standard_errors(
+            "A8",
+            "Loss of full blocks at random coefficients equals its Monte Carlo mean (two groups, noise, priors, fixed task)",
+            source="notes §9",
+            code="icl_theory.theory.gaussian_moments.full_population_moments",
+            predicted=data["full_loss"],
+            mean=data["full_loss_mean"],
+            standard_error=data["full_loss_error"],
+        )
+    )
+    table.append(
+        agrees(
+            "A9",
+            "Training on the moments of weighted prompts follows training on the prompts, GD and SAM, full blocks",
+            source="notes §9",
+            code="icl_theory.moments.prompt_moments",
+            predicted=data["curves_prompts"],
+            measured=data["curves_moments"],
+            tolerance=1e-10,
         )
     )
     return table

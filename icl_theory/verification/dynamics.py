@@ -14,13 +14,14 @@ from icl_theory.attention import CubicFeatureMLP, MergedAttention, SeparateAtten
 from icl_theory.features import find_features
 from icl_theory.losses import EffectiveMatrix, make_loss
 from icl_theory.prompts import sample_prompts
+from icl_theory.run import Run, snapshot_schedule
 from icl_theory.sharpness import gd, sam, unnormalised_sam
 from icl_theory.spectra import linear_spectrum, random_basis, white_spectrum
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.aligned import AlignedClosedForm, AlignedDescent, AlignedFlow, Ascent
 from icl_theory.theory.hitting_time import hitting_time
 from icl_theory.theory.merged import MergedFlow, MergedLogistic, effective_start
-from icl_theory.training import Run, snapshot_schedule, train
+from icl_theory.training import train
 from icl_theory.trajectory import Trajectory, compare
 from icl_theory.verification.claim import Claim, Data
 from icl_theory.verification.statement import Statement, agrees, agrees_each, at_most

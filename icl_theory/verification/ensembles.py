@@ -12,8 +12,9 @@ from flax import nnx
 from icl_theory.attention import MergedAttention, SeparateAttention, split_model
 from icl_theory.features import Features, find_features
 from icl_theory.losses import EffectiveMatrix, make_loss
+from icl_theory.run import require_sound
 from icl_theory.tasks import TaskMixture
-from icl_theory.training import require_sound, train_many
+from icl_theory.training import train_many
 from icl_theory.trajectory import Trajectory
 
 

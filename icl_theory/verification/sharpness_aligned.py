@@ -13,6 +13,7 @@ from icl_theory.analysis import simplicity_bias
 from icl_theory.attention import SeparateAttention, aligned_parameters
 from icl_theory.features import Features, find_features
 from icl_theory.losses import EffectiveMatrix, make_loss
+from icl_theory.run import require_sound, snapshot_schedule
 from icl_theory.sharpness import sam
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.aligned import AlignedDescent, AlignedFlow, Ascent
@@ -23,7 +24,7 @@ from icl_theory.theory.sharpness import (
     trap_radius,
     two_phase_ratio,
 )
-from icl_theory.training import require_sound, snapshot_schedule, train_many
+from icl_theory.training import train_many
 from icl_theory.trajectory import Trajectory
 from icl_theory.verification.claim import Data
 from icl_theory.verification.statement import Statement, agrees_each, at_least
