@@ -243,7 +243,8 @@ def many_runs(peak: float, runs: tuple[int, ...], run_steps: int) -> list[Row]:
                 first, *others = all_seconds(go, 3)
                 rate = count * num_steps / statistics.median(others)
                 share = 100 * products * 2 * built.num_features**2 * rate / peak
-                part, name = f"(3) {count:,} runs, D = {dim}", optimizer.__name__.upper()
+                part = f"(3) {count:,} run{'s' if count > 1 else ''}, D = {dim}"
+                name = optimizer.__name__.upper()
                 wanted = count >= 256 and optimizer is icl.gd
                 rows.append(Row(part, f"{name}", rate / 1e6, "10⁶ run-steps/s", 3.0 if wanted and dim == 4 else None))
                 rows.append(Row(part, f"{name}: of the GEMM peak", share, "%", 40.0 if wanted and dim == 8 else None))
