@@ -157,7 +157,6 @@ def test_groups_come_from_a_file_and_options_win(tmp_path, capsys):
         (["--data", "prompts", "--num-context", "10000000"], "GiB"),
         (["--engine", "prompts"], "engine"),
         (["--data", "prompts", "--engine", "moments", "--scores", "softmax"], "engine"),
-        (["--scores", "softmax"], "data"),
         (["--out", "/proc/none/run"], "cannot be written"),
         (["--out", "x" * 300], "folder"),
         (["--eigenvalues", "1,2", "--spectrum", "white"], "contradicts eigenvalues"),
