@@ -18,11 +18,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from icl_theory.contraction import contract, reshape, sum_entries
-from icl_theory.cubic import symmetric_entries
+from icl_theory.cubic import BLOCKS, symmetric_entries
 from icl_theory.errors import InputError, check_choice, check_number, check_shape
 from icl_theory.prompts import Prompts
 
-BLOCKS = ("reduced", "full")
 SCORES = ("linear", "softmax")
 
 

@@ -68,7 +68,7 @@ def _contract(left: jax.Array, right: jax.Array, *, spec: str) -> jax.Array:
     work = math.prod(length for name, length in size.items() if name.islower())
     one_sided = any(name.isupper() and (name in names[0]) != (name in names[1]) for name in size)
     if work > UNROLLED_WORK or (one_sided and names[0] and names[1]):
-        return jnp.einsum(spec, left, right)
+        return jnp.einsum(spec, left, right, precision=jax.lax.Precision.HIGHEST)
     summed = [name for name in names[0] if name not in names[2]]
     unrolled: list[str] = []
     while summed and math.prod(size[name] for name in (*unrolled, summed[0])) <= UNROLLED_TERMS:

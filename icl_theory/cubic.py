@@ -14,11 +14,15 @@ from __future__ import annotations
 
 from functools import cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from icl_theory.errors import check_choice
 from icl_theory.prompts import Prompts
+
+BLOCKS = ("reduced", "full")
 
 
 def num_features(dim: int, blocks: str) -> int:
@@ -27,6 +31,7 @@ def num_features(dim: int, blocks: str) -> int:
     >>> num_features(4, "reduced"), num_features(4, "full")
     (16, 60)
     """
+    check_choice("blocks", blocks, BLOCKS)
     return dim**2 if blocks == "reduced" else dim * (dim + 1) * (dim + 2) // 2
 
 
@@ -65,11 +70,12 @@ def cubic_features(prompts: Prompts, *, blocks: str) -> Float[Array, "P F"]:
     Returns:
         (P, D²) with feature `d·D + e` equal to `β_d x_q,e`, or (P, D(D+1)(D+2)/2) in the order of `token_pairs`.
     """
+    check_choice("blocks", blocks, BLOCKS)
     if blocks == "reduced":
         left = prompts.beta
     else:
         tokens = prompts.tokens
-        gram = jnp.einsum("pne,pnf->pef", tokens, tokens)
+        gram = jnp.einsum("pne,pnf->pef", tokens, tokens, precision=jax.lax.Precision.HIGHEST)
         rows, columns = np.asarray(token_pairs(prompts.dim)).T
         left = gram[:, rows, columns] / prompts.num_context[:, None]
     return (left[:, :, None] * prompts.x_query[:, None, :]).reshape(len(left), -1)

@@ -10,8 +10,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from icl_theory.attention import BLOCKS
-from icl_theory.cubic import cubic_features, num_features
+from icl_theory.cubic import BLOCKS, cubic_features, num_features
 from icl_theory.errors import InputError, check_choice, check_number
 from icl_theory.moments import CHUNK_SIZE, Moments, padded_chunk
 from icl_theory.prompts import Prompts, check_prompts, check_weights
@@ -50,7 +49,8 @@ class Examples:
         if np.shape(tensors)[-1:] != (size,):
             remedy = f"the last axis must have {size} entries (blocks={self.blocks!r}, as the model's)"
             raise InputError("tensors", f"shape {np.shape(tensors)}", remedy)
-        return jnp.square(self.target - jnp.asarray(tensors) @ self.features.T)
+        predictions = jnp.matmul(jnp.asarray(tensors), self.features.T, precision=jax.lax.Precision.HIGHEST)
+        return jnp.square(self.target - predictions)
 
     def moments(self, weight: Any = None, *, chunk_size: int = CHUNK_SIZE) -> Moments:
         """The moments under new weights (default the examples' own), float64 sums: upsampling without the prompts.
@@ -58,6 +58,7 @@ class Examples:
         Raises:
             InputError: weights of another number, negative, not finite or all zero.
         """
+        check_number("chunk_size", chunk_size, minimum=1, integer=True)
         weight = self.weight if weight is None else weight
         check_weights("weight", weight, len(self.target))
         features, target = np.asarray(self.features), np.asarray(self.target, np.float64)

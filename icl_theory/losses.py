@@ -21,7 +21,14 @@ from icl_theory.attention import merge_model, split_model
 from icl_theory.contraction import contract, reshape
 from icl_theory.errors import InputError, check_choice, is_traced
 from icl_theory.examples import Examples
-from icl_theory.moments import Moments, for_training, prompt_moments
+from icl_theory.moments import (
+    LARGEST_CONDITIONED,
+    Moments,
+    condition_number,
+    for_training,
+    prompt_moments,
+    warn_of_lost_digits,
+)
 from icl_theory.prompts import Prompts, check_prompts
 from icl_theory.tasks import SHARE_TOLERANCE, TaskMixture
 from icl_theory.theory.gaussian_moments import full_population_moments
@@ -103,7 +110,8 @@ class MomentsMixture(NamedTuple):
     def product(self, tensor: Float[Array, " F"]) -> Float[Array, " F"]:
         """`Σ_g π_g M_g T`."""
         groups, size = self.grams.shape[0], self.grams.shape[-1]
-        stacked = reshape(self.grams.reshape(groups * size, size) @ tensor, (groups, size))
+        products = jnp.matmul(self.grams.reshape(groups * size, size), tensor, precision=jax.lax.Precision.HIGHEST)
+        stacked = reshape(products, (groups, size))
         return contract("g,gf->f", self.shares, stacked)
 
 
@@ -176,10 +184,15 @@ def make_loss(
             "only linear attention is a function of moments; train softmax on prompts",
         )
     if engine == "prompts":
-        raise InputError("engine", engine, f"{type(data).__name__} hold no prompts; give Prompts")
+        raise InputError("engine", engine, f"a {type(data).__name__} holds no prompts; give Prompts")
+    if not isinstance(data, (TaskMixture, Prompts, Examples, Moments)):
+        remedy = "give a TaskMixture, Prompts, Examples or Moments"
+        raise InputError("data", type(data).__name__, remedy)
     blocks, dtype = model.blocks, jax.tree.leaves(params)[0].dtype  # type: ignore[attr-defined]
     if isinstance(data, TaskMixture):
         if blocks == "reduced":
+            if not is_traced(data):
+                warn_of_lost_digits(partial(_population_condition, data), dtype)
             return MomentsLoss(graphdef, population_moments(data)), params
         data = full_population_moments(data)
     elif isinstance(data, Prompts):
@@ -187,6 +200,16 @@ def make_loss(
     elif isinstance(data, Examples):
         data = data.moments()
     return MomentsLoss(graphdef, for_training(data, dim=dim, blocks=blocks, dtype=dtype)), params
+
+
+def _population_condition(mixture: TaskMixture) -> float:
+    """Condition number of `Σ_g π_g B_g ⊗ Λ_g`, in float64; NaN above the size that is measured."""
+    with jax.enable_x64(True):
+        exact = population_moments(jax.tree.map(lambda leaf: jnp.asarray(leaf, float), mixture))
+        if exact.dim**2 > LARGEST_CONDITIONED:
+            return float("nan")
+        gram = sum(np.kron(left, right) for left, right in zip(exact.beta_moments, exact.covariances, strict=True))
+    return condition_number(gram)
 
 
 def mixture_moments(parts: Sequence[Moments], shares: Any, *, dtype: Any = float) -> MomentsMixture:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from icl_theory.attention import BLOCKS
 from icl_theory.blocks import Workers, cores
-from icl_theory.cubic import cubic_features, num_features
+from icl_theory.cubic import BLOCKS, cubic_features, num_features
 from icl_theory.errors import InputError, check_choice, check_number, check_shape, is_traced
 from icl_theory.prompts import Prompts, check_prompts
 
@@ -67,7 +66,11 @@ class Moments:
         for name in ("dim", "blocks"):
             if getattr(self, name) != getattr(other, name):
                 raise InputError(f"moments.{name}", getattr(other, name), f"the other has {getattr(self, name)!r}")
-        return jax.tree.map(lambda left, right: left + right, self, other)
+        return jax.tree.map(lambda left, right: left + right, _exact(self), _exact(other))
+
+    def __radd__(self, zero: int) -> Moments:
+        """`sum` of several starts from 0."""
+        return self if isinstance(zero, int) and zero == 0 else NotImplemented
 
     def __mul__(self, factor: float | Float[Array, ""]) -> Moments:
         check_number("factor", factor, minimum=0.0)
@@ -76,8 +79,11 @@ class Moments:
     __rmul__ = __mul__
 
     def _scaled(self, factor: Any) -> Moments:
-        scaled = {name: factor * getattr(self, name) for name in ("gram", "cross", "energy", "weight")}
-        return dataclasses.replace(self, **scaled)
+        kept = _exact(self)
+        factor = factor if is_traced(factor) else float(factor)
+        return dataclasses.replace(
+            kept, **{name: factor * getattr(kept, name) for name in ("gram", "cross", "energy", "weight")}
+        )
 
     @property
     def num_features(self) -> int:
@@ -114,7 +120,7 @@ class Moments:
 
     def product(self, tensor: Float[Array, " F"]) -> Float[Array, " F"]:
         """`M T`; one matrix product for all runs under `vmap` when the moments are shared."""
-        return self.gram @ tensor
+        return jnp.matmul(self.gram, tensor, precision=jax.lax.Precision.HIGHEST)
 
     def astype(self, dtype: Any) -> Moments:
         """Cast; training runs in the dtype of the model's parameters."""
@@ -122,12 +128,7 @@ class Moments:
 
     def condition_number(self) -> float:
         """Largest over smallest eigenvalue of M, those that are zero to rounding left out; NaN above 2048 features."""
-        if self.num_features > LARGEST_CONDITIONED:
-            return float("nan")
-        values = np.linalg.eigvalsh(np.asarray(self.gram, np.float64))
-        noise = len(values) * np.finfo(np.asarray(self.gram).dtype).eps * values[-1]
-        values = values[values > noise]
-        return float(values[-1] / values[0]) if len(values) else float("nan")
+        return float("nan") if self.num_features > LARGEST_CONDITIONED else condition_number(self.gram)
 
     def save(self, path: Path | str) -> None:
         """Write an `.npz` file that `load_moments` reads.
@@ -150,6 +151,14 @@ class Moments:
             raise InputError("path", str(path), f"cannot be written ({error.strerror})") from None
 
 
+def condition_number(gram: Any) -> float:
+    """Largest over smallest eigenvalue, those that are zero to rounding left out."""
+    gram = np.asarray(gram)
+    values = np.linalg.eigvalsh(gram.astype(np.float64))
+    values = values[values > len(values) * np.finfo(gram.dtype).eps * values[-1]]
+    return float(values[-1] / values[0]) if len(values) else float("nan")
+
+
 def load_moments(path: Path | str) -> Moments:
     """What `Moments.save` wrote, as float64 numpy arrays whatever the session's precision.
 
@@ -161,7 +170,7 @@ def load_moments(path: Path | str) -> Moments:
             values = dict(stored)
     except OSError as error:
         raise InputError("path", str(path), f"cannot be read ({error.strerror or error})") from None
-    except (ValueError, zipfile.BadZipFile, EOFError):
+    except (ValueError, TypeError, zipfile.BadZipFile, EOFError):
         raise InputError("path", str(path), "it is damaged, or no file of moments") from None
     if str(values.pop("format", None)) != FORMAT:
         raise InputError("path", str(path), f"it does not follow the convention {FORMAT!r}; build the moments again")
@@ -194,13 +203,15 @@ def prompt_moments(
     Args:
         prompts: a set, or an iterable of sets that need not fit into memory together (`sample_prompt_chunks`).
         blocks: `"full"` serves every linear model, `"reduced"` those with reduced blocks and is smaller.
-        chunk_size: prompts folded at a time; memory beyond the prompts is chunk_size·(F + N(D+1)) numbers.
+        chunk_size: prompts folded at a time by each core; memory beyond the prompts is, for each core,
+            chunk_size·(F + 2N(D+1)) + F² numbers.
 
     Returns:
         Sums as float64 numpy arrays. Moments of parts, made by other calls, devices or processes, add up with `+`.
 
     Raises:
-        InputError: no prompts, NaN or infinity (with the prompt's number), negative or all-zero weights.
+        InputError: no prompts, NaN or infinity (with the prompt's number), negative weights. Weights that are all zero
+            are left to `mean` and so to `make_loss`, since a part without weight is a part.
 
     Reference: theory notes, §9.
     """
@@ -209,7 +220,7 @@ def prompt_moments(
     total: Moments | None = None
     seen = 0
     for part in [prompts] if isinstance(prompts, Prompts) else prompts:
-        check_prompts(part, first=seen)
+        check_prompts(part, first=seen, weighted=False)
         if total is not None and part.dim != total.dim:
             raise InputError("prompts", f"dimension {part.dim}", f"those before have dimension {total.dim}")
         count = len(part.y_query)
@@ -233,9 +244,10 @@ def moment_sums(prompts: Prompts, *, blocks: str = "full") -> Moments:
     """
     features, weights = cubic_features(prompts, blocks=blocks), prompts.weights
     weighted = weights[:, None] * features
+    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     return Moments(
-        gram=weighted.T @ features,
-        cross=weighted.T @ prompts.y_query,
+        gram=product(weighted.T, features),
+        cross=product(weighted.T, prompts.y_query),
         energy=jnp.sum(weights * jnp.square(prompts.y_query)),
         weight=jnp.sum(weights),
         count=jnp.asarray(len(weights)),
@@ -281,13 +293,26 @@ def for_training(moments: Moments, *, dim: int, blocks: str, dtype: Any) -> Mome
     check_moments(moments)
     moments = moments.restricted(blocks).mean()
     if not is_traced(moments):
-        condition = moments.condition_number()
-        if condition * float(jnp.finfo(dtype).eps) > LOST_DIGITS:
-            warnings.warn(
-                f"the moments have condition number {condition:.1e}, and {jnp.dtype(dtype).name} resolves "
-                f"{1 / float(jnp.finfo(dtype).eps):.0e}: the slowest directions lose their digits; "
-                "train in float64 (jax.enable_x64)",
-                PrecisionWarning,
-                stacklevel=3,
-            )
+        warn_of_lost_digits(moments.condition_number, dtype)
     return moments.astype(dtype)
+
+
+def warn_of_lost_digits(condition_number: Callable[[], float], dtype: Any) -> None:
+    """Measure, unless the dtype is float64, and warn where the slowest directions lose their digits."""
+    if jnp.dtype(dtype) == np.float64:
+        return
+    resolved, condition = 1.0 / float(jnp.finfo(dtype).eps), condition_number()
+    if condition < LOST_DIGITS * resolved:
+        return
+    measured = f"is {condition:.1e}" if condition == condition else "was not measured (too many features)"
+    warnings.warn(
+        f"the condition number of the moments {measured}; {jnp.dtype(dtype).name} resolves {resolved:.0e}, so the "
+        "slowest directions may lose their digits; train in float64 (jax.enable_x64)",
+        PrecisionWarning,
+        stacklevel=4,
+    )
+
+
+def _exact(moments: Moments) -> Moments:
+    """Concrete leaves as numpy arrays, whose float64 no session's precision cuts down."""
+    return moments if is_traced(moments) else jax.tree.map(np.asarray, moments)

@@ -150,9 +150,11 @@ def at_context_lengths(prompts: Prompts, lengths: Sequence[int]) -> Prompts:
     Raises:
         InputError: a length below one or above the context of some prompt.
     """
+    if np.ndim(lengths) != 1 or not len(lengths):
+        raise InputError("lengths", lengths, "give a list of at least one")
+    if not len(prompts.num_context):
+        raise InputError("prompts", "0 prompts", "give at least one")
     shortest = int(np.min(np.asarray(prompts.num_context)))
-    if not len(lengths):
-        raise InputError("lengths", list(lengths), "give at least one")
     parts = []
     for length in lengths:
         check_number("lengths", length, minimum=1, maximum=shortest, integer=True)
@@ -167,7 +169,7 @@ def at_context_lengths(prompts: Prompts, lengths: Sequence[int]) -> Prompts:
     return concatenate_prompts(parts)
 
 
-def check_prompts(prompts: Prompts, *, first: int = 0) -> None:
+def check_prompts(prompts: Prompts, *, first: int = 0, weighted: bool = True) -> None:
     """Raise `InputError` naming a field of the wrong shape, the first prompt that holds NaN or infinity, weights that
     are negative or all zero, or an empty set. `first` is the number of the first prompt in messages.
     """
@@ -187,18 +189,18 @@ def check_prompts(prompts: Prompts, *, first: int = 0) -> None:
             place = first + int(np.argmax(bad))
             raise InputError(f"prompts.{name}[{place}]", "NaN or infinity", "every entry must be finite")
     if prompts.weight is not None:
-        check_weights("prompts.weight", prompts.weight, count, first=first)
+        check_weights("prompts.weight", prompts.weight, count, first=first, weighted=weighted)
 
 
-def check_weights(field: str, weights: Any, count: int, *, first: int = 0) -> None:
-    """Raise `InputError` unless there are `count` finite weights, none negative and not all zero."""
+def check_weights(field: str, weights: Any, count: int, *, first: int = 0, weighted: bool = True) -> None:
+    """Raise `InputError` unless there are `count` finite weights, none negative and (`weighted`) not all zero."""
     check_shape(field, weights, (count,))
     values = np.asarray(weights)
     bad = ~(np.isfinite(values) & (values >= 0))
     if bad.any():
         place = int(np.argmax(bad))
         raise InputError(f"{field}[{first + place}]", float(values[place]), "every weight must be finite, not negative")
-    if not values.any():
+    if weighted and not values.any():
         raise InputError(field, "all zero", "at least one weight must be positive")
 
 

@@ -133,6 +133,8 @@ def _train(
         raise InputError("params", params, "give at least one array")
     settings = _checked_settings(hyperparameters, optimizer, runs)
     dtype = jax.tree.leaves(params)[0].dtype
+    if runs is not None and loss_axes is not None:
+        _check_loss_axes(loss, loss_axes, runs)
     program = _Program(_as_pytree(loss), _as_pytree(track or _nothing), optimizer, runs is not None, loss_axes)
     blocks = [
         _start_block(program, params, settings, dtype, chosen)
@@ -193,6 +195,22 @@ class _Block:
     def seen(self, axis: int) -> Any:
         """(losses, tracked), the looks joined along their axis."""
         return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=axis), *self.looks)
+
+
+def _check_loss_axes(loss: Any, axes: Any, runs: int) -> None:
+    """Every axis None or 0, every mapped leaf with one row a run (an index beyond the end would go unnoticed)."""
+    is_axis = lambda node: node is None or isinstance(node, int)  # noqa: E731
+    chosen = jax.tree.leaves(axes, is_leaf=is_axis)
+    if not all(axis is None or axis == 0 for axis in chosen):
+        raise InputError("loss_axes", axes, "give None or 0, or a loss of them")
+    try:
+        hash(axes)
+        mapped = jax.tree.map(lambda axis, part: [] if axis is None else part, axes, loss, is_leaf=is_axis)
+    except (TypeError, ValueError):
+        raise InputError("loss_axes", axes, "give None or 0, or a loss of them (its own type, hashable)") from None
+    for leaf in jax.tree.leaves(mapped):
+        if np.shape(leaf)[:1] != (runs,):
+            raise InputError("loss", f"a leaf of shape {np.shape(leaf)}", f"its first axis must have the {runs} runs")
 
 
 def _start_block(program: _Program, params: Any, settings: dict[str, np.ndarray], dtype: Any, chosen: Any) -> _Block:

@@ -111,7 +111,7 @@ def test_moments_are_the_default_and_softmax_goes_through_prompts():
             make_loss(softmax, data, **settings)
 
 
-@given(st.sampled_from([1, 7, 64]), st.integers(2, 59), st.sampled_from(["reduced", "full"]))
+@given(st.sampled_from([1, 7, 64]), st.integers(1, 59), st.sampled_from(["reduced", "full"]))
 def test_pieces_add_up(chunk_size, cut, blocks):
     whole = prompt_moments(WEIGHTED, blocks=blocks)
     parts = [jax.tree.map(lambda leaf, s=s: np.asarray(leaf)[s], WEIGHTED) for s in (slice(0, cut), slice(cut, None))]
@@ -195,7 +195,10 @@ def test_bad_input_is_named():
         ("0 prompts", lambda: prompt_moments(jax.tree.map(lambda leaf: leaf[:0], PROMPTS))),
         (r"weight\[2\]", lambda: prompt_moments(PROMPTS._replace(weight=jnp.ones(60).at[2].set(-1.0)))),
         (r"weight\[2\]", lambda: make_loss(model, PROMPTS._replace(weight=jnp.ones(60).at[2].set(jnp.nan)))),
-        ("all zero", lambda: prompt_moments(PROMPTS._replace(weight=jnp.zeros(60)))),
+        (r"moments\.weight", lambda: make_loss(model, PROMPTS._replace(weight=jnp.zeros(60)))),
+        ("all zero", lambda: make_loss(model, PROMPTS._replace(weight=jnp.zeros(60)), engine="prompts")),
+        ("chunk_size", lambda: compress(PROMPTS).moments(chunk_size=-1)),
+        ("blocks", lambda: cubic_features(PROMPTS, blocks="redcued")),
         (r"prompts\.weight = 'shape", lambda: prompt_moments(PROMPTS._replace(weight=jnp.ones(3)))),
         ("dimension 2", lambda: prompt_moments(iter([PROMPTS, other]))),
         ("dimension 2", lambda: make_loss(model, prompt_moments(other))),
@@ -204,7 +207,7 @@ def test_bad_input_is_named():
         (r"moments\.blocks", lambda: make_loss(model, prompt_moments(PROMPTS, blocks="reduced"))),
         (r"moments\.weight", lambda: make_loss(model, 0.0 * prompt_moments(PROMPTS))),
         ("factor", lambda: -1.0 * prompt_moments(PROMPTS)),
-        ("hold no prompts", lambda: make_loss(model, prompt_moments(PROMPTS), engine="prompts")),
+        ("holds no prompts", lambda: make_loss(model, prompt_moments(PROMPTS), engine="prompts")),
         ("engine", lambda: make_loss(model, PROMPTS, engine="fast")),
         ("lengths", lambda: at_context_lengths(PROMPTS, [5])),
         ("lengths", lambda: at_context_lengths(PROMPTS, [])),
@@ -232,6 +235,31 @@ def test_single_precision_that_loses_the_digits_is_said():
         warnings.simplefilter("error")
         make_loss(SeparateAttention(2, 2, rngs=nnx.Rngs(0)), prompts)  # float64 has digits enough
     assert prompt_moments(prompts, blocks="reduced").condition_number() > 1e7
+
+
+def test_single_precision_is_judged_by_the_exact_population():
+    steep = TaskMixture.single([1.0, 1e-3], num_context=500)
+    long = TaskMixture.single([1.0, 0.5], num_context=60_000)
+    exact = full_population_moments(long)
+    with jax.enable_x64(False):
+        single = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float32)), steep)
+        for blocks in ("reduced", "full"):
+            with pytest.warns(PrecisionWarning, match="is "):
+                make_loss(MergedAttention(2, 2, blocks=blocks, rngs=nnx.Rngs(0)), single)
+        single = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), long)
+        again = full_population_moments(single)
+    assert again.gram.dtype == np.float64
+    assert_close(again.gram, exact.gram, rtol=1e-6)
+    assert np.all(np.diagonal(again.gram) > 0)
+
+
+def test_moments_stay_in_float64_and_add_up_by_sum():
+    found = prompt_moments(PROMPTS)
+    with jax.enable_x64(False):
+        scaled, total = jnp.asarray(3.0) * found, sum([found, found])
+    assert scaled.gram.dtype == total.gram.dtype == np.float64
+    assert_close(scaled.gram, 3.0 * found.gram)
+    assert_close(total.cross, 2.0 * found.cross)
 
 
 def test_examples_give_every_loss_without_the_prompts():

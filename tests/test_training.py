@@ -181,6 +181,16 @@ def test_blocks_of_runs_change_nothing(monkeypatch, x64):
     assert_close(apart.loss[1], one.loss, rtol=1e-12 if x64 else 1e-5)
 
 
+def test_a_loss_with_another_number_of_runs_is_refused():
+    graphdef, params = split_model(MODEL)
+    starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), params)
+    spectra = jnp.asarray([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]])
+    losses = MomentsLoss(graphdef, jax.vmap(lambda e: population_moments(spectrum_mixture(e)))(spectra))
+    for axes, words in ((0, "4 runs"), (1, "loss_axes"), (MomentsLoss(None, {"a": 0}), "loss_axes")):
+        with pytest.raises(InputError, match=words):
+            train_many(losses, starts, hyperparameters={"learning_rate": 0.1}, num_steps=2, loss_axes=axes)
+
+
 def test_any_optax_optimizer_trains():
     loss, params = make_loss(MODEL, spectrum_mixture([0.5, 0.3, 0.2]))
     for optimizer in (optax.adam, optax.adamw, optax.lion, optax.contrib.muon):

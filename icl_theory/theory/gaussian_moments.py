@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from icl_theory.cubic import token_pairs
+from icl_theory.errors import is_traced
 from icl_theory.moments import Moments
 from icl_theory.tasks import TaskDistribution, TaskMixture
 
 
 def full_population_moments(mixture: TaskMixture) -> Moments:
-    """M, c and e of one average prompt (weight one) for `blocks="full"`, in the session's precision.
+    """M, c and e of one average prompt (weight one) for `blocks="full"`, in float64 whatever the session's precision.
 
     Gaussian inputs, task vectors and label noise are assumed, as `TaskDistribution` says; features carry the 1/N.
 
@@ -33,10 +34,17 @@ def full_population_moments(mixture: TaskMixture) -> Moments:
         mixture: groups and shares.
 
     Returns:
-        The mean `Moments`, to be trained on like those of prompts. Memory is F² numbers, F = D(D+1)(D+2)/2.
+        The mean `Moments`, to be trained on like those of prompts. Memory is some ten times F² numbers, F = D(D+1)(D+2)/2.
 
     Reference: theory notes, §9 (derived there; held against Monte Carlo by statement A8).
     """
+    if is_traced(mixture):
+        return _mean_moments(mixture)
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, _mean_moments(jax.tree.map(lambda leaf: jnp.asarray(leaf, float), mixture)))
+
+
+def _mean_moments(mixture: TaskMixture) -> Moments:
     parts = [_group_moments(group) for group in mixture.groups]
     average = lambda leaves: jnp.tensordot(mixture.shares, jnp.stack(leaves), axes=1)  # noqa: E731
     gram, cross, energy = (average(leaves) for leaves in zip(*parts, strict=True))
@@ -53,7 +61,7 @@ def full_population_moments(mixture: TaskMixture) -> Moments:
 
 @jax.jit
 def _group_moments(task: TaskDistribution) -> tuple[Any, Any, Any]:
-    dim, count = task.dim, task.num_context
+    dim, count = task.dim, jnp.asarray(task.num_context, task.covariance.dtype)
     rows, columns = np.asarray(token_pairs(dim)).T
     a, b = np.repeat(rows, dim), np.repeat(columns, dim)
     e = np.tile(np.arange(dim), len(rows))
@@ -75,7 +83,7 @@ def _group_moments(task: TaskDistribution) -> tuple[Any, Any, Any]:
         return both + 2.0 * products[(*left, *right)]
 
     A, B, E = a[:, None], b[:, None], e[:, None]
-    signal = count**2 * of_pairs((A, B), (c, d)) + count * (of_pairs((A, c), (B, d)) + of_pairs((A, d), (B, c)))
+    signal = of_pairs((A, B), (c, d)) + (of_pairs((A, c), (B, d)) + of_pairs((A, d), (B, c))) / count
     fourth = lambda i, j, k, m: query[i, j] * query[k, m] + query[i, k] * query[j, m] + query[i, m] * query[j, k]  # noqa: E731
     sixth = (
         query[A, B] * fourth(c, d, E, f)
@@ -84,8 +92,8 @@ def _group_moments(task: TaskDistribution) -> tuple[Any, Any, Any]:
         + query[A, E] * fourth(B, c, d, f)
         + query[A, f] * fourth(B, c, d, E)
     )
-    gram = query[E, f] * signal + count * (expected[A, B] * fourth(c, d, E, f) + expected[c, d] * fourth(A, B, E, f))
-    gram = (gram + sixth) / count**2
+    crossed = expected[A, B] * fourth(c, d, E, f) + expected[c, d] * fourth(A, B, E, f)
+    gram = query[E, f] * signal + (crossed + sixth / count) / count
 
     # E_w[u_k C_ab] for k < D: third moments of u, since u_D = 1.
     third = (
