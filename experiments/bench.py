@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the reach is met, and by which factor it is missed."""
+        """Whether the reach is met, and which share of it was reached where it is missed."""
         if self.reach is None:
             return ""
         ratio = self.reach / self.value if self.less else self.value / self.reach
@@ -70,12 +70,21 @@ def all_seconds(call: Callable[[], Any], repeats: int = REPEATS) -> list[float]:
 
 def gemm_peak() -> float:
     """Best measured multiply-add rate of a matrix product in the session's precision, FLOP/s."""
-    product = jax.jit(lambda a: a @ a)
+    product = jax.jit(partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST))
     rates = []
     for size in (1024, 2048):
         array = jnp.ones((size, size))
-        rates.append(2 * size**3 / min(all_seconds(partial(product, array), 9)[1:]))
+        rates.append(2 * size**3 / min(all_seconds(partial(product, array, array), 9)[1:]))
     return max(rates)
+
+
+def torch_version() -> dict[str, Any]:
+    """Version and threads of PyTorch where it is installed."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    return {"torch": torch.__version__, "torch threads": torch.get_num_threads()}
 
 
 def memory_bandwidth() -> float:
@@ -86,7 +95,7 @@ def memory_bandwidth() -> float:
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process so far, GiB."""
+    """Largest resident memory of the whole process so far, all precisions and parts, GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (30 if sys.platform == "darwin" else 20)
 
 
@@ -101,15 +110,20 @@ def model(dim: int, key: Any = None, init_scale: float = 1e-2) -> icl.MergedAtte
     return icl.MergedAttention(dim, NUM_HEADS, init_scale=init_scale, blocks="full", rngs=rngs)
 
 
-def step_seconds(loss: Any, params: Any, num_steps: int) -> tuple[float, float]:
-    """(seconds a step, seconds of the first call beyond the others: compilation) of plain gradient descent."""
+def step_seconds(loss: Any, params: Any, num_steps: int, repeats: int = REPEATS) -> tuple[float, float]:
+    """(seconds a step, seconds of compilation) of plain gradient descent.
 
-    def go() -> Any:
+    A step is the difference between 2n and n steps, so that what stands around them does not count.
+    """
+    jax.clear_caches()
+
+    def go(steps: int) -> Any:
         rate = {"learning_rate": 1e-3}
-        return icl.train(loss, params, hyperparameters=rate, num_steps=num_steps, num_snapshots=2).loss
+        return icl.train(loss, params, hyperparameters=rate, num_steps=steps, num_snapshots=2).loss
 
-    first, *others = all_seconds(go)
-    return statistics.median(others) / num_steps, first - statistics.median(others)
+    first, *others = all_seconds(lambda: go(num_steps), repeats)
+    once = statistics.median(others)
+    return (median_seconds(lambda: go(2 * num_steps), repeats) - once) / num_steps, first - once
 
 
 def prompts_against_moments(largest: int, note: Callable[[str], None]) -> list[Row]:
@@ -119,8 +133,8 @@ def prompts_against_moments(largest: int, note: Callable[[str], None]) -> list[R
     for count in [c for c in (10**3, 10**4, 10**5, 10**6) if c <= largest]:
         part = f"(1) a step at P = {count:,}"
         key = jax.random.key(0)
-        chunks = list(icl.sample_prompt_chunks(mixture(4), count, key=key))
-        built = icl.prompt_moments(chunks)
+        draw = partial(icl.sample_prompt_chunks, mixture(4), count, key=key)
+        built = icl.prompt_moments(draw())
         fast, compiled = step_seconds(*icl.make_loss(model(4), built), num_steps=20_000)
         rows.append(Row(part, "on moments", 1e6 * fast, "µs"))
         rows.append(Row(part, "on moments: compilation", compiled, "s"))
@@ -129,8 +143,10 @@ def prompts_against_moments(largest: int, note: Callable[[str], None]) -> list[R
         if need > available:
             note(f"{part}: the prompts path needs about {need / 2**30:.0f} GiB, skipped")
             continue
-        prompts = icl.concatenate_prompts(chunks)
-        slow, compiled = step_seconds(*icl.make_loss(model(4), prompts, engine="prompts"), max(2, 10**4 // count))
+        prompts = icl.concatenate_prompts(list(draw()))
+        slow, compiled = step_seconds(
+            *icl.make_loss(model(4), prompts, engine="prompts"), max(2, 10**4 // count), 5 if count < 10**5 else 2
+        )
         rows.append(Row(part, "through prompts", 1e6 * slow, "µs"))
         rows.append(Row(part, "through prompts: compilation", compiled, "s"))
         rows.append(Row(part, "through prompts / on moments", slow / fast, "x"))
@@ -149,16 +165,16 @@ def against_torch(note: Callable[[str], None]) -> list[Row]:
     began = time.perf_counter()
     built = icl.prompt_moments(prompts)
     folded = time.perf_counter() - began
-    loss, params = icl.make_loss(model(dim), built)
-    began = time.perf_counter()
-    rate = {"learning_rate": 1e-3}
-    icl.train(loss, params, hyperparameters=rate, num_steps=6001, num_snapshots=601)
+    loss, params = icl.make_loss(model(dim, init_scale=0.3), built)
+    rate = {"learning_rate": 0.02}
+    learned = icl.train(loss, params, hyperparameters=rate, num_steps=6001, num_snapshots=601).loss
     whole = time.perf_counter() - began
     fast, _ = step_seconds(loss, params, num_steps=50_000)
     rows = [
         Row(part, "on moments", 1e6 * fast, "µs"),
         Row(part, "folding the prompts, compilation included", folded, "s"),
-        Row(part, "6001 steps with 601 looks, compilation included", whole, "s", 2.0, less=True),
+        Row(part, "folding, 6001 steps, 601 looks, compilation", whole, "s", 2.0, less=True),
+        Row(part, "loss after them / before", learned[-1] / learned[0], ""),
     ]
     try:
         import torch
@@ -184,7 +200,7 @@ def against_torch(note: Callable[[str], None]) -> list[Row]:
         value = torch.zeros(NUM_HEADS, dim + 1, dim + 1, dtype=tokens.dtype)
         value[:, -1] = torch.tensor(np.asarray(params["value"]))
         weights = [merged.requires_grad_(), value.requires_grad_()]
-        optimizer = torch.optim.SGD(weights, lr=1e-3)
+        optimizer = torch.optim.SGD(weights, lr=rate["learning_rate"])
         losses: list[float] = []
 
         def step(predict=predict, weights=weights, optimizer=optimizer, losses=losses) -> None:
@@ -194,12 +210,16 @@ def against_torch(note: Callable[[str], None]) -> list[Row]:
             error.backward()
             optimizer.step()
 
-        slow = median_seconds(step, 10)
-        ours = icl.train(loss, params, hyperparameters=rate, num_steps=10, num_snapshots=11).loss
+        compared = 200 if name == "query only" else 10
+        slow = median_seconds(step, compared)
+        ours = icl.train(loss, params, hyperparameters=rate, num_steps=compared, num_snapshots=compared + 1).loss
+        apart = np.max(np.abs(losses / ours - 1))
+        exact = 1e-4 if tokens.dtype == torch.float32 else 1e-10
         rows += [
             Row(part, f"eager torch loop, {name}", 1e6 * slow, "µs"),
             Row(part, f"eager torch, {name} / on moments", slow / fast, "x", 5e4 if name == "every token" else None),
-            Row(part, f"largest relative difference of the losses ({name})", np.max(np.abs(losses / ours - 1)), ""),
+            Row(part, f"losses of {compared} steps, apart at most ({name})", apart, "relative", exact, less=True),
+            Row(part, f"loss after them / before ({name})", ours[-1] / ours[0], ""),
         ]
     return rows
 
@@ -321,20 +341,28 @@ def main(out: Path, dtypes: tuple[str, ...], largest: int, quick: bool) -> None:
     largest, runs, run_steps = (1000, (1, 16), 20_000) if quick else (largest, (1, 16, 256, 4096), 2_000_000)
     warnings.simplefilter("ignore", icl.PrecisionWarning)  # times, not digits, are measured here
     notes: list[str] = []
-    saved: dict[str, Any] = {"machine": machine(), "notes": notes}
+    saved: dict[str, Any] = {"machine": machine() | torch_version(), "notes": notes}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.touch()
+        partial_out = out.with_name(out.name + ".part")
+        if out.is_dir():
+            raise InputError("--out", str(out), "it is a folder; give a file")
+        partial_out.touch()
     except OSError as error:
         raise InputError("--out", str(out), f"cannot be written ({error.strerror}); give another") from None
+    console.print(", ".join(f"{name} {value}" for name, value in saved["machine"].items()), highlight=False)
     with ProgressReport() as report:
         for dtype in dtypes or DTYPES:
             rows, bounds = measure(dtype, largest, runs, run_steps, report, notes.append)
-            saved[dtype] = {"bounds": bounds, "rows": [row._asdict() | {"verdict": row.verdict} for row in rows]}
-            out.write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n")
+            saved[dtype] = {
+                "bounds": bounds,
+                "rows": [row._asdict() | {"value": float(row.value), "verdict": row.verdict} for row in rows],
+            }
+            partial_out.write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n")
             show(dtype, rows, bounds, console)
     for text in dict.fromkeys(notes):
         console.print(text, highlight=False)
+    partial_out.replace(out)
     console.print(f"wrote {out}", highlight=False)
 
 
