@@ -188,6 +188,12 @@ def check_prompts(prompts: Prompts, *, first: int = 0, weighted: bool = True) ->
         if bad.any():
             place = first + int(np.argmax(bad))
             raise InputError(f"prompts.{name}[{place}]", "NaN or infinity", "every entry must be finite")
+    padding = np.arange(longest) >= np.asarray(prompts.num_context)[:, None]
+    filled = padding & ((np.asarray(prompts.y) != 0) | (np.asarray(prompts.x) != 0).any(axis=-1))
+    if filled.any():
+        place = int(np.argmax(filled.any(axis=1)))
+        remedy = f"tokens beyond num_context = {int(prompts.num_context[place])} must be zero (see at_context_lengths)"
+        raise InputError(f"prompts.x[{first + place}]", "not zero in its padding", remedy)
     if prompts.weight is not None:
         check_weights("prompts.weight", prompts.weight, count, first=first, weighted=weighted)
 

@@ -77,22 +77,23 @@ def simulate(config: RunConfig, *, progress: Progress | None = None, folding: Pr
 def _check_memory(config: RunConfig) -> None:
     """Refuse what could not fit: snapshots of W, covariances, weights, and a few copies of the prompts."""
     dim, width = config.dim, 8 if config.dtype == "float64" else 4
-    numbers = dim * dim * (config.num_snapshots + 4 * config.num_heads + 20)
+    needs = {  # bytes by what to lower
+        "num_snapshots": width * dim**2 * config.num_snapshots,
+        "num_heads": width * dim**2 * 4 * config.num_heads,
+        "dim": width * dim**2 * 20,
+    }
     compressed = _uses_moments(config)
     if compressed or (config.data == "population" and config.blocks == "full"):
-        numbers += 8 * num_features(dim, config.blocks) ** 2
+        needs["dim"] += 8 * 8 * num_features(dim, config.blocks) ** 2  # moments are folded in float64
     if config.data == "prompts":
         longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
         held = min(config.num_prompts, CHUNK_SIZE) if compressed else config.num_prompts
-        numbers += 6 * held * longest * (dim + config.num_heads)
-    available = memory_bytes()
-    if numbers * width > available:
-        sizes = {"dim": config.dim**2, "num_heads": config.num_heads, "num_snapshots": config.num_snapshots}
-        sizes |= {"num_prompts": config.num_prompts} if config.data == "prompts" and not compressed else {}
-        largest = max(sizes, key=lambda name: sizes[name])
-        remedy = (
-            f"the run needs about {numbers * width / 2**30:.0f} GiB, this machine has {available / 2**30:.0f}; lower it"
-        )
+        lower = "num_context" if compressed or longest > config.num_prompts else "num_prompts"
+        needs[lower] = width * 6 * held * longest * (dim + config.num_heads)
+    total, available = sum(needs.values()), memory_bytes()
+    if total > available:
+        largest = max(needs, key=lambda name: needs[name])
+        remedy = f"the run needs about {total / 2**30:.0f} GiB, this machine has {available / 2**30:.0f}; lower it"
         raise InputError(largest, getattr(config, largest), remedy)
 
 

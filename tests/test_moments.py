@@ -191,6 +191,7 @@ def test_bad_input_is_named():
     for words, call in (
         (r"prompts\.x\[41\]", lambda: prompt_moments(broken)),
         (r"prompts\.x\[41\]", lambda: prompt_moments(iter(pieces))),
+        (r"prompts\.x\[0\].*padding", lambda: prompt_moments(PROMPTS._replace(num_context=jnp.full(60, 3)))),
         ("0 prompts", lambda: prompt_moments(iter([]))),
         ("0 prompts", lambda: prompt_moments(jax.tree.map(lambda leaf: leaf[:0], PROMPTS))),
         (r"weight\[2\]", lambda: prompt_moments(PROMPTS._replace(weight=jnp.ones(60).at[2].set(-1.0)))),
