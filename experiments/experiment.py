@@ -71,7 +71,7 @@ def run(experiment: Experiment, results: Path, progress: Callable[[str, int, int
     began = time.monotonic()
     arrays: dict[str, Data] = {}
     if experiment.claim is not None:
-        for precision in ("float64", "float32"):
+        for precision in experiment.claim.precisions():
             title = f"{experiment.name} ({precision})"
             arrays[f"data_{precision}.npz"] = measure_claim(
                 experiment.claim,

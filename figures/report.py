@@ -26,7 +26,8 @@ def rows_of(experiment: Experiment, results: Path) -> list[Row]:
     """The statements of one experiment, read off its saved data (none where it feeds no claim)."""
     if experiment.claim is None:
         return []
-    return combine(experiment.claim, load(experiment, results), load(experiment, results, "float32"))
+    single = load(experiment, results, "float32") if experiment.claim.single else None
+    return combine(experiment.claim, load(experiment, results), single)
 
 
 def write_report(results: Path, seconds: float) -> tuple[Path, list[Row]]:

@@ -8,9 +8,7 @@ from importlib.metadata import version
 
 from icl_theory.analysis import (
     SimplicityBias,
-    example_learning_times,
     find_plateaus,
-    learning_times,
     median_interval,
     simplicity_bias,
 )
@@ -26,7 +24,17 @@ from icl_theory.config import GroupConfig, RunConfig
 from icl_theory.cubic import cubic_features, num_features
 from icl_theory.errors import DivergenceError, IclTheoryError, InputError
 from icl_theory.examples import Examples, compress
-from icl_theory.features import Features, find_features
+from icl_theory.features import Features, GroupFeatures, find_features, find_group_features
+from icl_theory.lateness import (
+    Clusters,
+    example_learning_times,
+    late_by_clustering,
+    late_by_quantile,
+    late_by_threshold,
+    learning_times,
+    relative_losses,
+    trajectory_clusters,
+)
 from icl_theory.losses import (
     EffectiveMatrix,
     EffectiveTensor,
@@ -56,8 +64,23 @@ from icl_theory.theory.gaussian_moments import full_population_moments
 from icl_theory.theory.hitting_time import hitting_time
 from icl_theory.theory.merged import MergedFlow, MergedLogistic
 from icl_theory.theory.population import population_force, population_loss, population_moments
+from icl_theory.theory.upsampling import (
+    moment_features,
+    path_matched_factors,
+    upsampled_learning_times,
+    upsampled_loss,
+)
 from icl_theory.training import train, train_many
 from icl_theory.trajectory import Comparison, Dynamics, Trajectory, compare
+from icl_theory.upsampling import (
+    early_group,
+    example_copies,
+    example_weights,
+    learning_time_ratio,
+    random_group,
+    ratio_factor,
+    sam_equivalent_factor,
+)
 
 __version__ = version("icl-theory")
 
@@ -66,6 +89,7 @@ __all__ = [
     "AlignedDescent",
     "AlignedFlow",
     "Ascent",
+    "Clusters",
     "Comparison",
     "CubicFeatureMLP",
     "DivergenceError",
@@ -75,6 +99,7 @@ __all__ = [
     "Examples",
     "Features",
     "GroupConfig",
+    "GroupFeatures",
     "IclTheoryError",
     "InputError",
     "MergedAttention",
@@ -102,12 +127,20 @@ __all__ = [
     "compress",
     "concatenate_prompts",
     "cubic_features",
+    "early_group",
+    "example_copies",
     "example_learning_times",
+    "example_weights",
     "find_features",
+    "find_group_features",
     "find_plateaus",
     "full_population_moments",
     "gd",
     "hitting_time",
+    "late_by_clustering",
+    "late_by_quantile",
+    "late_by_threshold",
+    "learning_time_ratio",
     "learning_times",
     "linear_spectrum",
     "load_moments",
@@ -115,9 +148,11 @@ __all__ = [
     "median_interval",
     "merge_model",
     "mixture_moments",
+    "moment_features",
     "moment_sums",
     "nested_plateau_losses",
     "num_features",
+    "path_matched_factors",
     "perturb",
     "plateau_loss",
     "population_force",
@@ -126,7 +161,11 @@ __all__ = [
     "power_law_spectrum",
     "prompt_moments",
     "random_basis",
+    "random_group",
+    "ratio_factor",
+    "relative_losses",
     "sam",
+    "sam_equivalent_factor",
     "sample_prompt_chunks",
     "sample_prompts",
     "simplicity_bias",
@@ -135,6 +174,9 @@ __all__ = [
     "split_model",
     "train",
     "train_many",
+    "trajectory_clusters",
     "unnormalised_sam",
+    "upsampled_learning_times",
+    "upsampled_loss",
     "white_spectrum",
 ]

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Array, Float
 
 from icl_theory.errors import InputError, check_number
 from icl_theory.features import Features
+from icl_theory.lateness import learning_times
 from icl_theory.trajectory import Trajectory
 
 
@@ -38,60 +38,6 @@ class Plateau(NamedTuple):
     start: float
     stop: float
     level: float
-
-
-def learning_times(time: np.ndarray, fraction: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
-    """First time at which `w_d / w_d*` reaches the threshold, interpolated linearly between snapshots.
-
-    Args:
-        time: (T,), ascending.
-        fraction: (..., T, D).
-        threshold: between 0 and 1 (default ½).
-
-    Returns:
-        (..., D); infinite for a feature never learned.
-    """
-    check_number("threshold", threshold, minimum=0.0, maximum=1.0, exclusive=True)
-    time, fraction = np.asarray(time), np.asarray(fraction)
-    if time.ndim != 1 or fraction.ndim < 2 or fraction.shape[-2] != len(time):
-        raise InputError("fraction", f"shape {fraction.shape}", f"give shape (..., {len(time)}, D)")
-    reached = fraction >= threshold
-    index = np.argmax(reached, axis=-2)
-    before = np.maximum(index - 1, 0)
-    high = np.take_along_axis(fraction, index[..., None, :], axis=-2)[..., 0, :]
-    low = np.take_along_axis(fraction, before[..., None, :], axis=-2)[..., 0, :]
-    rise = np.where(high > low, high - low, 1.0)
-    share = np.clip(np.where(index > 0, (threshold - low) / rise, 1.0), 0.0, 1.0)
-    times = time[before] + share * (time[index] - time[before])
-    return np.where(reached.any(axis=-2), times, np.inf)
-
-
-def example_learning_times(
-    time: np.ndarray, losses: Float[Array | np.ndarray, "*batch T P"], *, remaining: float = 0.5
-) -> np.ndarray:
-    """First time at which the loss of an example has fallen to a fraction of its start, linear between snapshots.
-
-    Args:
-        time: (T,), ascending.
-        losses: (..., T, P), the loss of every example over training (`Examples.losses` of tracked tensors).
-        remaining: between 0 and 1, the fraction of the first loss that is left (default ½).
-
-    Returns:
-        (..., P); infinite where it never falls so far. An example without loss at the start is learned at `time[0]`.
-
-    Reference: theory notes, §8.
-    """
-    check_number("remaining", remaining, minimum=0.0, maximum=1.0)
-    if remaining == 1.0:
-        raise InputError("remaining", remaining, "give less than 1, or every example counts as learned at once")
-    losses = np.asarray(losses)
-    if losses.ndim < 2 or not losses.size:
-        raise InputError("losses", f"shape {losses.shape}", "give shape (..., T, P), both at least one")
-    if not np.all(losses >= 0):
-        raise InputError("losses", "NaN or negative", "every loss must be a number, not negative")
-    start = losses[..., :1, :]
-    left = np.divide(losses, start, out=np.zeros_like(losses, float), where=start > 0)
-    return learning_times(time, 1.0 - left, threshold=1.0 - remaining)
 
 
 def simplicity_bias(trajectory: Trajectory, features: Features, *, threshold: float = 0.5) -> SimplicityBias:

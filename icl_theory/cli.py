@@ -148,7 +148,7 @@ def verify_command(only: str | None, json_file: Path | None, force: bool, float3
     letters = [claim.letter for claim in CLAIMS] if only is None else [part.strip().upper() for part in only.split(",")]
     for letter in letters:
         if letter not in {claim.letter for claim in CLAIMS}:
-            raise InputError("--only", letter, "give letters out of A, B, C, D, E")
+            raise InputError("--only", letter, "give letters out of " + ", ".join(claim.letter for claim in CLAIMS))
     if json_file is not None:
         _check_writable(json_file, force)
     with ProgressReport(quiet=quiet) as report:

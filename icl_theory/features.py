@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,8 +47,55 @@ class Features(NamedTuple):
         return np.asarray(self.energy + np.sum(strength * (self.curvature * strength - 2.0 * self.drive), axis=-1))
 
 
+class GroupFeatures(NamedTuple):
+    """The same directions, with what each group gives to their drive and curvature before it is weighted.
+
+    Features are numbered by the drive of the mixture as it is; upsampling keeps the numbers.
+
+    Attributes:
+        directions: (D, D), column d is e_d.
+        drive: `λ_{g,d}² γ_{g,d}`, (G, D).
+        curvature: `b_{g,d} λ_{g,d}`, (G, D).
+        energy: `tr(Λ_g Γ_g)`, (G,).
+        shares: π_g, (G,).
+    """
+
+    directions: np.ndarray
+    drive: np.ndarray
+    curvature: np.ndarray
+    energy: np.ndarray
+    shares: np.ndarray
+
+    def upsampled(self, factors: Any = 1.0) -> Features:
+        """The features after drawing group g κ_g times as often, `π_g κ_g / Σ_h π_h κ_h`, in the order of κ = 1.
+
+        Args:
+            factors: κ_g, (G,) or one number for all.
+
+        Raises:
+            InputError: another number of factors, one that is negative or not finite, all zero.
+        """
+        factors = np.asarray(factors, float)
+        if factors.shape not in ((), self.shares.shape):
+            raise InputError("factors", f"shape {factors.shape}", f"give one for each of {len(self.shares)} groups")
+        shares = self.shares * factors
+        if not np.all(np.isfinite(shares)) or np.any(shares < 0) or not shares.sum() > 0:
+            raise InputError("factors", factors, "every factor must be finite, not negative, not all zero")
+        shares = shares / shares.sum()
+        return Features(self.directions, shares @ self.drive, shares @ self.curvature, float(shares @ self.energy))
+
+
 def find_features(mixture: TaskMixture) -> Features:
     """Diagonalise all covariances at once and order the directions by their drive.
+
+    Raises:
+        InputError: the groups' Λ and Γ (or a fixed task vector) share no eigenbasis, so that there are no features.
+    """
+    return find_group_features(mixture).upsampled()
+
+
+def find_group_features(mixture: TaskMixture) -> GroupFeatures:
+    """As `find_features`, group by group.
 
     Raises:
         InputError: the groups' Λ and Γ (or a fixed task vector) share no eigenbasis, so that there are no features.
@@ -72,14 +119,20 @@ def find_features(mixture: TaskMixture) -> Features:
             f"off-diagonal share {residual.max():.1e}",
             "features need all input and task covariances to share one eigenbasis",
         )
-    shares = np.asarray(mixture.shares, float)
-    drive, curvature, energy = np.zeros(mixture.dim), np.zeros(mixture.dim), 0.0
-    for index, (share, group) in enumerate(zip(shares, mixture.groups, strict=True)):
+    drives, curvatures, energies = [], [], []
+    for index, group in enumerate(mixture.groups):
         eigenvalues = np.diagonal(diagonal[2 * index])
         tasks = np.diagonal(diagonal[2 * index + 1])
         moment = np.einsum("id,ij,jd->d", directions, np.asarray(beta_second_moment(group), float), directions)
-        drive += share * eigenvalues**2 * tasks
-        curvature += share * moment * eigenvalues
-        energy += share * float(eigenvalues @ tasks)
-    order = np.argsort(-drive, kind="stable")
-    return Features(directions[:, order], drive[order], curvature[order], energy)
+        drives.append(eigenvalues**2 * tasks)
+        curvatures.append(moment * eigenvalues)
+        energies.append(float(eigenvalues @ tasks))
+    shares = np.asarray(mixture.shares, float)
+    order = np.argsort(-(shares @ np.asarray(drives)), kind="stable")
+    return GroupFeatures(
+        directions=directions[:, order],
+        drive=np.asarray(drives)[:, order],
+        curvature=np.asarray(curvatures)[:, order],
+        energy=np.asarray(energies),
+        shares=shares / shares.sum(),
+    )

@@ -1,4 +1,4 @@
-"""The verification table: five claims, each simulated and held against its theory.
+"""The verification table: eight claims, each simulated and held against its theory.
 
 `verify` runs them all; the table can also be read off data saved earlier (`Claim.statements`).
 """

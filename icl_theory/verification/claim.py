@@ -22,6 +22,7 @@ class Claim(NamedTuple):
         settings: frozen dataclass with every number the measurement uses.
         measure: `measure(settings, progress) -> dict of arrays`; `progress(done, total)`.
         statements: `statements(data) -> list`, reading the arrays only.
+        single: whether to measure it in float32 too; not where the question is statistical and the measurement long.
     """
 
     letter: str
@@ -30,3 +31,8 @@ class Claim(NamedTuple):
     settings: Any
     measure: Callable[[Any, Callable[[int, int], None]], Data]
     statements: Callable[[Data], list[Statement]]
+    single: bool = True
+
+    def precisions(self) -> tuple[str, ...]:
+        """In which it is measured, the judging one first."""
+        return ("float64", "float32") if self.single else ("float64",)

@@ -1,7 +1,8 @@
-"""Many random initialisations of rank-one attention trained at once, shared by the claims D and E."""
+"""Many runs of rank-one attention trained at once: random starts under one mixture, and runs each on data of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,9 +12,12 @@ from flax import nnx
 
 from icl_theory.attention import MergedAttention, SeparateAttention, split_model
 from icl_theory.features import Features, find_features
-from icl_theory.losses import EffectiveMatrix, make_loss
-from icl_theory.run import require_sound
+from icl_theory.losses import EffectiveMatrix, MomentsLoss, make_loss
+from icl_theory.moments import Moments
+from icl_theory.run import Run, require_sound
+from icl_theory.sharpness import gd
 from icl_theory.tasks import TaskMixture
+from icl_theory.theory.gaussian_moments import full_population_moments
 from icl_theory.training import train_many
 from icl_theory.trajectory import Trajectory
 
@@ -65,6 +69,45 @@ def train_ensemble(
         ),
         features,
     )
+
+
+def train_on(
+    moments: Sequence[Moments],
+    graphdef: Any,
+    starts: Any,
+    *,
+    duration: float,
+    learning_rate: float,
+    num_snapshots: int,
+    optimizer=gd,
+    rho: np.ndarray | float | None = None,
+    progress=None,
+) -> Run:
+    """Train start r on `moments[r]`, for each r; W is tracked, (runs, S, D, D)."""
+    dtype = jax.tree.leaves(starts)[0].dtype
+    means = [mean.mean().astype(dtype) for mean in moments]
+    run = train_many(
+        MomentsLoss(graphdef, jax.tree.map(lambda *leaves: jnp.stack(leaves), *means)),
+        starts,
+        loss_axes=0,
+        optimizer=optimizer,
+        hyperparameters={"learning_rate": learning_rate} | ({} if rho is None else {"rho": rho}),
+        num_steps=round(duration / learning_rate),
+        num_snapshots=num_snapshots,
+        track=EffectiveMatrix(graphdef),
+        progress=progress,
+    )
+    return require_sound(run)
+
+
+def reduced_population(mixture: TaskMixture) -> Moments:
+    """The moments of infinite data, as those of a data set."""
+    return full_population_moments(mixture).restricted("reduced")
+
+
+def repeated(starts: Any, copies: int) -> Any:
+    """The same starts for each of several arms, one arm after the other."""
+    return jax.tree.map(lambda leaf: jnp.concatenate([leaf] * copies), starts)
 
 
 def separate_model(dim: int, num_heads: int, init_scale: float):

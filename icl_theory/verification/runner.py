@@ -9,7 +9,16 @@ from typing import Any
 
 import jax
 
-from icl_theory.verification import closed_forms, dynamics, fixed_points, random_initialisation, sharpness
+from icl_theory.verification import (
+    closed_forms,
+    dynamics,
+    fixed_points,
+    generalisation,
+    random_initialisation,
+    sam_by_data,
+    sharpness,
+    upsampling,
+)
 from icl_theory.verification.claim import Claim, Data
 from icl_theory.verification.statement import Statement
 
@@ -19,6 +28,9 @@ CLAIMS: tuple[Claim, ...] = (
     dynamics.CLAIM,
     random_initialisation.CLAIM,
     sharpness.CLAIM,
+    upsampling.CLAIM,
+    sam_by_data.CLAIM,
+    generalisation.CLAIM,
 )
 
 
@@ -73,7 +85,7 @@ def verify(
 
     Args:
         claims: which; default all.
-        float32: whether to measure everything in single precision too.
+        float32: whether to measure in single precision too what is not statistical and long (`Claim.single`).
         progress: called with (title of the measurement, done, total).
 
     Returns:
@@ -84,7 +96,7 @@ def verify(
         measured: list[Data | None] = []
         for is64 in (True, False):
             title = f"{claim.letter}. {claim.title} ({'float64' if is64 else 'float32'})"
-            if is64 or float32:
+            if is64 or (float32 and claim.single):
                 measured.append(measure_claim(claim, float64=is64, progress=partial(progress, title)))
             else:
                 measured.append(None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +13,10 @@ from icl_theory.spectra import linear_spectrum
 from icl_theory.tasks import TaskMixture
 from icl_theory.verification.claim import Claim, Data
 from icl_theory.verification.ensembles import merged_model, random_starts, separate_model, train_ensemble
+from icl_theory.verification.paired import CONFIDENCE, absolute, paired_change, worst_change
 from icl_theory.verification.sharpness_aligned import AlignedSettings, aligned_statements, measure_aligned
 from icl_theory.verification.statement import Statement, at_least, at_most
 
-CONFIDENCE = 0.99
 # Medians over 64 seeds measured independently for the theory notes (§6): t_2/t_1, t_3/t_1, t_4/t_1 by ρ,
 REFERENCE_MEDIANS = {0.0: (1.68, 4.59, 17.7), 0.02: (1.55, 3.76, 16.8), 0.05: (1.30, 2.76, 13.6)}
 # and the share of runs that learn at all.
@@ -79,28 +79,6 @@ def measure(settings: Settings, progress) -> Data:
     return data
 
 
-class PairedChange(NamedTuple):
-    """Median over seeds of a change, with its interval, and the pairs it was taken over."""
-
-    median: float
-    low: float
-    high: float
-    pairs: int
-
-
-def paired_change(values: np.ndarray, baseline: np.ndarray, confidence: float = CONFIDENCE) -> PairedChange:
-    """Change of a positive quantity on a log scale, seed by seed.
-
-    Pairs in which either is not positive or was never measured drop out; the count says how many remain.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        change = np.log(np.where(values > 0, values, np.nan)) - np.log(np.where(baseline > 0, baseline, np.nan))
-    change = change[np.isfinite(change)]
-    if change.size == 0:
-        return PairedChange(np.nan, np.nan, np.nan, 0)
-    return PairedChange(*median_interval(change, confidence=confidence), change.size)
-
-
 def statements(data: Data) -> list[Statement]:
     """E1 to E21."""
     return aligned_statements(data) + _random_starts(data) + _merged(data)
@@ -147,7 +125,7 @@ def _random_starts(data: Data) -> list[Statement]:
     }
     about: dict[str, Any] = {"figure": "simplicity_bias", "code": simulation}
     table += [
-        _worst(
+        worst_change(
             at_most,
             "E15",
             "Claim A, separate model, random starts: SAM at ρ = 0.05 lowers ln(t_d/t_1), d = 2, 3, 4, same seeds",
@@ -155,7 +133,7 @@ def _random_starts(data: Data) -> list[Statement]:
             source="abstract, claim A",
             **about,
         ),
-        _worst(
+        worst_change(
             at_least,
             "E16",
             "Not mere delay: with SAM at ρ = 0.05 features 2, 3 and 4 are further on when the first is learned: "
@@ -164,7 +142,7 @@ def _random_starts(data: Data) -> list[Statement]:
             source="notes §7",
             **about,
         ),
-        _worst(
+        worst_change(
             at_least,
             "E17",
             "Found: in absolute time SAM at ρ = 0.05 learns the slow features later, not sooner: change of ln t_d, "
@@ -206,13 +184,10 @@ def _merged(data: Data) -> list[Statement]:
     shown = list(data["merged_rhos"]).index(0.05)
     progress, times = data["merged_progress"], data["merged_times"]
     changes = [paired_change(progress[shown, :, d], progress[0, :, d]) for d in range(1, progress.shape[-1])]
-    sizes = [
-        PairedChange(abs(median), 0.0 if low < 0 < high else min(abs(low), abs(high)), max(abs(low), abs(high)), pairs)
-        for median, low, high, pairs in changes
-    ]
+    sizes = [absolute(change) for change in changes]
     about: dict[str, Any] = {"code": "icl_theory.analysis.simplicity_bias", "figure": "merged_model"}
     return [
-        _worst(
+        worst_change(
             at_least,
             "E19",
             "Merged model: SAM at ρ = 0.05 delays the one drop: change of ln t_1",
@@ -220,7 +195,7 @@ def _merged(data: Data) -> list[Statement]:
             source="notes §6",
             **about,
         ),
-        _worst(
+        worst_change(
             at_most,
             "E20",
             "Found: in the merged model SAM does not lower simplicity bias: change of ln(w_d/w_d*) at the drop, "
@@ -229,7 +204,7 @@ def _merged(data: Data) -> list[Statement]:
             source="notes §6: claim A is false here",
             **about,
         ),
-        _worst(
+        worst_change(
             at_most,
             "E21",
             "Found: in the merged model SAM hardly changes it at all: |change| of ln(w_d/w_d*), d = 2, 3, 4",
@@ -239,23 +214,6 @@ def _merged(data: Data) -> list[Statement]:
             **about,
         ),
     ]
-
-
-def _worst(kind, id: str, text: str, changes: list[PairedChange], *, bound: float = 0.0, **about) -> Statement:
-    """The change nearest to breaking the bound; any that could not be measured breaks it."""
-    unmeasured = [change for change in changes if change.pairs == 0]
-    end = (lambda change: -change.low) if kind is at_least else (lambda change: change.high)
-    worst = unmeasured[0] if unmeasured else max(changes, key=end)
-    fewest = min(change.pairs for change in changes)
-    return kind(
-        id,
-        f"{text} (median, 99 % interval{', the worst d' if len(changes) > 1 else ''}; at least {fewest} pairs)",
-        bound=bound,
-        measured=worst.median,
-        interval=(worst.low, worst.high),
-        count=len(changes),
-        **about,
-    )
 
 
 CLAIM = Claim(

@@ -1,0 +1,198 @@
+"""Which examples are learned late, read off the loss of each over training (theory notes, §8).
+
+Plain numpy on plain arrays: the losses may come from any model and any trainer. `losses` is (T, P), one row a
+checkpoint, the first before training. Groups are boolean (P,), True for late. Nothing here draws a random number.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.cluster.vq
+from jaxtyping import Bool, Float
+
+from icl_theory.errors import InputError, check_number
+
+ITERATIONS = 100  # of two-means; it converges in a few
+
+
+class Clusters(NamedTuple):
+    """Two groups of loss trajectories.
+
+    Attributes:
+        late: (P,), True in the cluster whose mean relative loss is larger.
+        centres: (2, T) mean trajectory of the early and of the late cluster.
+        distance: (P,) of each trajectory to the centre of its own cluster, root mean square over checkpoints.
+    """
+
+    late: np.ndarray
+    centres: np.ndarray
+    distance: np.ndarray
+
+
+def learning_times(time: np.ndarray, fraction: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
+    """First time at which a rising quantity, such as `w_d / w_d*`, reaches the threshold, linear between snapshots.
+
+    Args:
+        time: (T,), ascending.
+        fraction: (..., T, D).
+        threshold: between 0 and 1 (default ½).
+
+    Returns:
+        (..., D); infinite for one that never reaches it.
+    """
+    check_number("threshold", threshold, minimum=0.0, maximum=1.0, exclusive=True)
+    time, fraction = np.asarray(time), np.asarray(fraction)
+    if time.ndim != 1 or fraction.ndim < 2 or fraction.shape[-2] != len(time):
+        raise InputError("fraction", f"shape {fraction.shape}", f"give shape (..., {len(time)}, D)")
+    reached = fraction >= threshold
+    index = np.argmax(reached, axis=-2)
+    before = np.maximum(index - 1, 0)
+    high = np.take_along_axis(fraction, index[..., None, :], axis=-2)[..., 0, :]
+    low = np.take_along_axis(fraction, before[..., None, :], axis=-2)[..., 0, :]
+    rise = np.where(high > low, high - low, 1.0)
+    share = np.clip(np.where(index > 0, (threshold - low) / rise, 1.0), 0.0, 1.0)
+    times = time[before] + share * (time[index] - time[before])
+    return np.where(reached.any(axis=-2), times, np.inf)
+
+
+def relative_losses(losses: Float[np.ndarray, "*batch T P"], *, floor: np.ndarray | float = 0.0) -> np.ndarray:
+    """`(L_p(t) − f_p)/(L_p(0) − f_p)`: what is left of what each example has to lose; 0 where it has nothing to.
+
+    Args:
+        losses: not negative.
+        floor: f_p, (P,) or one number: the loss that stays whatever is learned (noise, ambiguity), for example the
+            last losses of a converged run. With floor 0 an example that no model can fit counts as late.
+
+    Returns:
+        As `losses`; 1 at the first checkpoint (0 where L_p(0) ≤ f_p), negative below the floor.
+
+    Raises:
+        InputError: no examples or checkpoints, NaN or a negative loss (with its place), a floor of another shape.
+    """
+    losses = np.asarray(losses)
+    if losses.ndim < 2 or not losses.size:
+        raise InputError("losses", f"shape {losses.shape}", "give shape (..., T, P), both at least one")
+    bad = ~(losses >= 0)
+    if bad.any():
+        place = tuple(int(axis) for axis in np.argwhere(bad)[0])
+        raise InputError(
+            f"losses[{', '.join(map(str, place))}]", float(losses[place]), "must be a number, not negative"
+        )
+    floor = np.asarray(floor, float)
+    if floor.ndim and floor.shape[-1] != losses.shape[-1]:
+        raise InputError("floor", f"shape {floor.shape}", f"give one number, or one for each of {losses.shape[-1]}")
+    if not np.all(np.isfinite(floor)):
+        raise InputError("floor", "NaN or infinity", "every floor must be a finite number")
+    floor = floor[..., None, :] if floor.ndim else floor
+    left, room = losses - floor, losses[..., :1, :] - floor
+    return np.divide(left, room, out=np.zeros(left.shape), where=room > 0)
+
+
+def example_learning_times(
+    time: np.ndarray,
+    losses: Float[np.ndarray, "*batch T P"],
+    *,
+    remaining: float = 0.5,
+    floor: np.ndarray | float = 0.0,
+) -> np.ndarray:
+    """First time at which the relative loss of an example has fallen to `remaining`, linear between checkpoints.
+
+    Args:
+        time: (T,), ascending.
+        losses: (..., T, P), such as `Examples.losses` of tracked tensors.
+        remaining: at least 0 and below 1 (default ½).
+        floor: as in `relative_losses`.
+
+    Returns:
+        (..., P); infinite where it never falls so far. An example with nothing to lose is learned at `time[0]`.
+
+    Raises:
+        InputError: what `relative_losses` refuses; `remaining` out of range.
+
+    Reference: theory notes, §8.
+    """
+    check_number("remaining", remaining, minimum=0.0, maximum=1.0)
+    if remaining == 1.0:
+        raise InputError("remaining", remaining, "give less than 1, or every example counts as learned at once")
+    return learning_times(time, 1.0 - relative_losses(losses, floor=floor), threshold=1.0 - remaining)
+
+
+def late_by_threshold(
+    losses: Float[np.ndarray, "T P"], *, threshold: float = 0.5, checkpoint: int = -1, floor: np.ndarray | float = 0.0
+) -> Bool[np.ndarray, " P"]:
+    """Late where more than `threshold` of the loss is left at one checkpoint (default the last).
+
+    Raises:
+        InputError: what `relative_losses` refuses; no such checkpoint; a threshold outside 0 to 1.
+    """
+    check_number("threshold", threshold, minimum=0.0, maximum=1.0)
+    relative = relative_losses(_matrix(losses), floor=floor)
+    if not -len(relative) <= checkpoint < len(relative):
+        raise InputError("checkpoint", checkpoint, f"there are {len(relative)}")
+    return relative[checkpoint] > threshold
+
+
+def late_by_quantile(times: Float[np.ndarray, " P"], *, quantile: float = 0.5) -> Bool[np.ndarray, " P"]:
+    """Late where the learning time is above a quantile; equal times are never parted.
+
+    The cut lies between two different times, where the share of late examples is nearest to `1 − quantile` (the
+    smaller group where two are equally near). Infinite times (never learned) are the latest. Where all times are equal
+    no example is late.
+
+    Raises:
+        InputError: no times, NaN, a quantile outside 0 to 1.
+    """
+    check_number("quantile", quantile, minimum=0.0, maximum=1.0)
+    times = _checked_times(times)
+    values, counts = np.unique(times, return_counts=True)
+    if len(values) == 1:
+        return np.zeros(len(times), bool)
+    share = 1.0 - np.cumsum(counts[:-1]) / len(times)  # late, when the cut is above each value but the largest
+    miss = np.abs(share - (1.0 - quantile))
+    cut = len(miss) - 1 - int(np.argmin(miss[::-1]))
+    return times > values[cut]
+
+
+def late_by_clustering(losses: Float[np.ndarray, "T P"], *, floor: np.ndarray | float = 0.0) -> Bool[np.ndarray, " P"]:
+    """Late in the slower of two clusters of relative-loss trajectories (`trajectory_clusters`)."""
+    return trajectory_clusters(losses, floor=floor).late
+
+
+def trajectory_clusters(losses: Float[np.ndarray, "T P"], *, floor: np.ndarray | float = 0.0) -> Clusters:
+    """Two-means of the relative-loss trajectories, begun from their upper and lower half by mean relative loss.
+
+    Deterministic: the start is not drawn. Relative losses are cut at 2, so that a few examples whose loss explodes do
+    not make a cluster of their own. Where all trajectories are equal no example is late.
+
+    Raises:
+        InputError: what `relative_losses` refuses.
+    """
+    rows = np.minimum(relative_losses(_matrix(losses), floor=floor), 2.0).T
+    level = rows.mean(axis=1)
+    upper = late_by_quantile(level)
+    if not upper.any():
+        centres = np.stack([rows.mean(axis=0)] * 2)
+        return Clusters(upper, centres, np.zeros(len(rows)))
+    begin = np.stack([rows[~upper].mean(axis=0), rows[upper].mean(axis=0)])
+    centres, label = scipy.cluster.vq.kmeans2(rows, begin, iter=ITERATIONS, minit="matrix")
+    slow = int(np.argmax(centres.mean(axis=1)))
+    distance = np.sqrt(np.mean(np.square(rows - centres[label]), axis=1))
+    return Clusters(label == slow, centres if slow == 1 else centres[::-1], distance)
+
+
+def _matrix(losses: np.ndarray) -> np.ndarray:
+    losses = np.asarray(losses)
+    if losses.ndim != 2:
+        raise InputError("losses", f"shape {losses.shape}", "give shape (T, P)")
+    return losses
+
+
+def _checked_times(times: np.ndarray) -> np.ndarray:
+    times = np.asarray(times, float)
+    if times.ndim != 1 or not times.size:
+        raise InputError("times", f"shape {times.shape}", "give shape (P,), at least one")
+    if np.isnan(times).any():
+        raise InputError(f"times[{int(np.argmax(np.isnan(times)))}]", "NaN", "give a number; infinity means never")
+    return times

@@ -1,0 +1,116 @@
+"""What upsampling groups does to what is learned when, and to the optimum (theory notes, §8).
+
+With factors κ_g the shares become `π_g κ_g / Σ_h π_h κ_h`; drives a_d, curvatures c_d and with them everything of §3 to
+§6 are sums over the groups. Features keep the numbers of the mixture as it is (κ = 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError
+from icl_theory.features import Features, GroupFeatures
+from icl_theory.lateness import learning_times
+from icl_theory.moments import Moments
+from icl_theory.theory.aligned import AlignedFlow, Ascent
+from icl_theory.theory.hitting_time import hitting_time
+from icl_theory.theory.sharpness import two_phase_ratio
+from icl_theory.upsampling import ratio_factor
+
+SNAPSHOTS = 4001
+
+
+def upsampled_learning_times(
+    groups: GroupFeatures, factors: Any, *, start: np.ndarray | float, fraction: float = 0.5
+) -> np.ndarray:
+    """When gradient flow on the upsampled mixture brings each feature to `fraction` of its own optimum, (D,).
+
+    Aligned, balanced heads from u_d(0) = `start`. Where no two groups share a feature, `w_d*` does not move and
+    `t_d ∝ 1/(π_g κ_g)`, so `t_2/t_1` divides by κ exactly; else c_d, and so the optimum, moves too.
+
+    Raises:
+        InputError: what `hitting_time` and `GroupFeatures.upsampled` refuse.
+    """
+    features = groups.upsampled(factors)
+    return hitting_time(fraction, drive=features.drive, optimum=features.optimum, start=np.asarray(start, float))
+
+
+def upsampled_loss(groups: GroupFeatures, factors: Any) -> float:
+    """The loss of the original mixture at the optimum of the upsampled one: `L* + Σ_d c_d (w_d*(κ) − w_d*)²`.
+
+    c_d and w_d* without κ are the original's; the sum is what the bias of the optimum costs.
+    """
+    original = groups.upsampled()
+    return float(original.loss(groups.upsampled(factors).optimum))
+
+
+def path_matched_factors(
+    features: Features, *, start: np.ndarray | float, rho: float, fraction: float = 0.5
+) -> np.ndarray:
+    """`κ_d = (t_d/t_1 of gradient flow) / (t_d/t_1 of SAM's flow)`, both from the reduced system; (D,), first 1.
+
+    The factor for the group of feature d with which gradient descent has SAM's learning-time ratios, where no two
+    groups share a feature.
+
+    Args:
+        features: of the mixture as it is.
+        start: u_d(0), (D,) or one number.
+        rho: ρ of normalised SAM.
+        fraction: of the optimum that counts as learned.
+
+    Raises:
+        InputError: SAM's flow does not learn every feature (the saddle trap).
+    """
+    start = np.broadcast_to(np.asarray(start, float), features.drive.shape)
+    plain = hitting_time(fraction, drive=features.drive, optimum=features.optimum, start=start)
+    horizon = float(plain.max())
+    for _ in range(4):  # SAM delays: look further until every feature is learned
+        horizon *= 3.0
+        time = np.linspace(0.0, horizon, SNAPSHOTS)
+        strength = AlignedFlow(features, start, Ascent(rho)).predict(time).strength
+        times = learning_times(time, np.nan_to_num(strength / features.optimum), threshold=fraction)
+        if np.isfinite(times).all():
+            return ratio_factor(plain / plain[0], target=times / times[0])
+    raise InputError("rho", rho, "SAM's flow does not learn every feature from this start; give less")
+
+
+def two_phase_factor(alpha: np.ndarray | float, delta: np.ndarray | float) -> np.ndarray:
+    """`κ = (1/α) / (t_2/t_1 of SAM in two phases)`: the path-matched factor in closed form, two features.
+
+    The reading of notes §6 (feature 1 alone perturbed until learned, then feature 2 alone) put into `κ = R_GD/R_SAM`:
+    `κ = s(1−δ+δs) / (α (1 − s + s(1−δ+δs)))`, `s = α/(1−δ)`. NaN where s ≥ 1.
+
+    Args:
+        alpha: a_2/a_1.
+        delta: δ = ρ/(√3 u_0).
+
+    Reference: derived here.
+    """
+    return np.asarray(1.0 / (np.asarray(alpha, float) * two_phase_ratio(alpha, delta)))
+
+
+def moment_features(moments: Moments, directions: Float[Array | np.ndarray, "D D"]) -> Features:
+    """Drives and curvatures of finite, weighted data along given directions, off-diagonal couplings left out.
+
+    `a_d = e_dᵀ C e_d` with C the cross moments `E_s[y β x_qᵀ]`, and `c_d = E_s[(e_d·β)² (e_d·x_q)²]`: what the theory
+    of §5 predicts from, with the expectation over the weighted examples in place of the population's.
+
+    Args:
+        moments: of the data under their weights.
+        directions: column d is e_d, usually the population's.
+
+    Reference: theory notes, §8.
+    """
+    mean = moments.restricted("reduced").mean()
+    dim, axes = mean.dim, np.asarray(directions, float)
+    gram = np.asarray(mean.gram, float).reshape(dim, dim, dim, dim)
+    cross = np.asarray(mean.cross, float).reshape(dim, dim)
+    return Features(
+        directions=axes,
+        drive=np.einsum("id,ij,jd->d", axes, cross, axes),
+        curvature=np.einsum("id,jd,ijkl,kd,ld->d", axes, axes, gram, axes, axes, optimize=True),
+        energy=float(mean.energy),
+    )

@@ -1,0 +1,84 @@
+"""The arms of an upsampling experiment on finite data: what is upsampled, and the controls (theory notes, §8)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from icl_theory.examples import Examples
+from icl_theory.lateness import example_learning_times, late_by_quantile
+from icl_theory.moments import Moments
+from icl_theory.upsampling import early_group, example_weights, learning_time_ratio, random_group, ratio_factor
+
+
+class Pilot(NamedTuple):
+    """What a first run says about each example.
+
+    Attributes:
+        time: (T,).
+        tensors: (T, F), the pilot's coefficients.
+        times: (P,) learning times.
+        late: (P,).
+        ratio: R, median learning time of the late over the early ones.
+        factor: κ = R over its target.
+    """
+
+    time: np.ndarray
+    tensors: np.ndarray
+    times: np.ndarray
+    late: np.ndarray
+    ratio: float
+    factor: float
+
+
+def judge(
+    examples: Examples,
+    time: np.ndarray,
+    matrices: np.ndarray,
+    *,
+    quantile: float,
+    target: float = 1.0,
+    own_floor: bool = True,
+) -> Pilot:
+    """Learning times of the examples under a pilot's W (T, D, D), the late ones, and the ratio rule's factor.
+
+    With `own_floor` a loss is measured against what is left of it at the end of the pilot; else against zero, so
+    that examples no model can fit are late too.
+    """
+    tensors = matrices.reshape(len(time), -1)
+    losses = np.asarray(examples.losses(tensors), float)
+    times = example_learning_times(time, losses, floor=losses[-1] if own_floor else 0.0)
+    late = late_by_quantile(times, quantile=quantile)
+    ratio = learning_time_ratio(times, late, last=float(time[-1]))
+    return Pilot(time, tensors, times, late, ratio, float(ratio_factor(ratio, target=target)))
+
+
+def weighted_arms(pilot: Pilot, *, seed: int) -> dict[str, np.ndarray]:
+    """κ on the late examples, on as many random ones, and on as many of the early ones."""
+    groups = {
+        "late": pilot.late,
+        "random": random_group(pilot.late, seed=seed),
+        "early": early_group(pilot.times, pilot.late),
+    }
+    return {name: example_weights(group, pilot.factor) for name, group in groups.items()}
+
+
+def fresh_arms(pilot: Pilot, own: Moments, pool: Examples, *, seed: int) -> dict[str, Moments]:
+    """The data with (κ−1)·(number of late) fresh examples of the late kind added, or as many of any kind.
+
+    Of the late kind: the pilot learns it no sooner than the first of the late ones. Where the pool holds too few, each
+    of those it holds counts for more.
+    """
+    losses = np.asarray(pool.losses(pilot.tensors), float)
+    times = example_learning_times(pilot.time, losses, floor=losses[-1])
+    wanted = (pilot.factor - 1.0) * pilot.late.sum()
+    order = np.random.default_rng(seed).permutation(len(times))  # the pool comes in the order of its groups
+    kind = order[times[order] >= pilot.times[pilot.late].min()]
+    arms = {}
+    for name, candidates in (("fresh late", kind), ("fresh random", order)):
+        taken = candidates[: max(round(wanted), 1)]
+        weight = np.zeros(len(times))
+        weight[taken] = wanted / len(taken)
+        arms[name] = own + pool.moments(weight)
+    return arms

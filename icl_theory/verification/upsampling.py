@@ -1,0 +1,451 @@
+"""F. Upsampling what is learned late: groups against theory, random starts, single examples (theory notes, §8)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from icl_theory.analysis import SimplicityBias, simplicity_bias
+from icl_theory.attention import SeparateAttention, aligned_parameters, split_model
+from icl_theory.examples import compress
+from icl_theory.features import Features, find_features, find_group_features
+from icl_theory.lateness import learning_times
+from icl_theory.prompts import sample_prompts
+from icl_theory.run import Run
+from icl_theory.spectra import linear_spectrum
+from icl_theory.tasks import TaskDistribution, TaskMixture
+from icl_theory.theory.hitting_time import hitting_time
+from icl_theory.theory.upsampling import moment_features, upsampled_learning_times, upsampled_loss
+from icl_theory.trajectory import Trajectory
+from icl_theory.verification.arms import judge, weighted_arms
+from icl_theory.verification.claim import Claim, Data
+from icl_theory.verification.ensembles import random_starts, reduced_population, repeated, separate_model, train_on
+from icl_theory.verification.paired import absolute, median_change, paired_change, worst_change
+from icl_theory.verification.statement import Statement, agrees, agrees_each, at_least, at_most
+
+EXAMPLE_ARMS = ("plain", "late", "random", "early")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """D = 4, H = 5, N = 31, λ = (.4, .3, .2, .1) but for the two separate features; late = features 3, 4 or group 2."""
+
+    num_context: int = 31
+    num_heads: int = 5
+    init_scale: float = 0.1
+    num_seeds: int = 64
+    seed: int = 3
+    # Aligned starts: two groups with a feature each, λ = (2, 1); two groups that share four features.
+    pair_eigenvalues: tuple[float, float] = (2.0, 1.0)
+    pair_factors: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    pair_start: float = 0.05
+    pair_learning_rate: float = 5e-4
+    pair_duration: float = 40.0
+    minority_share: float = 0.2
+    shared_factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+    shared_start: float = 0.05
+    shared_learning_rate: float = 0.01
+    shared_duration: float = 800.0
+    # Random starts.
+    factors: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+    early_factors: tuple[float, ...] = (2.0, 4.0)
+    learning_rate: float = 0.02
+    four_duration: float = 2500.0
+    two_duration: float = 1000.0
+    num_snapshots: int = 801
+    # Single examples.
+    num_prompts: int = 5000
+    num_sets: int = 24
+    quantile: float = 0.5
+    example_start: float = 0.1
+    example_duration: float = 1500.0
+    example_snapshots: int = 301
+
+
+def separate_groups(eigenvalues: np.ndarray, num_context: int) -> TaskMixture:
+    """One group a feature, equal shares 1/D: `Λ_g = √D λ_g e_g e_gᵀ`, so that the drives are λ_d²."""
+    scaled = np.sqrt(len(eigenvalues)) * np.diag(eigenvalues)
+    groups = [TaskDistribution.create(row, num_context=num_context) for row in scaled]
+    return TaskMixture.create(groups, np.full(len(groups), 1.0 / len(groups)))
+
+
+def sharing_groups(minority: float, num_context: int, noise_std: float = 0.0) -> TaskMixture:
+    """A majority with the default spectrum and a minority with the reversed one: both hold all four features."""
+    spectrum = linear_spectrum(4)
+    groups = [
+        TaskDistribution.create(values, num_context=num_context, noise_std=noise_std)
+        for values in (spectrum, spectrum[::-1].copy())
+    ]
+    return TaskMixture.create(groups, [1.0 - minority, minority])
+
+
+def measure(settings: Settings, progress) -> Data:
+    """Learning times, optima and simplicity bias under each κ; every prediction comes from the distribution alone."""
+    parts = (_pair, _shared, _random, _examples)
+    data: Data = {}
+    for done, part in enumerate(parts, start=1):
+        data |= part(settings)
+        progress(done, len(parts))
+    return data
+
+
+def aligned_runs(mixtures: list[TaskMixture], start: float, **settings) -> Run:
+    """The full rank-one model from one aligned start on each of several mixtures."""
+    dim = mixtures[0].dim
+    graphdef, _ = split_model(SeparateAttention(dim, dim, rngs=nnx.Rngs(0)))
+    single = aligned_parameters(jnp.full(dim, start))
+    starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(mixtures)), single)
+    return train_on([reduced_population(mixture) for mixture in mixtures], graphdef, starts, **settings)
+
+
+def _pair(settings: Settings) -> Data:
+    """Two groups with a feature each: the ratio divides by κ."""
+    mixture = separate_groups(np.asarray(settings.pair_eigenvalues), settings.num_context)
+    groups = find_group_features(mixture)
+    factors = [(1.0, factor) for factor in settings.pair_factors]
+    run = aligned_runs(
+        [mixture.upsampled(pair) for pair in factors],
+        settings.pair_start,
+        learning_rate=settings.pair_learning_rate,
+        duration=settings.pair_duration,
+        num_snapshots=2001,
+    )
+    times = learning_times(run.time, groups.upsampled().strength(run.tracked) / groups.upsampled().optimum)
+    predicted = np.asarray([upsampled_learning_times(groups, pair, start=settings.pair_start) for pair in factors])
+    return {"pair_factors": np.asarray(settings.pair_factors), "pair_times": times, "pair_predicted_times": predicted}
+
+
+def _shared(settings: Settings) -> Data:
+    """Two groups that share all features: learning times, and where the optimum goes."""
+    mixture = sharing_groups(settings.minority_share, settings.num_context)
+    groups = find_group_features(mixture)
+    original = groups.upsampled()
+    factors = [(1.0, factor) for factor in settings.shared_factors]
+    run = aligned_runs(
+        [mixture.upsampled(pair) for pair in factors],
+        settings.shared_start,
+        learning_rate=settings.shared_learning_rate,
+        duration=settings.shared_duration,
+        num_snapshots=2001,
+    )
+    strength = original.strength(run.tracked)
+    optima = np.asarray([groups.upsampled(pair).optimum for pair in factors])
+    lowest = float(original.loss(original.optimum))
+    return {
+        "shared_factors": np.asarray(settings.shared_factors),
+        "shared_times": np.stack(
+            [learning_times(run.time, rows / best) for rows, best in zip(strength, optima, strict=True)]
+        ),
+        "shared_predicted_times": np.asarray(
+            [upsampled_learning_times(groups, pair, start=settings.shared_start) for pair in factors]
+        ),
+        "shared_strength": strength[:, -1],
+        "shared_optimum": optima,
+        "shared_excess": original.loss(strength[:, -1]) - lowest,
+        "shared_predicted_excess": np.asarray([upsampled_loss(groups, pair) - lowest for pair in factors]),
+        "shared_lowest": np.asarray(lowest),
+    }
+
+
+def _random(settings: Settings) -> Data:
+    """Random starts: four groups with a feature each (late: the groups of 3 and 4), and the two that share (late: 2)."""
+    data: Data = {}
+    cases = {
+        "four": (
+            separate_groups(linear_spectrum(4), settings.num_context),
+            np.asarray([0, 0, 1, 1], bool),
+            settings.four_duration,
+        ),
+        "two": (
+            sharing_groups(settings.minority_share, settings.num_context),
+            np.asarray([0, 1], bool),
+            settings.two_duration,
+        ),
+    }
+    for name, (mixture, late, duration) in cases.items():
+        features = find_features(mixture)
+        arms = [np.where(late, factor, 1.0) for factor in settings.factors]
+        arms += [np.where(late, 1.0, factor) for factor in settings.early_factors]
+        bias = train_arms(
+            [reduced_population(mixture.upsampled(arm)) for arm in arms], features, settings, duration, settings.seed
+        )
+        data |= {f"{name}_{field}": getattr(bias, field) for field in SimplicityBias._fields}
+        data[f"{name}_drive"] = np.asarray(
+            [find_group_features(mixture).upsampled(arm).drive for arm in arms[: len(settings.factors)]]
+        )
+    return data | {"factors": np.asarray(settings.factors), "early_factors": np.asarray(settings.early_factors)}
+
+
+def train_arms(moments: list, features: Features, settings: Settings, duration: float, seed: int) -> SimplicityBias:
+    """Every random start on every arm's infinite data, under gradient descent: measures (arm, seed, D)."""
+    model, starts = random_starts(separate_model(4, settings.num_heads, settings.init_scale), settings.num_seeds, seed)
+    run = train_on(
+        [each for each in moments for _ in range(settings.num_seeds)],
+        split_model(model)[0],
+        repeated(starts, len(moments)),
+        learning_rate=settings.learning_rate,
+        duration=duration,
+        num_snapshots=settings.num_snapshots,
+    )
+    strength = features.strength(run.tracked)
+    shaped = strength.reshape(len(moments), settings.num_seeds, *strength.shape[1:])
+    return simplicity_bias(Trajectory(run.time, np.zeros(()), shaped), features)
+
+
+def _examples(settings: Settings) -> Data:
+    """Finite data: learn, find the late examples, upsample them, learn again; from aligned and from random starts."""
+    mixture = TaskMixture.single(linear_spectrum(4), num_context=settings.num_context)
+    features = find_features(mixture)
+    model, starts = random_starts(
+        separate_model(4, settings.num_heads, settings.init_scale), settings.num_sets, settings.seed + 1
+    )
+    graphdef, _ = split_model(model)
+    how = {
+        "learning_rate": settings.learning_rate,
+        "duration": settings.example_duration,
+        "num_snapshots": settings.example_snapshots,
+    }
+    keys = jax.random.split(jax.random.key(settings.seed), settings.num_sets)
+    sets = [compress(sample_prompts(mixture, settings.num_prompts, key=key), blocks="reduced") for key in keys]
+    plain = [examples.moments() for examples in sets]
+    pilot_run = train_on(plain, graphdef, starts, **how)
+    pilots = [
+        judge(examples, pilot_run.time, matrices, quantile=settings.quantile)
+        for examples, matrices in zip(sets, pilot_run.tracked, strict=True)
+    ]
+    arms = {name: [] for name in EXAMPLE_ARMS[1:]}
+    for number, (examples, pilot) in enumerate(zip(sets, pilots, strict=True)):
+        for name, weight in weighted_arms(pilot, seed=number).items():
+            arms[name].append(examples.moments(weight))
+    moments = plain + [each for name in EXAMPLE_ARMS[1:] for each in arms[name]]
+    shape = (len(EXAMPLE_ARMS), settings.num_sets)
+    random = train_on(moments, graphdef, repeated(starts, len(EXAMPLE_ARMS)), **how)
+    strength = features.strength(random.tracked)
+    bias = simplicity_bias(
+        Trajectory(random.time, np.zeros(()), strength.reshape(*shape, *strength.shape[1:])), features
+    )
+    single = aligned_parameters(jnp.full(4, settings.example_start), jnp.asarray(features.directions, float))
+    aligned_graph, _ = split_model(SeparateAttention(4, 4, rngs=nnx.Rngs(0)))
+    aligned = train_on(
+        moments, aligned_graph, jax.tree.map(lambda leaf: jnp.stack([leaf] * len(moments)), single), **how
+    )
+    found = [moment_features(each, features.directions) for each in moments]
+    strength = features.strength(aligned.tracked)
+    measured = np.stack(
+        [learning_times(aligned.time, rows / own.optimum) for rows, own in zip(strength, found, strict=True)]
+    )
+    start = np.full(4, settings.example_start)
+    predicted = np.stack([hitting_time(0.5, drive=own.drive, optimum=own.optimum, start=start) for own in found])
+    return {
+        "example_factor": np.asarray([pilot.factor for pilot in pilots]),
+        "example_late_share": np.asarray([pilot.late.mean() for pilot in pilots]),
+        "example_aligned_times": measured.reshape(*shape, 4),
+        "example_predicted_times": predicted.reshape(*shape, 4),
+        **{f"example_{field}": getattr(bias, field) for field in SimplicityBias._fields},
+    }
+
+
+def statements(data: Data) -> list[Statement]:
+    """F1 to F17."""
+    return _group_statements(data) + _random_statements(data) + _example_statements(data)
+
+
+def _group_statements(data: Data) -> list[Statement]:
+    ratios = data["pair_times"][:, 1] / data["pair_times"][:, 0]
+    predicted = data["pair_predicted_times"][:, 1] / data["pair_predicted_times"][:, 0]
+    theory = "icl_theory.theory.upsampling"
+    return [
+        agrees_each(
+            "F1",
+            "Two groups with a feature each, aligned: upsampling the slow one by κ divides t_2/t_1 by κ (κ from 1 to 8)",
+            source="notes §8",
+            code=f"{theory}.upsampled_learning_times",
+            predicted=predicted[0] / data["pair_factors"],
+            measured=ratios,
+            tolerance=0.01,
+            figure="upsampling",
+        ),
+        agrees_each(
+            "F2",
+            "Two groups that share four features, aligned: every learning time under κ from ½ to 8 is as predicted",
+            source="notes §8",
+            code=f"{theory}.upsampled_learning_times",
+            predicted=data["shared_predicted_times"],
+            measured=data["shared_times"],
+            tolerance=0.01,
+            figure="upsampling",
+        ),
+        agrees_each(
+            "F3",
+            "The optimum moves: after training, all strengths are a_d(κ)/c_d(κ) of the upsampled mixture",
+            source="notes §8",
+            code="icl_theory.features.GroupFeatures",
+            predicted=data["shared_optimum"],
+            measured=data["shared_strength"],
+            tolerance=1e-3,
+        ),
+        agrees(
+            "F4",
+            "What that bias costs on the original mixture: the loss above its least one is Σ c_d (w_d*(κ) − w_d*)²",
+            source="notes §8",
+            code=f"{theory}.upsampled_loss",
+            predicted=data["shared_predicted_excess"],
+            measured=data["shared_excess"],
+            tolerance=1e-3,
+            figure="upsampling",
+        ),
+    ]
+
+
+def _random_statements(data: Data) -> list[Statement]:
+    kappa = list(data["factors"]).index(2.0)
+    early = len(data["factors"]) + list(data["early_factors"]).index(2.0)
+    about = {"code": "icl_theory.analysis.simplicity_bias", "figure": "upsampling"}
+    four, two = ({name: data[f"{case}_{name}"] for name in ("ratios", "progress", "times")} for case in ("four", "two"))
+
+    def changes(case: dict, arm: int, name: str, features: tuple[int, ...]) -> list:
+        return [paired_change(case[name][arm, :, d], case[name][0, :, d]) for d in features]
+
+    late = changes(four, kappa, "ratios", (2, 3))
+    return [
+        worst_change(
+            at_most,
+            "F5",
+            "Claim C, random starts, a group for each feature: upsampling 3 and 4 by κ = 2 lowers ln(t_d/t_1), d = 3, 4",
+            late,
+            source="abstract, claim C",
+            **about,
+        ),
+        worst_change(
+            at_least,
+            "F6",
+            "Not mere delay: features 3 and 4 are then further on when the first is learned: change of ln(w_d/w_d*)",
+            changes(four, kappa, "progress", (2, 3)),
+            source="notes §7",
+            **about,
+        ),
+        worst_change(
+            at_least,
+            "F7",
+            "Found: from random starts the ratio falls by less than the rule says: change of ln(t_d/t_1) above −ln 2",
+            late,
+            bound=-float(np.log(2.0)),
+            source="found here",
+            **about,
+        ),
+        worst_change(
+            at_most,
+            "F8",
+            "Groups that share all features, random starts: upsampling the minority by κ = 2 lowers ln(t_d/t_1), d = 3, 4",
+            changes(two, kappa, "ratios", (2, 3)),
+            source="abstract, claim C",
+            **about,
+        ),
+        worst_change(
+            at_most,
+            "F9",
+            "In absolute time the slowest feature is then learned sooner (SAM: later, E17): change of ln t_4, both cases",
+            changes(four, kappa, "times", (3,)) + changes(two, kappa, "times", (3,)),
+            source="found here",
+            **about,
+        ),
+        worst_change(
+            at_least,
+            "F10",
+            "Control: κ = 2 on the early groups does not lower ln(t_d/t_1), d = 3, 4, both cases (it raises it)",
+            changes(four, early, "ratios", (2, 3)) + changes(two, early, "ratios", (2, 3)),
+            source="notes §8",
+            **about,
+        ),
+    ]
+
+
+def _example_statements(data: Data) -> list[Statement]:
+    """Finite data: errors are medians over the data sets, the worst arm and feature is judged."""
+    measured, predicted = data["example_aligned_times"], data["example_predicted_times"]
+    typical = np.median(np.abs(measured / predicted - 1.0), axis=1)  # (arm, D)
+    late, random, early = 1, 2, 3
+    about = {"code": "icl_theory.lateness.late_by_quantile", "figure": "upsampling"}
+
+    def changes(arm: int, name: str, features: tuple[int, ...]) -> list:
+        values = data[f"example_{name}"]
+        return [paired_change(values[arm, :, d], values[0, :, d]) for d in features]
+
+    slow = np.log(predicted[..., 2] / predicted[..., 0])
+    found = [
+        median_change(
+            np.log(measured[late, :, d] / measured[late, :, 0]) - np.log(measured[0, :, d] / measured[0, :, 0])
+        )
+        for d in (1, 2, 3)
+    ]
+    return [
+        at_most(
+            "F11",
+            "Single examples: the drives of the weighted moments predict each feature's learning time, aligned starts, four "
+            "arms (median relative error over the data sets, the worst arm and feature)",
+            source="notes §8",
+            code="icl_theory.theory.upsampling.moment_features",
+            bound=0.1,
+            measured=float(typical.max()),
+            figure="upsampling",
+            count=typical.size,
+        ),
+        agrees(
+            "F12",
+            "Single examples, aligned: upsampling the late ones changes ln(t_3/t_1) as the weighted moments say (median)",
+            source="notes §8",
+            code="icl_theory.theory.upsampling.moment_features",
+            predicted=float(np.median(slow[late] - slow[0])),
+            measured=found[1].median,
+            tolerance=0.1,
+            figure="upsampling",
+        ),
+        worst_change(
+            at_most,
+            "F13",
+            "Claim C, single examples, random starts: upsampling the late half by the ratio rule lowers ln(t_d/t_1), d = 2, 3",
+            changes(late, "ratios", (1, 2)),
+            source="abstract, claim C",
+            **about,
+        ),
+        worst_change(
+            at_least,
+            "F14",
+            "Not mere delay: features 2 and 3 are then further on when the first is learned: change of ln(w_d/w_d*)",
+            changes(late, "progress", (1, 2)),
+            source="notes §7",
+            **about,
+        ),
+        worst_change(
+            at_most,
+            "F15",
+            "In absolute time features 2 and 3 are then learned sooner: change of ln t_d",
+            changes(late, "times", (1, 2)),
+            source="found here",
+            **about,
+        ),
+        worst_change(
+            at_most,
+            "F16",
+            "Control: the same factor on random examples leaves ln(t_d/t_1), d = 2, 3, as it is (|change| below 0.05)",
+            [absolute(change) for change in changes(random, "ratios", (1, 2))],
+            bound=0.05,
+            source="notes §8",
+            **about,
+        ),
+        worst_change(
+            at_least,
+            "F17",
+            "Control: the same factor on the early examples does not lower ln(t_d/t_1), d = 2, 3 (it raises it)",
+            changes(early, "ratios", (1, 2)),
+            source="notes §8",
+            **about,
+        ),
+    ]
+
+
+CLAIM = Claim("F", "upsampling", "Upsampling what is learned late", Settings(), measure, statements)
