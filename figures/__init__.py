@@ -5,10 +5,30 @@
 
 from __future__ import annotations
 
-from figures import feature_strengths, loss_plateaus, merged_model, phase_diagram, simplicity_bias
+from figures import (
+    feature_strengths,
+    generalisation,
+    generalisation_map,
+    loss_plateaus,
+    merged_model,
+    phase_diagram,
+    sam_by_data,
+    simplicity_bias,
+    upsampling,
+)
 from figures.figure import FigureSpec
 
 FIGURES: dict[str, FigureSpec] = {
     module.FIGURE.name: module.FIGURE
-    for module in (loss_plateaus, feature_strengths, simplicity_bias, merged_model, phase_diagram)
+    for module in (
+        loss_plateaus,
+        feature_strengths,
+        simplicity_bias,
+        merged_model,
+        phase_diagram,
+        upsampling,
+        sam_by_data,
+        generalisation,
+        generalisation_map,
+    )
 }

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from experiments import EXPERIMENTS
 from experiments.experiment import Experiment, load, manifest
-from figures import FIGURES
+from figures import FIGURES, generalisation_table
 from icl_theory.errors import InputError
 from icl_theory.store import plain
 from icl_theory.verification import Row, combine
@@ -49,6 +49,8 @@ def write_report(results: Path, seconds: float) -> tuple[Path, list[Row]]:
     page = environment.from_string(TEMPLATE.read_text()).render(
         sections=sections,
         figures=figures,
+        table_headings=generalisation_table.HEADINGS,
+        tables=generalisation_table.tables(load(EXPERIMENTS["generalisation"], results)),
         figure_titles={name: figure.title for name, figure in FIGURES.items()},
         summary=count(all_rows),
         status=lambda *ids: _status(all_rows, ids),

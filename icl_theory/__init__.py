@@ -63,10 +63,11 @@ from icl_theory.theory.fixed_points import nested_plateau_losses, plateau_loss
 from icl_theory.theory.gaussian_moments import full_population_moments
 from icl_theory.theory.hitting_time import hitting_time
 from icl_theory.theory.merged import MergedFlow, MergedLogistic
+from icl_theory.theory.moment_flow import MomentFlow
 from icl_theory.theory.population import population_force, population_loss, population_moments
 from icl_theory.theory.upsampling import (
-    moment_features,
     path_matched_factors,
+    two_phase_factor,
     upsampled_learning_times,
     upsampled_loss,
 )
@@ -80,6 +81,7 @@ from icl_theory.upsampling import (
     random_group,
     ratio_factor,
     sam_equivalent_factor,
+    secant_factor,
 )
 
 __version__ = version("icl-theory")
@@ -105,6 +107,7 @@ __all__ = [
     "MergedAttention",
     "MergedFlow",
     "MergedLogistic",
+    "MomentFlow",
     "Moments",
     "MomentsLoss",
     "MomentsMixture",
@@ -148,7 +151,6 @@ __all__ = [
     "median_interval",
     "merge_model",
     "mixture_moments",
-    "moment_features",
     "moment_sums",
     "nested_plateau_losses",
     "num_features",
@@ -168,6 +170,7 @@ __all__ = [
     "sam_equivalent_factor",
     "sample_prompt_chunks",
     "sample_prompts",
+    "secant_factor",
     "simplicity_bias",
     "simulate",
     "snapshot_schedule",
@@ -175,6 +178,7 @@ __all__ = [
     "train",
     "train_many",
     "trajectory_clusters",
+    "two_phase_factor",
     "unnormalised_sam",
     "upsampled_learning_times",
     "upsampled_loss",

@@ -6,7 +6,7 @@ checkpoint, the first before training. Groups are boolean (P,), True for late. N
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.cluster.vq
@@ -26,7 +26,7 @@ class Clusters(NamedTuple):
         distance: (P,) of each trajectory to the centre of its own cluster, root mean square over checkpoints.
     """
 
-    late: np.ndarray
+    late: Any
     centres: np.ndarray
     distance: np.ndarray
 
@@ -57,7 +57,7 @@ def learning_times(time: np.ndarray, fraction: np.ndarray, *, threshold: float =
     return np.where(reached.any(axis=-2), times, np.inf)
 
 
-def relative_losses(losses: Float[np.ndarray, "*batch T P"], *, floor: np.ndarray | float = 0.0) -> np.ndarray:
+def relative_losses(losses: Float[Any, "*batch T P"], *, floor: np.ndarray | float = 0.0) -> np.ndarray:
     """`(L_p(t) − f_p)/(L_p(0) − f_p)`: what is left of what each example has to lose; 0 where it has nothing to.
 
     Args:
@@ -92,7 +92,7 @@ def relative_losses(losses: Float[np.ndarray, "*batch T P"], *, floor: np.ndarra
 
 def example_learning_times(
     time: np.ndarray,
-    losses: Float[np.ndarray, "*batch T P"],
+    losses: Float[Any, "*batch T P"],
     *,
     remaining: float = 0.5,
     floor: np.ndarray | float = 0.0,
@@ -120,7 +120,7 @@ def example_learning_times(
 
 
 def late_by_threshold(
-    losses: Float[np.ndarray, "T P"], *, threshold: float = 0.5, checkpoint: int = -1, floor: np.ndarray | float = 0.0
+    losses: Float[Any, "T P"], *, threshold: float = 0.5, checkpoint: int = -1, floor: np.ndarray | float = 0.0
 ) -> Bool[np.ndarray, " P"]:
     """Late where more than `threshold` of the loss is left at one checkpoint (default the last).
 
@@ -134,7 +134,7 @@ def late_by_threshold(
     return relative[checkpoint] > threshold
 
 
-def late_by_quantile(times: Float[np.ndarray, " P"], *, quantile: float = 0.5) -> Bool[np.ndarray, " P"]:
+def late_by_quantile(times: Float[Any, " P"], *, quantile: float = 0.5) -> Bool[np.ndarray, " P"]:
     """Late where the learning time is above a quantile; equal times are never parted.
 
     The cut lies between two different times, where the share of late examples is nearest to `1 − quantile` (the
@@ -155,12 +155,12 @@ def late_by_quantile(times: Float[np.ndarray, " P"], *, quantile: float = 0.5) -
     return times > values[cut]
 
 
-def late_by_clustering(losses: Float[np.ndarray, "T P"], *, floor: np.ndarray | float = 0.0) -> Bool[np.ndarray, " P"]:
+def late_by_clustering(losses: Float[Any, "T P"], *, floor: np.ndarray | float = 0.0) -> Bool[np.ndarray, " P"]:
     """Late in the slower of two clusters of relative-loss trajectories (`trajectory_clusters`)."""
     return trajectory_clusters(losses, floor=floor).late
 
 
-def trajectory_clusters(losses: Float[np.ndarray, "T P"], *, floor: np.ndarray | float = 0.0) -> Clusters:
+def trajectory_clusters(losses: Float[Any, "T P"], *, floor: np.ndarray | float = 0.0) -> Clusters:
     """Two-means of the relative-loss trajectories, begun from their upper and lower half by mean relative loss.
 
     Deterministic: the start is not drawn. Relative losses are cut at 2, so that a few examples whose loss explodes do
@@ -182,14 +182,14 @@ def trajectory_clusters(losses: Float[np.ndarray, "T P"], *, floor: np.ndarray |
     return Clusters(label == slow, centres if slow == 1 else centres[::-1], distance)
 
 
-def _matrix(losses: np.ndarray) -> np.ndarray:
+def _matrix(losses: Any) -> np.ndarray:
     losses = np.asarray(losses)
     if losses.ndim != 2:
         raise InputError("losses", f"shape {losses.shape}", "give shape (T, P)")
     return losses
 
 
-def _checked_times(times: np.ndarray) -> np.ndarray:
+def _checked_times(times: Any) -> np.ndarray:
     times = np.asarray(times, float)
     if times.ndim != 1 or not times.size:
         raise InputError("times", f"shape {times.shape}", "give shape (P,), at least one")

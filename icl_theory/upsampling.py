@@ -6,15 +6,15 @@ the late by κ divides the ratio of learning times by κ, so κ is the ratio tha
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from icl_theory.errors import InputError, check_number, check_shape
 
 
-def learning_time_ratio(
-    times: Float[np.ndarray, " P"], late: Bool[np.ndarray, " P"], *, last: float | None = None
-) -> float:
+def learning_time_ratio(times: Float[Any, " P"], late: Bool[Any, " P"], *, last: float | None = None) -> float:
     """`R`: the median learning time of the late over that of the early; 1 where there are no late ones.
 
     Examples with time 0 had nothing to learn (they lay at their floor from the start) and do not count.
@@ -61,11 +61,11 @@ def ratio_factor(
     """
     _check_positive("ratio", ratio)
     _check_positive("target", target)
-    factor = np.asarray(ratio, float) / np.asarray(target, float)
+    factor = np.asarray(np.asarray(ratio, float) / np.asarray(target, float))
     if largest is None:
         return factor
     check_number("largest", largest, minimum=1.0)
-    return np.minimum(factor, largest)
+    return np.asarray(np.minimum(factor, largest))
 
 
 def secant_factor(
@@ -92,10 +92,10 @@ def secant_factor(
         raise InputError("achieved", achieved, f"the first factor did not lower the ratio {ratio}; train more runs")
     wanted = np.log(np.asarray(ratio, float) / target)
     power = np.divide(wanted, moved, out=np.zeros(np.broadcast(wanted, moved).shape), where=tried != 0)
-    return np.exp(tried * power)
+    return np.asarray(np.exp(tried * power))
 
 
-def sam_equivalent_factor(drive: Float[np.ndarray, " D"], *, start: float, rho: float) -> np.ndarray:
+def sam_equivalent_factor(drive: Float[Any, " D"], *, start: float, rho: float) -> np.ndarray:
     """`κ_d = ((1 − δ s_d)/(1 − δ s_1))²`, the factor for feature d that slows it against feature 1 as SAM does at first.
 
     With `s_d = a_d/‖a‖`, `δ = ρ/(√3 u_0)`: from a start that is equal in all features, normalised SAM gives each the
@@ -127,7 +127,7 @@ def sam_equivalent_factor(drive: Float[np.ndarray, " D"], *, start: float, rho: 
     return np.square(left / left[0])
 
 
-def example_weights(late: Bool[np.ndarray, " P"], factor: float) -> Float[np.ndarray, " P"]:
+def example_weights(late: Bool[Any, " P"], factor: float) -> Float[np.ndarray, " P"]:
     """κ for the late, 1 for the rest: weights of a loss or of a sampler.
 
     Raises:
@@ -137,7 +137,7 @@ def example_weights(late: Bool[np.ndarray, " P"], factor: float) -> Float[np.nda
     return np.where(_checked_group(late), float(factor), 1.0)
 
 
-def example_copies(late: Bool[np.ndarray, " P"], factor: float, *, seed: int) -> Int[np.ndarray, " P"]:
+def example_copies(late: Bool[Any, " P"], factor: float, *, seed: int) -> Int[np.ndarray, " P"]:
     """How often each example occurs in the upsampled set: whole numbers whose total over the late is κ·(their number).
 
     Every late example is taken ⌊κ⌋ times, and as many of them as it needs, drawn with `seed`, once more.
@@ -156,13 +156,13 @@ def example_copies(late: Bool[np.ndarray, " P"], factor: float, *, seed: int) ->
     return copies
 
 
-def random_group(late: Bool[np.ndarray, " P"], *, seed: int) -> Bool[np.ndarray, " P"]:
+def random_group(late: Bool[Any, " P"], *, seed: int) -> Bool[np.ndarray, " P"]:
     """The control: as many examples as are late, drawn from all of them with `seed`."""
     late = _checked_group(late)
     return _generator(seed).permutation(late)
 
 
-def early_group(times: Float[np.ndarray, " P"], late: Bool[np.ndarray, " P"]) -> Bool[np.ndarray, " P"]:
+def early_group(times: Float[Any, " P"], late: Bool[Any, " P"]) -> Bool[np.ndarray, " P"]:
     """The opposite control: the examples learned first, as many as are late (ties in their order).
 
     Those with time 0 had nothing to learn and come last.
@@ -186,7 +186,7 @@ def _check_positive(field: str, value: np.ndarray | float) -> None:
         raise InputError(field, value, "give positive finite numbers")
 
 
-def _checked_group(late: np.ndarray) -> np.ndarray:
+def _checked_group(late: Any) -> np.ndarray:
     late = np.asarray(late)
     if late.ndim != 1 or not late.size or late.dtype != bool:
         raise InputError("late", f"{late.dtype} of shape {late.shape}", "give booleans of shape (P,), at least one")

@@ -9,12 +9,19 @@ from figures import FIGURES
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-FIRST, SECOND = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+FIRST, SECOND, THIRD = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_compressed_training_runs_when_pasted(capsys):
     exec(compile(SECOND, "README.md", "exec"), {})
     assert "50% late" in capsys.readouterr().out
+
+
+def test_upsampling_runs_when_pasted(capsys):
+    exec(compile(THIRD, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "on late examples: learning-time ratios" in printed
+    assert "on random examples" in printed
 
 
 def test_python_runs_when_pasted(capsys):

@@ -18,9 +18,12 @@ from icl_theory.verification import (
     combine,
     dynamics,
     fixed_points,
+    generalisation,
     measure_claim,
     random_initialisation,
+    sam_by_data,
     sharpness,
+    upsampling,
     verify,
 )
 from icl_theory.verification.sharpness_aligned import AlignedSettings
@@ -39,6 +42,22 @@ SMALL = {
     ),
     "sharpness": sharpness.Settings(
         aligned=AlignedSettings(trap_grid=6, trap_duration=60.0), num_seeds=8, duration=400.0, num_snapshots=300
+    ),
+    "upsampling": upsampling.Settings(
+        num_seeds=12,
+        factors=(1.0, 2.0),
+        early_factors=(2.0,),
+        four_duration=300.0,
+        two_duration=300.0,
+        num_prompts=1500,
+        num_sets=6,
+        example_duration=800.0,
+    ),
+    "sam_by_data": sam_by_data.Settings(
+        deltas=(0.0, 0.1, 0.3, 0.5), rhos=(0.05,), num_seeds=16, duration=500.0, num_snapshots=201
+    ),
+    "generalisation": generalisation.Settings(
+        num_prompts=(100, 1000, 5000), noise_stds=(0.0,), num_seeds=4, duration=300.0, num_snapshots=61
     ),
 }
 
@@ -89,8 +108,8 @@ def test_statements_name_code_and_figures_that_exist(measured):
 def test_the_readme_names_statements_that_exist(measured):
     ids = {row.statement.id for claim in CLAIMS for row in combine(claim, measured[claim.name], None)}
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    named = set(re.findall(r"\b[A-E]\d+\b", readme))
-    for letter, first, last in re.findall(r"\b([A-E])(\d+)–[A-E](\d+)\b", readme):
+    named = set(re.findall(r"\b[A-H]\d+\b", readme))
+    for letter, first, last in re.findall(r"\b([A-H])(\d+)–[A-H](\d+)\b", readme):
         named |= {f"{letter}{number}" for number in range(int(first), int(last) + 1)}
     assert len(named) > 20
     assert named <= ids
@@ -120,6 +139,7 @@ def test_exact_statements_hold_at_small_size_too(measured):
         "C5",
     }
     exact |= {"C7", "C10", "E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8"}
+    exact |= {"F1", "F2", "F3", "F4", "G1", "G2", "G3", "G4", "G5"}
     rows = {row.statement.id: row for claim in CLAIMS for row in combine(claim, measured[claim.name], None)}
     assert [name for name in sorted(exact) if not rows[name].holds] == []
 

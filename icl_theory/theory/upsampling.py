@@ -9,12 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
 
 from icl_theory.errors import InputError
 from icl_theory.features import Features, GroupFeatures
 from icl_theory.lateness import learning_times
-from icl_theory.moments import Moments
 from icl_theory.theory.aligned import AlignedFlow, Ascent
 from icl_theory.theory.hitting_time import hitting_time
 from icl_theory.theory.sharpness import two_phase_ratio
@@ -90,27 +88,3 @@ def two_phase_factor(alpha: np.ndarray | float, delta: np.ndarray | float) -> np
     Reference: derived here.
     """
     return np.asarray(1.0 / (np.asarray(alpha, float) * two_phase_ratio(alpha, delta)))
-
-
-def moment_features(moments: Moments, directions: Float[Array | np.ndarray, "D D"]) -> Features:
-    """Drives and curvatures of finite, weighted data along given directions, off-diagonal couplings left out.
-
-    `a_d = e_dᵀ C e_d` with C the cross moments `E_s[y β x_qᵀ]`, and `c_d = E_s[(e_d·β)² (e_d·x_q)²]`: what the theory
-    of §5 predicts from, with the expectation over the weighted examples in place of the population's.
-
-    Args:
-        moments: of the data under their weights.
-        directions: column d is e_d, usually the population's.
-
-    Reference: theory notes, §8.
-    """
-    mean = moments.restricted("reduced").mean()
-    dim, axes = mean.dim, np.asarray(directions, float)
-    gram = np.asarray(mean.gram, float).reshape(dim, dim, dim, dim)
-    cross = np.asarray(mean.cross, float).reshape(dim, dim)
-    return Features(
-        directions=axes,
-        drive=np.einsum("id,ij,jd->d", axes, cross, axes),
-        curvature=np.einsum("id,jd,ijkl,kd,ld->d", axes, axes, gram, axes, axes, optimize=True),
-        energy=float(mean.energy),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +118,7 @@ def _random(settings: Settings, progress) -> Data:
     )
     graphdef, _ = split_model(model)
     half = settings.num_seeds // 2
-    how = {
+    how: dict[str, Any] = {
         "learning_rate": settings.learning_rate,
         "duration": settings.duration,
         "num_snapshots": settings.num_snapshots,
@@ -230,7 +231,7 @@ def _aligned_statements(data: Data) -> list[Statement]:
 
 def _random_statements(data: Data) -> list[Statement]:
     largest = len(data["rhos"]) - 1
-    about = {"code": "icl_theory.upsampling.ratio_factor", "figure": "sam_by_data"}
+    about: dict[str, Any] = {"code": "icl_theory.upsampling.ratio_factor", "figure": "sam_by_data"}
 
     def changes(arm: str, other: str, name: str = "ratios", rows=(largest,), features=(1, 2, 3)) -> list:
         found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +15,19 @@ from icl_theory.attention import SeparateAttention, aligned_parameters, split_mo
 from icl_theory.examples import compress
 from icl_theory.features import Features, find_features, find_group_features
 from icl_theory.lateness import learning_times
+from icl_theory.moments import Moments
 from icl_theory.prompts import sample_prompts
 from icl_theory.run import Run
 from icl_theory.spectra import linear_spectrum
 from icl_theory.tasks import TaskDistribution, TaskMixture
 from icl_theory.theory.hitting_time import hitting_time
-from icl_theory.theory.upsampling import moment_features, upsampled_learning_times, upsampled_loss
+from icl_theory.theory.moment_flow import MomentFlow
+from icl_theory.theory.upsampling import upsampled_learning_times, upsampled_loss
 from icl_theory.trajectory import Trajectory
 from icl_theory.verification.arms import judge, weighted_arms
 from icl_theory.verification.claim import Claim, Data
 from icl_theory.verification.ensembles import random_starts, reduced_population, repeated, separate_model, train_on
-from icl_theory.verification.paired import absolute, median_change, paired_change, worst_change
-from icl_theory.verification.statement import Statement, agrees, agrees_each, at_least, at_most
+from icl_theory.verification.upsampling_statements import statements
 
 EXAMPLE_ARMS = ("plain", "late", "random", "early")
 
@@ -54,7 +56,7 @@ class Settings:
     factors: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
     early_factors: tuple[float, ...] = (2.0, 4.0)
     learning_rate: float = 0.02
-    four_duration: float = 2500.0
+    four_duration: float = 1200.0
     two_duration: float = 1000.0
     num_snapshots: int = 801
     # Single examples.
@@ -64,6 +66,7 @@ class Settings:
     example_start: float = 0.1
     example_duration: float = 1500.0
     example_snapshots: int = 301
+    aligned_snapshots: int = 1501
 
 
 def separate_groups(eigenvalues: np.ndarray, num_context: int) -> TaskMixture:
@@ -180,7 +183,9 @@ def _random(settings: Settings) -> Data:
     return data | {"factors": np.asarray(settings.factors), "early_factors": np.asarray(settings.early_factors)}
 
 
-def train_arms(moments: list, features: Features, settings: Settings, duration: float, seed: int) -> SimplicityBias:
+def train_arms(
+    moments: list[Moments], features: Features, settings: Settings, duration: float, seed: int
+) -> SimplicityBias:
     """Every random start on every arm's infinite data, under gradient descent: measures (arm, seed, D)."""
     model, starts = random_starts(separate_model(4, settings.num_heads, settings.init_scale), settings.num_seeds, seed)
     run = train_on(
@@ -204,7 +209,7 @@ def _examples(settings: Settings) -> Data:
         separate_model(4, settings.num_heads, settings.init_scale), settings.num_sets, settings.seed + 1
     )
     graphdef, _ = split_model(model)
-    how = {
+    how: dict[str, Any] = {
         "learning_rate": settings.learning_rate,
         "duration": settings.example_duration,
         "num_snapshots": settings.example_snapshots,
@@ -217,7 +222,7 @@ def _examples(settings: Settings) -> Data:
         judge(examples, pilot_run.time, matrices, quantile=settings.quantile)
         for examples, matrices in zip(sets, pilot_run.tracked, strict=True)
     ]
-    arms = {name: [] for name in EXAMPLE_ARMS[1:]}
+    arms: dict[str, list[Moments]] = {name: [] for name in EXAMPLE_ARMS[1:]}
     for number, (examples, pilot) in enumerate(zip(sets, pilots, strict=True)):
         for name, weight in weighted_arms(pilot, seed=number).items():
             arms[name].append(examples.moments(weight))
@@ -230,222 +235,33 @@ def _examples(settings: Settings) -> Data:
     )
     single = aligned_parameters(jnp.full(4, settings.example_start), jnp.asarray(features.directions, float))
     aligned_graph, _ = split_model(SeparateAttention(4, 4, rngs=nnx.Rngs(0)))
+    flows = [MomentFlow.of(each, features.directions, start=settings.example_start) for each in moments]
     aligned = train_on(
-        moments, aligned_graph, jax.tree.map(lambda leaf: jnp.stack([leaf] * len(moments)), single), **how
+        moments,
+        aligned_graph,
+        jax.tree.map(lambda leaf: jnp.stack([leaf] * len(moments)), single),
+        **how | {"num_snapshots": settings.aligned_snapshots},
     )
-    found = [moment_features(each, features.directions) for each in moments]
-    strength = features.strength(aligned.tracked)
-    measured = np.stack(
-        [learning_times(aligned.time, rows / own.optimum) for rows, own in zip(strength, found, strict=True)]
-    )
-    start = np.full(4, settings.example_start)
-    predicted = np.stack([hitting_time(0.5, drive=own.drive, optimum=own.optimum, start=start) for own in found])
+    times: dict[str, list[np.ndarray]] = {name: [] for name in ("measured", "drives", "coupled")}
+    for flow, strength in zip(flows, features.strength(aligned.tracked), strict=True):
+        own = flow.features
+        predicted = flow.predict(aligned.time).strength
+        times["measured"].append(learning_times(aligned.time, strength / flow.optimum))
+        times["coupled"].append(learning_times(aligned.time, predicted / flow.optimum))
+        times["drives"].append(hitting_time(0.5, drive=own.drive, optimum=own.optimum, start=flow.start))
     return {
         "example_factor": np.asarray([pilot.factor for pilot in pilots]),
         "example_late_share": np.asarray([pilot.late.mean() for pilot in pilots]),
-        "example_aligned_times": measured.reshape(*shape, 4),
-        "example_predicted_times": predicted.reshape(*shape, 4),
+        **{f"example_{name}_times": np.reshape(values, (*shape, 4)) for name, values in times.items()},
+        "example_optimum": np.stack([_optimum(each, features) for each in moments]).reshape(*shape, 4),
         **{f"example_{field}": getattr(bias, field) for field in SimplicityBias._fields},
     }
 
 
-def statements(data: Data) -> list[Statement]:
-    """F1 to F17."""
-    return _group_statements(data) + _random_statements(data) + _example_statements(data)
-
-
-def _group_statements(data: Data) -> list[Statement]:
-    ratios = data["pair_times"][:, 1] / data["pair_times"][:, 0]
-    predicted = data["pair_predicted_times"][:, 1] / data["pair_predicted_times"][:, 0]
-    theory = "icl_theory.theory.upsampling"
-    return [
-        agrees_each(
-            "F1",
-            "Two groups with a feature each, aligned: upsampling the slow one by κ divides t_2/t_1 by κ (κ from 1 to 8)",
-            source="notes §8",
-            code=f"{theory}.upsampled_learning_times",
-            predicted=predicted[0] / data["pair_factors"],
-            measured=ratios,
-            tolerance=0.01,
-            figure="upsampling",
-        ),
-        agrees_each(
-            "F2",
-            "Two groups that share four features, aligned: every learning time under κ from ½ to 8 is as predicted",
-            source="notes §8",
-            code=f"{theory}.upsampled_learning_times",
-            predicted=data["shared_predicted_times"],
-            measured=data["shared_times"],
-            tolerance=0.01,
-            figure="upsampling",
-        ),
-        agrees_each(
-            "F3",
-            "The optimum moves: after training, all strengths are a_d(κ)/c_d(κ) of the upsampled mixture",
-            source="notes §8",
-            code="icl_theory.features.GroupFeatures",
-            predicted=data["shared_optimum"],
-            measured=data["shared_strength"],
-            tolerance=1e-3,
-        ),
-        agrees(
-            "F4",
-            "What that bias costs on the original mixture: the loss above its least one is Σ c_d (w_d*(κ) − w_d*)²",
-            source="notes §8",
-            code=f"{theory}.upsampled_loss",
-            predicted=data["shared_predicted_excess"],
-            measured=data["shared_excess"],
-            tolerance=1e-3,
-            figure="upsampling",
-        ),
-    ]
-
-
-def _random_statements(data: Data) -> list[Statement]:
-    kappa = list(data["factors"]).index(2.0)
-    early = len(data["factors"]) + list(data["early_factors"]).index(2.0)
-    about = {"code": "icl_theory.analysis.simplicity_bias", "figure": "upsampling"}
-    four, two = ({name: data[f"{case}_{name}"] for name in ("ratios", "progress", "times")} for case in ("four", "two"))
-
-    def changes(case: dict, arm: int, name: str, features: tuple[int, ...]) -> list:
-        return [paired_change(case[name][arm, :, d], case[name][0, :, d]) for d in features]
-
-    late = changes(four, kappa, "ratios", (2, 3))
-    return [
-        worst_change(
-            at_most,
-            "F5",
-            "Claim C, random starts, a group for each feature: upsampling 3 and 4 by κ = 2 lowers ln(t_d/t_1), d = 3, 4",
-            late,
-            source="abstract, claim C",
-            **about,
-        ),
-        worst_change(
-            at_least,
-            "F6",
-            "Not mere delay: features 3 and 4 are then further on when the first is learned: change of ln(w_d/w_d*)",
-            changes(four, kappa, "progress", (2, 3)),
-            source="notes §7",
-            **about,
-        ),
-        worst_change(
-            at_least,
-            "F7",
-            "Found: from random starts the ratio falls by less than the rule says: change of ln(t_d/t_1) above −ln 2",
-            late,
-            bound=-float(np.log(2.0)),
-            source="found here",
-            **about,
-        ),
-        worst_change(
-            at_most,
-            "F8",
-            "Groups that share all features, random starts: upsampling the minority by κ = 2 lowers ln(t_d/t_1), d = 3, 4",
-            changes(two, kappa, "ratios", (2, 3)),
-            source="abstract, claim C",
-            **about,
-        ),
-        worst_change(
-            at_most,
-            "F9",
-            "In absolute time the slowest feature is then learned sooner (SAM: later, E17): change of ln t_4, both cases",
-            changes(four, kappa, "times", (3,)) + changes(two, kappa, "times", (3,)),
-            source="found here",
-            **about,
-        ),
-        worst_change(
-            at_least,
-            "F10",
-            "Control: κ = 2 on the early groups does not lower ln(t_d/t_1), d = 3, 4, both cases (it raises it)",
-            changes(four, early, "ratios", (2, 3)) + changes(two, early, "ratios", (2, 3)),
-            source="notes §8",
-            **about,
-        ),
-    ]
-
-
-def _example_statements(data: Data) -> list[Statement]:
-    """Finite data: errors are medians over the data sets, the worst arm and feature is judged."""
-    measured, predicted = data["example_aligned_times"], data["example_predicted_times"]
-    typical = np.median(np.abs(measured / predicted - 1.0), axis=1)  # (arm, D)
-    late, random, early = 1, 2, 3
-    about = {"code": "icl_theory.lateness.late_by_quantile", "figure": "upsampling"}
-
-    def changes(arm: int, name: str, features: tuple[int, ...]) -> list:
-        values = data[f"example_{name}"]
-        return [paired_change(values[arm, :, d], values[0, :, d]) for d in features]
-
-    slow = np.log(predicted[..., 2] / predicted[..., 0])
-    found = [
-        median_change(
-            np.log(measured[late, :, d] / measured[late, :, 0]) - np.log(measured[0, :, d] / measured[0, :, 0])
-        )
-        for d in (1, 2, 3)
-    ]
-    return [
-        at_most(
-            "F11",
-            "Single examples: the drives of the weighted moments predict each feature's learning time, aligned starts, four "
-            "arms (median relative error over the data sets, the worst arm and feature)",
-            source="notes §8",
-            code="icl_theory.theory.upsampling.moment_features",
-            bound=0.1,
-            measured=float(typical.max()),
-            figure="upsampling",
-            count=typical.size,
-        ),
-        agrees(
-            "F12",
-            "Single examples, aligned: upsampling the late ones changes ln(t_3/t_1) as the weighted moments say (median)",
-            source="notes §8",
-            code="icl_theory.theory.upsampling.moment_features",
-            predicted=float(np.median(slow[late] - slow[0])),
-            measured=found[1].median,
-            tolerance=0.1,
-            figure="upsampling",
-        ),
-        worst_change(
-            at_most,
-            "F13",
-            "Claim C, single examples, random starts: upsampling the late half by the ratio rule lowers ln(t_d/t_1), d = 2, 3",
-            changes(late, "ratios", (1, 2)),
-            source="abstract, claim C",
-            **about,
-        ),
-        worst_change(
-            at_least,
-            "F14",
-            "Not mere delay: features 2 and 3 are then further on when the first is learned: change of ln(w_d/w_d*)",
-            changes(late, "progress", (1, 2)),
-            source="notes §7",
-            **about,
-        ),
-        worst_change(
-            at_most,
-            "F15",
-            "In absolute time features 2 and 3 are then learned sooner: change of ln t_d",
-            changes(late, "times", (1, 2)),
-            source="found here",
-            **about,
-        ),
-        worst_change(
-            at_most,
-            "F16",
-            "Control: the same factor on random examples leaves ln(t_d/t_1), d = 2, 3, as it is (|change| below 0.05)",
-            [absolute(change) for change in changes(random, "ratios", (1, 2))],
-            bound=0.05,
-            source="notes §8",
-            **about,
-        ),
-        worst_change(
-            at_least,
-            "F17",
-            "Control: the same factor on the early examples does not lower ln(t_d/t_1), d = 2, 3 (it raises it)",
-            changes(early, "ratios", (1, 2)),
-            source="notes §8",
-            **about,
-        ),
-    ]
+def _optimum(moments: Moments, features: Features) -> np.ndarray:
+    """Strengths of the W that fits weighted data best."""
+    tensor = np.linalg.solve(np.asarray(moments.gram, float), np.asarray(moments.cross, float))
+    return features.strength(tensor.reshape(4, 4))
 
 
 CLAIM = Claim("F", "upsampling", "Upsampling what is learned late", Settings(), measure, statements)

@@ -1,0 +1,72 @@
+"""Where each method helps and where it hurts: every setting in one picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from figures.figure import FigureSpec
+from icl_theory.plotting import new_figure, styled
+from icl_theory.verification import Data
+from icl_theory.verification.generalisation_statements import ARMS, MIXTURES, pooled
+
+COMPARISONS = {
+    "mean": "equal steps, mean over training",
+    "end": "equal steps, at the end",
+    "matched": "at matched training loss",
+}
+SHOWN = {"training": "training distribution", "reversed": "reversed spectrum"}
+LIMIT, SMALLEST = 20.0, 0.05  # per cent: where colours end, what is shown as 0
+
+
+def percent(value: float) -> str:
+    """A signed number with one digit, 0 where it rounds to that."""
+    return "0" if abs(value) < SMALLEST else f"{value:+.1f}".replace("-", "−")
+
+
+@styled
+def draw(data: Data) -> Figure:
+    """Change of held-out loss in per cent; bold where the 99 % interval leaves zero out."""
+    figure, axes = new_figure(15.5, 7.8, 2, 3, sharex=True, sharey=True)
+    sizes = np.unique(data["case_num_prompts"])
+    rows = [(mixture, int(size)) for mixture in MIXTURES for size in sizes]
+    norm = TwoSlopeNorm(0.0, -LIMIT, LIMIT)
+    for line, (test, where) in enumerate(SHOWN.items()):
+        for column, (name, how) in enumerate(COMPARISONS.items()):
+            axis = axes[line, column]
+            changes = [[pooled(data, name, arm, test, mixture=m, sizes=(p,)) for arm in ARMS] for m, p in rows]
+            values = np.asarray([[100.0 * np.expm1(change.median) for change in row] for row in changes])
+            axis.imshow(np.clip(values, -LIMIT, LIMIT), cmap="RdBu_r", norm=norm, aspect="auto")
+            for i, row in enumerate(changes):
+                for j, change in enumerate(row):
+                    clear = (change.low > 0 or change.high < 0) and abs(values[i, j]) >= SMALLEST
+                    axis.text(
+                        j,
+                        i,
+                        percent(values[i, j]),
+                        ha="center",
+                        va="center",
+                        fontsize=8.5,
+                        fontweight="bold" if clear else "normal",
+                        color=("white" if abs(values[i, j]) > 14 else "black") if clear else "#707070",
+                    )
+            axis.axhline(len(sizes) - 0.5, color="white", linewidth=3)
+            axis.grid(False)
+            axis.set_title(f"{where}, {how}", fontsize=10)
+            axis.set_xticks(range(len(ARMS)), labels=ARMS, rotation=35, ha="right", fontsize=9.5)
+            axis.set_yticks(range(len(rows)), labels=[f"{m}, P = {p}" for m, p in rows], fontsize=9)
+            axis.tick_params(length=0)
+    return figure
+
+
+FIGURE = FigureSpec(
+    "generalisation_map",
+    "Where each method helps and where it hurts",
+    "Change of the held-out loss against gradient descent in per cent, blue is better; median over 48 runs a cell (24 seeds, "
+    "with and without label noise), bold where the 99 % interval leaves zero out. Above on the training distribution, below "
+    "on a reversed spectrum. Matched: when the training loss has lost nine tenths of what it can lose. random, early: "
+    "controls of late; fresh random: control of fresh late; residual: lateness without each example's own floor.",
+    ("generalisation",),
+    draw,
+)

@@ -1,0 +1,87 @@
+"""What the moments of finite, weighted data say about when each feature is learned (theory notes, §8).
+
+On a population with features, drives and curvatures of different features do not mix. On finite data, and more so after
+examples were chosen by their losses, they do: once one feature is learned, it changes what is left for the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError, check_shape
+from icl_theory.features import Features
+from icl_theory.moments import Moments
+from icl_theory.theory.flow import integrate
+from icl_theory.trajectory import Trajectory
+
+
+class MomentFlow(NamedTuple):
+    """Aligned, balanced heads on given data (a `Dynamics`): `u̇_d = 2u_d² (a_d − Σ_j C_dj u_j³)`, `w_d = u_d³`.
+
+    Exact as long as W stays diagonal in the directions; entries off the diagonal, which finite data drive a little, are
+    left out. `C_dd` is the curvature c_d of §3, `C_dj` couples features d and j.
+
+    Attributes:
+        directions: (D, D), column d is e_d.
+        drive: `a_d = E_s[y (e_d·β)(e_d·x_q)]`, (D,).
+        coupling: `C_dj = E_s[(e_d·β)(e_d·x_q)(e_j·β)(e_j·x_q)]`, (D, D).
+        energy: `E_s[y²]`, the loss of the zero model.
+        start: u_d(0), (D,), not negative.
+    """
+
+    directions: np.ndarray
+    drive: np.ndarray
+    coupling: np.ndarray
+    energy: float
+    start: np.ndarray
+
+    @classmethod
+    def of(
+        cls, moments: Moments, directions: Float[Array | np.ndarray, "D D"], *, start: np.ndarray | float
+    ) -> MomentFlow:
+        """From the moments of the data under their weights.
+
+        Raises:
+            InputError: directions of another dimension, a start below zero.
+        """
+        mean = moments.restricted("reduced").mean()
+        dim, axes = mean.dim, np.asarray(directions, float)
+        check_shape("directions", axes, (dim, dim))
+        start = np.broadcast_to(np.asarray(start, float), (dim,))
+        if not np.all(start >= 0):
+            raise InputError("start", start, "the reduced system starts from u_d at or above 0")
+        gram = np.asarray(mean.gram, float).reshape(dim, dim, dim, dim)
+        return cls(
+            directions=axes,
+            drive=np.einsum("id,ij,jd->d", axes, np.asarray(mean.cross, float).reshape(dim, dim), axes),
+            coupling=np.einsum("id,jd,ijkl,ke,le->de", axes, axes, gram, axes, axes, optimize=True),
+            energy=float(mean.energy),
+            start=start,
+        )
+
+    @property
+    def optimum(self) -> np.ndarray:
+        """`C⁻¹a`, the strengths at the flow's end, (D,)."""
+        return np.linalg.solve(self.coupling, self.drive)
+
+    @property
+    def features(self) -> Features:
+        """The same without couplings: drives and curvatures as if features did not mix."""
+        return Features(self.directions, self.drive, np.diagonal(self.coupling).copy(), self.energy)
+
+    def predict(self, time: np.ndarray) -> Trajectory:
+        """Integrate from time 0; the loss is that of the data."""
+        grid = np.concatenate([[0.0], np.asarray(time, float)])
+        args = (jnp.asarray(self.drive, float), jnp.asarray(self.coupling, float))
+        strength = integrate(_field, jnp.asarray(self.start, float), grid, args)[1:] ** 3
+        quadratic = np.einsum("td,de,te->t", strength, self.coupling, strength)
+        return Trajectory(np.asarray(time), self.energy - 2.0 * strength @ self.drive + quadratic, strength)
+
+
+def _field(u: Array, args: Any) -> Array:
+    drive, coupling = args
+    return 2.0 * u**2 * (drive - coupling @ u**3)
