@@ -10,7 +10,7 @@ from icl_theory.features import Features
 
 def first_learning_time(drive: np.ndarray | float, start: float, delta: np.ndarray | float) -> np.ndarray:
     """`t_1 ≈ 1/(2 a_1 u_0 (1 − δ))`, one dominant feature, small start, normalised SAM (δ = 0: GD)."""
-    return 1.0 / (2.0 * np.asarray(drive) * start * (1.0 - np.asarray(delta)))
+    return np.asarray(1.0 / (2.0 * np.asarray(drive) * start * (1.0 - np.asarray(delta))))
 
 
 def two_phase_ratio(alpha: np.ndarray | float, delta: np.ndarray | float) -> np.ndarray:
