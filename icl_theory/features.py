@@ -75,7 +75,10 @@ class GroupFeatures(NamedTuple):
         Raises:
             InputError: another number of factors, one that is negative or not finite, all zero.
         """
-        factors = np.asarray(factors, float)
+        try:
+            factors = np.asarray(factors, float)
+        except (TypeError, ValueError):
+            raise InputError("factors", factors, "give numbers") from None
         if factors.shape not in ((), self.shares.shape):
             raise InputError("factors", f"shape {factors.shape}", f"give one for each of {len(self.shares)} groups")
         shares = self.shares * factors

@@ -41,10 +41,15 @@ def learning_times(time: np.ndarray, fraction: np.ndarray, *, threshold: float =
 
     Returns:
         (..., D); infinite for one that never reaches it.
+
+    Raises:
+        InputError: times that are not finite or not ascending, shapes that do not fit, a threshold out of range.
     """
     check_number("threshold", threshold, minimum=0.0, maximum=1.0, exclusive=True)
     time, fraction = np.asarray(time), np.asarray(fraction)
-    if time.ndim != 1 or fraction.ndim < 2 or fraction.shape[-2] != len(time):
+    if time.ndim != 1 or not time.size or not np.all(np.isfinite(time)) or np.any(np.diff(time) < 0):
+        raise InputError("time", time, "give ascending finite numbers, at least one")
+    if fraction.ndim < 2 or fraction.shape[-2] != len(time):
         raise InputError("fraction", f"shape {fraction.shape}", f"give shape (..., {len(time)}, D)")
     reached = fraction >= threshold
     index = np.argmax(reached, axis=-2)
@@ -69,19 +74,19 @@ def relative_losses(losses: Float[Any, "*batch T P"], *, floor: np.ndarray | flo
         As `losses`; 1 at the first checkpoint (0 where L_p(0) ≤ f_p), negative below the floor.
 
     Raises:
-        InputError: no examples or checkpoints, NaN or a negative loss (with its place), a floor of another shape.
+        InputError: no examples or checkpoints, a loss that is not finite or negative (with its place), a floor of another shape.
     """
     losses = np.asarray(losses)
     if losses.ndim < 2 or not losses.size:
         raise InputError("losses", f"shape {losses.shape}", "give shape (..., T, P), both at least one")
-    bad = ~(losses >= 0)
+    bad = ~((losses >= 0) & np.isfinite(losses))
     if bad.any():
         place = tuple(int(axis) for axis in np.argwhere(bad)[0])
         raise InputError(
             f"losses[{', '.join(map(str, place))}]", float(losses[place]), "must be a number, not negative"
         )
     floor = np.asarray(floor, float)
-    if floor.ndim and floor.shape[-1] != losses.shape[-1]:
+    if floor.ndim and floor.shape not in (losses.shape[-1:], losses.shape[:-2] + losses.shape[-1:]):
         raise InputError("floor", f"shape {floor.shape}", f"give one number, or one for each of {losses.shape[-1]}")
     if not np.all(np.isfinite(floor)):
         raise InputError("floor", "NaN or infinity", "every floor must be a finite number")
@@ -129,27 +134,28 @@ def late_by_threshold(
     """
     check_number("threshold", threshold, minimum=0.0, maximum=1.0)
     relative = relative_losses(_matrix(losses), floor=floor)
+    check_number("checkpoint", checkpoint, integer=True)
     if not -len(relative) <= checkpoint < len(relative):
         raise InputError("checkpoint", checkpoint, f"there are {len(relative)}")
     return relative[checkpoint] > threshold
 
 
 def late_by_quantile(times: Float[Any, " P"], *, quantile: float = 0.5) -> Bool[np.ndarray, " P"]:
-    """Late where the learning time is above a quantile; equal times are never parted.
+    """Late where the learning time is above a quantile of those that learn; equal times are never parted.
 
-    The cut lies between two different times, where the share of late examples is nearest to `1 − quantile` (the
-    smaller group where two are equally near). Infinite times (never learned) are the latest. Where all times are equal
-    no example is late.
+    Examples with time 0 had nothing to learn: they are not late and do not count. The cut lies between two different
+    times, where the share of late ones is nearest to `1 − quantile` (the smaller group where two are equally near).
+    Infinite times (never learned) are the latest. Where all times are equal no example is late.
 
     Raises:
-        InputError: no times, NaN, a quantile outside 0 to 1.
+        InputError: no times, NaN or negative ones, a quantile outside 0 to 1.
     """
     check_number("quantile", quantile, minimum=0.0, maximum=1.0)
-    times = _checked_times(times)
-    values, counts = np.unique(times, return_counts=True)
-    if len(values) == 1:
+    times = checked_times(times)
+    values, counts = np.unique(times[times > 0], return_counts=True)
+    if len(values) < 2:
         return np.zeros(len(times), bool)
-    share = 1.0 - np.cumsum(counts[:-1]) / len(times)  # late, when the cut is above each value but the largest
+    share = 1.0 - np.cumsum(counts[:-1]) / counts.sum()  # late, when the cut is above each value but the largest
     miss = np.abs(share - (1.0 - quantile))
     cut = len(miss) - 1 - int(np.argmin(miss[::-1]))
     return times > values[cut]
@@ -163,18 +169,18 @@ def late_by_clustering(losses: Float[Any, "T P"], *, floor: np.ndarray | float =
 def trajectory_clusters(losses: Float[Any, "T P"], *, floor: np.ndarray | float = 0.0) -> Clusters:
     """Two-means of the relative-loss trajectories, begun from their upper and lower half by mean relative loss.
 
-    Deterministic: the start is not drawn. Relative losses are cut at 2, so that a few examples whose loss explodes do
-    not make a cluster of their own. Where all trajectories are equal no example is late.
+    Deterministic: the start is not drawn. Relative losses are cut to 0 … 2, so that a few examples whose loss explodes, or
+    that have hardly anything to lose, do not make a cluster of their own. Where all trajectories are equal no example is late.
 
     Raises:
         InputError: what `relative_losses` refuses.
     """
-    rows = np.minimum(relative_losses(_matrix(losses), floor=floor), 2.0).T
+    rows = np.clip(relative_losses(_matrix(losses), floor=floor), 0.0, 2.0).T
     level = rows.mean(axis=1)
-    upper = late_by_quantile(level)
-    if not upper.any():
-        centres = np.stack([rows.mean(axis=0)] * 2)
-        return Clusters(upper, centres, np.zeros(len(rows)))
+    if not np.ptp(level):
+        return Clusters(np.zeros(len(rows), bool), np.stack([rows.mean(axis=0)] * 2), np.zeros(len(rows)))
+    upper = level > np.median(level)
+    upper = upper if upper.any() else level == level.max()  # more than half of them are the highest
     begin = np.stack([rows[~upper].mean(axis=0), rows[upper].mean(axis=0)])
     centres, label = scipy.cluster.vq.kmeans2(rows, begin, iter=ITERATIONS, minit="matrix")
     slow = int(np.argmax(centres.mean(axis=1)))
@@ -189,10 +195,13 @@ def _matrix(losses: Any) -> np.ndarray:
     return losses
 
 
-def _checked_times(times: Any) -> np.ndarray:
+def checked_times(times: Any) -> np.ndarray:
+    """Learning times as (P,) numbers; `InputError` names the first that is NaN or negative."""
     times = np.asarray(times, float)
     if times.ndim != 1 or not times.size:
         raise InputError("times", f"shape {times.shape}", "give shape (P,), at least one")
-    if np.isnan(times).any():
-        raise InputError(f"times[{int(np.argmax(np.isnan(times)))}]", "NaN", "give a number; infinity means never")
+    bad = ~(times >= 0)
+    if bad.any():
+        place = int(np.argmax(bad))
+        raise InputError(f"times[{place}]", float(times[place]), "give a number from 0; infinity means never")
     return times

@@ -12,6 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from icl_theory.errors import InputError, check_number, check_shape
+from icl_theory.lateness import checked_times
+
+LARGEST_COPIES = 1e6  # of one example
 
 
 def learning_time_ratio(times: Float[Any, " P"], late: Bool[Any, " P"], *, last: float | None = None) -> float:
@@ -25,19 +28,21 @@ def learning_time_ratio(times: Float[Any, " P"], late: Bool[Any, " P"], *, last:
         last: what "never" counts as, the time of the last checkpoint: R is then a lower bound.
 
     Raises:
-        InputError: a median that is infinite without `last`, no early examples that learn, shapes that differ.
+        InputError: a median that is infinite without `last`, no early or late examples that learn, NaN or negative
+            times, shapes that differ.
     """
-    times, late = np.asarray(times, float), _checked_group(late)
+    times, late = checked_times(times), _checked_group(late)
     check_shape("times", times, late.shape)
     if not late.any():
         return 1.0
-    early = ~late & (times > 0)
-    if not early.any():
-        raise InputError("late", f"{late.sum()} of {late.size}", "a ratio needs early examples that learn after time 0")
+    learns = times > 0
+    if not (late & learns).any() or not (~late & learns).any():
+        raise InputError("late", f"{late.sum()} of {late.size}", "a ratio needs early and late ones that learn after 0")
     if last is not None:
+        check_number("last", last, minimum=0.0, exclusive=True)
         times = np.minimum(times, last)
     with np.errstate(invalid="ignore"):
-        slow, fast = float(np.median(times[late])), float(np.median(times[early]))
+        slow, fast = (float(np.median(times[group & learns])) for group in (late, ~late))
     if not np.isfinite(slow + fast):
         raise InputError("times", "infinite in the median", "train longer, or give last= to count never as that time")
     return slow / fast
@@ -59,9 +64,8 @@ def ratio_factor(
     Raises:
         InputError: ratios or a target that are not positive and finite; a bound below 1.
     """
-    _check_positive("ratio", ratio)
-    _check_positive("target", target)
-    factor = np.asarray(np.asarray(ratio, float) / np.asarray(target, float))
+    ratio, target = _positive(ratio=ratio, target=target)
+    factor = np.asarray(ratio / target)
     if largest is None:
         return factor
     check_number("largest", largest, minimum=1.0)
@@ -83,16 +87,20 @@ def secant_factor(
         target: R that is wanted.
 
     Raises:
-        InputError: numbers that are not positive and finite, or a first factor that did not move R towards 1/κ.
+        InputError: numbers that are not positive and finite, shapes that do not go together, or a first factor that
+            did not lower R or hardly moved it.
     """
-    for field, value in (("factor", factor), ("ratio", ratio), ("achieved", achieved), ("target", target)):
-        _check_positive(field, value)
-    tried, moved = np.log(factor), np.log(np.asarray(ratio, float) / achieved)
+    factor, ratio, achieved, target = _positive(factor=factor, ratio=ratio, achieved=achieved, target=target)
+    tried, moved = np.log(factor), np.log(ratio / achieved)
     if np.any((tried != 0) & (tried * moved <= 0)):
         raise InputError("achieved", achieved, f"the first factor did not lower the ratio {ratio}; train more runs")
-    wanted = np.log(np.asarray(ratio, float) / target)
-    power = np.divide(wanted, moved, out=np.zeros(np.broadcast(wanted, moved).shape), where=tried != 0)
-    return np.asarray(np.exp(tried * power))
+    wanted = np.log(ratio / target)
+    power = np.divide(wanted, moved, out=np.zeros(wanted.shape), where=tried != 0)
+    with np.errstate(over="ignore"):
+        found = np.asarray(np.exp(tried * power))
+    if not np.all(np.isfinite(found)):
+        raise InputError("achieved", achieved, f"the first factor hardly moved the ratio {ratio}; try a larger one")
+    return found
 
 
 def sam_equivalent_factor(drive: Float[Any, " D"], *, start: float, rho: float) -> np.ndarray:
@@ -113,7 +121,10 @@ def sam_equivalent_factor(drive: Float[Any, " D"], *, start: float, rho: float) 
     Raises:
         InputError: drives that are negative or not in descending order; `δ s_1 ≥ 1`, where SAM stops the first feature.
     """
-    drive = np.asarray(drive, float)
+    try:
+        drive = np.asarray(drive, float)
+    except (TypeError, ValueError):
+        raise InputError("drive", drive, "give one number for each feature") from None
     if drive.ndim != 1 or not drive.size or not np.all(np.isfinite(drive)) or np.any(drive < 0) or not drive[0] > 0:
         raise InputError("drive", drive, "give one number for each feature, not negative, the first positive")
     if np.any(np.diff(drive) > 0):
@@ -144,9 +155,9 @@ def example_copies(late: Bool[Any, " P"], factor: float, *, seed: int) -> Int[np
     `np.repeat(np.arange(P), copies)` is the list of indices.
 
     Raises:
-        InputError: a factor that is negative or not finite, a seed that is not a whole number from 0.
+        InputError: a factor that is negative, not finite or absurdly large, a seed that is not a whole number from 0.
     """
-    check_number("factor", factor, minimum=0.0)
+    check_number("factor", factor, minimum=0.0, maximum=LARGEST_COPIES)
     chosen = np.flatnonzero(_checked_group(late))
     whole = int(factor)
     copies = np.ones(np.shape(late), int)
@@ -165,10 +176,12 @@ def random_group(late: Bool[Any, " P"], *, seed: int) -> Bool[np.ndarray, " P"]:
 def early_group(times: Float[Any, " P"], late: Bool[Any, " P"]) -> Bool[np.ndarray, " P"]:
     """The opposite control: the examples learned first, as many as are late (ties in their order).
 
-    Those with time 0 had nothing to learn and come last.
+    Those with time 0 had nothing to learn and come last. Where more than half are late, the two groups overlap.
+
+    Raises:
+        InputError: NaN or negative times, shapes that differ.
     """
-    late = _checked_group(late)
-    times = np.asarray(times, float)
+    times, late = checked_times(times), _checked_group(late)
     check_shape("times", times, late.shape)
     chosen = np.zeros(len(late), bool)
     chosen[np.argsort(np.where(times > 0, times, np.inf), kind="stable")[: late.sum()]] = True
@@ -180,10 +193,21 @@ def _generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(int(seed))
 
 
-def _check_positive(field: str, value: np.ndarray | float) -> None:
-    values = np.asarray(value, float)
-    if not np.all(np.isfinite(values) & (values > 0)):
-        raise InputError(field, value, "give positive finite numbers")
+def _positive(**fields: Any) -> tuple[np.ndarray, ...]:
+    """The values as arrays of one shape; `InputError` names the first that is not of positive finite numbers."""
+    values = []
+    for field, value in fields.items():
+        try:
+            values.append(np.asarray(value, float))
+        except (TypeError, ValueError):
+            raise InputError(field, value, "give positive finite numbers") from None
+        if not np.all(np.isfinite(values[-1]) & (values[-1] > 0)):
+            raise InputError(field, value, "give positive finite numbers")
+    try:
+        return tuple(np.broadcast_arrays(*values))
+    except ValueError:
+        shapes = [value.shape for value in values]
+        raise InputError(", ".join(fields), f"shapes {shapes}", "give shapes that go together") from None
 
 
 def _checked_group(late: Any) -> np.ndarray:

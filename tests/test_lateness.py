@@ -40,7 +40,9 @@ def test_the_rule_depends_on_no_simulator(module):
     tree = ast.parse((PACKAGE / module).read_text())
     found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     found |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert found <= {"__future__", "typing", "numpy", "scipy.cluster.vq", "jaxtyping", "icl_theory.errors"}
+    assert found <= {"__future__", "typing", "numpy", "scipy.cluster.vq", "jaxtyping", "icl_theory.errors"} | {
+        "icl_theory.lateness"
+    }
 
 
 def test_learning_times_without_a_floor():
@@ -102,12 +104,14 @@ def test_quantile_never_parts_equal_times():
 )
 def test_quantile_cuts_between_values_nearest_to_what_was_asked(times, quantile):
     late = late_by_quantile(times, quantile=quantile)
+    learns = times > 0
+    assert not late[~learns].any()
     if late.any():
-        assert times[late].min() > times[~late].max()
-        shares = [np.mean(times > value) for value in np.unique(times)[:-1]]
-        assert abs(late.mean() - (1 - quantile)) <= min(abs(share - (1 - quantile)) for share in shares) + 1e-12
+        assert times[late].min() > times[learns & ~late].max()
+        shares = [np.mean(times[learns] > value) for value in np.unique(times[learns])[:-1]]
+        assert abs(late[learns].mean() - (1 - quantile)) <= min(abs(share - (1 - quantile)) for share in shares) + 1e-12
     else:
-        assert len(np.unique(times)) == 1
+        assert len(np.unique(times[learns])) <= 1
 
 
 @hypothesis.given(st.randoms(use_true_random=False))
@@ -128,6 +132,18 @@ def test_examples_that_are_all_alike_have_no_late_group():
     assert not trajectory_clusters(np.zeros((3, 5))).late.any()
 
 
+def test_clusters_against_each_floor_find_those_that_fall_late():
+    """Some have hardly anything to lose: their relative losses are huge and must not make the clusters."""
+    rng = np.random.default_rng(1)
+    time = np.linspace(0.0, 1.0, 20)[:, None]
+    when = np.where(np.arange(100) < 60, 0.3, 0.7) + rng.uniform(-0.05, 0.05, 100)
+    losses = 1.0 + 1.0 / (1.0 + np.exp((time - when) / 0.05))
+    losses[:, 98:] = 1.0 + 0.3 * rng.uniform(size=(20, 2))
+    losses[-1, 98:] = losses[0, 98:] - 1e-4
+    late = late_by_clustering(losses, floor=losses[-1])
+    assert (late[:98] == (np.arange(98) >= 60)).all()
+
+
 def test_one_explosion_does_not_make_a_cluster():
     losses = np.stack(
         [np.linspace(1.0, 0.1, 10)] * 5 + [np.linspace(1.0, 0.8, 10)] * 4 + [np.geomspace(1.0, 1e6, 10)], 1
@@ -143,6 +159,12 @@ def test_one_explosion_does_not_make_a_cluster():
         ("losses = 'shape", lambda: relative_losses(np.ones((2, 0)))),
         ("floor = 'shape", lambda: relative_losses(LOSSES, floor=np.ones(3))),
         ("floor = 'NaN", lambda: relative_losses(LOSSES, floor=np.nan)),
+        (r"losses\[0, 0\] = inf", lambda: relative_losses(np.full((2, 2), np.inf))),
+        ("floor", lambda: relative_losses(LOSSES, floor=np.ones((2, 5)))),
+        ("time", lambda: example_learning_times(TIME[::-1], LOSSES)),
+        ("time", lambda: example_learning_times(np.full(5, np.nan), LOSSES)),
+        ("checkpoint", lambda: late_by_threshold(LOSSES, checkpoint=7)),
+        (r"times\[0\]", lambda: late_by_quantile(-np.ones(2))),
         ("remaining", lambda: example_learning_times(TIME, LOSSES, remaining=1.0)),
         ("fraction", lambda: example_learning_times(TIME[:-1], LOSSES)),
         ("threshold", lambda: late_by_threshold(LOSSES, threshold=1.5)),

@@ -171,6 +171,20 @@ def test_path_matched_factor_gives_gradient_descent_sams_ratio():
     assert (np.diff(factors) > 0).all()
 
 
+def test_path_matched_factor_where_sam_rests_long_on_a_plateau():
+    """Drives 100 to 1: an explicit solver gives up there. Against the discrete map."""
+    features = find_features(groups([1.0, 0.0], [0.0, 0.1]))
+    start, rho, rate = 0.05, 0.3 * np.sqrt(3.0) * 0.05, 2e-4  # above that the discrete map oscillates
+    factor = path_matched_factors(features, start=start, rho=rho)[1]
+    time = np.arange(0, 15_000_000, 10_000) * rate
+    strength = AlignedDescent(features, np.full(2, start), rate, Ascent(rho)).predict(time).strength
+    first = np.arange(0, 300_000, 100) * rate
+    early = AlignedDescent(features, np.full(2, start), rate, Ascent(rho)).predict(first).strength
+    times = [learning_times(first, early / features.optimum)[0], learning_times(time, strength / features.optimum)[1]]
+    plain = hitting_time(0.5, drive=features.drive, optimum=features.optimum, start=np.full(2, start))
+    assert np.abs(plain[1] / plain[0] / (times[1] / times[0]) / factor - 1.0) < 0.01
+
+
 def test_two_phase_factor_divides_to_the_two_phase_ratio():
     alpha, delta = 0.25, np.asarray([0.0, 0.2, 0.5])
     assert_close(1.0 / alpha / two_phase_factor(alpha, delta), two_phase_ratio(alpha, delta))
@@ -219,6 +233,31 @@ def test_weighted_moments_predict_learning_times(key):
         ("times", lambda: learning_time_ratio(np.asarray([1.0, np.inf]), np.asarray([False, True]))),
         ("late", lambda: learning_time_ratio(np.ones(2), np.ones(2, bool))),
         ("late", lambda: learning_time_ratio(np.asarray([0.0, 3.0]), np.asarray([False, True]))),
+        ("late", lambda: learning_time_ratio(np.asarray([2.0, 0.0]), np.asarray([False, True]))),
+        (r"times\[0\]", lambda: learning_time_ratio(np.asarray([np.nan, 1.0]), np.asarray([False, True]))),
+        ("last", lambda: learning_time_ratio(np.ones(2), np.asarray([False, True]), last=0.0)),
+        (r"times\[1\]", lambda: early_group(np.asarray([1.0, -1.0]), np.asarray([False, True]))),
+        ("ratio, target", lambda: ratio_factor(np.ones(2), target=np.ones(3))),
+        ("hardly moved", lambda: secant_factor(2.0, ratio=4.0, achieved=4.0 - 1e-9, target=2.0)),
+        ("factor", lambda: example_copies(LATE, 1e300, seed=0)),
+        ("delta", lambda: two_phase_factor(0.25, -0.1)),
+        ("alpha", lambda: two_phase_factor(1.5, 0.1)),
+        (
+            "factors",
+            lambda: upsampled_learning_times(find_group_features(groups([1.0, 0.0], [0.0, 1.0])), [1, 0], start=0.1),
+        ),
+        ("start", lambda: upsampled_learning_times(find_group_features(groups([1.0])), 1.0, start=np.ones(2))),
+        ("fraction", lambda: path_matched_factors(find_features(groups([1.0])), start=0.05, rho=0.01, fraction=0.97)),
+        ("start", lambda: path_matched_factors(find_features(groups([1.0])), start=5.0, rho=0.01)),
+        ("start", lambda: MomentFlow.of(full_population_moments(groups([1.0])), np.eye(1), start=np.inf)),
+        (
+            "directions",
+            lambda: MomentFlow.of(full_population_moments(groups([1.0])), np.full((1, 1), np.nan), start=0.1),
+        ),
+        (
+            "time",
+            lambda: MomentFlow.of(full_population_moments(groups([1.0])), np.eye(1), start=0.1).predict(-np.ones(1)),
+        ),
         ("ratio", lambda: ratio_factor(np.inf)),
         ("target", lambda: ratio_factor(2.0, target=0.0)),
         ("largest", lambda: ratio_factor(2.0, largest=0.5)),

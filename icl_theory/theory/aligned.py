@@ -57,11 +57,13 @@ class AlignedFlow(NamedTuple):
         features: drives and curvatures.
         start: u_d(0), (D,).
         ascent: SAM's radius; default gradient flow.
+        stiff: an implicit solver (float64 only), which goes on where SAM rests long on a plateau.
     """
 
     features: Features
     start: Any
     ascent: Ascent = Ascent()
+    stiff: bool = False
 
     def predict(self, time: np.ndarray) -> Trajectory:
         """Integrate from time 0; `time` may begin later."""
@@ -69,9 +71,8 @@ class AlignedFlow(NamedTuple):
         grid = np.concatenate([[0.0], np.asarray(time, float)])
         discontinuous = bool(self.ascent.normalised) and float(self.ascent.rho) > 0
         args = _arguments(self.features, self.ascent)
-        values = integrate(
-            _field, jnp.asarray(self.start, float), grid, args, stop=_all_learned if discontinuous else None
-        )
+        stop = _all_learned if discontinuous else None
+        values = integrate(_field, jnp.asarray(self.start, float), grid, args, stop=stop, stiff=self.stiff)
         return _as_trajectory(self.features, time, values[1:])
 
 

@@ -31,6 +31,7 @@ def integrate(
     args: Any,
     *,
     stop: Callable[[Any, Any], Any] | None = None,
+    stiff: bool = False,
 ) -> np.ndarray:
     """Solve `ẏ = field(y, args)` from `y(time[0]) = start` and return y at every time, (T, K).
 
@@ -40,18 +41,19 @@ def integrate(
         time: (T,), ascending.
         args: pytree of numbers, traced.
         stop: `stop(y, args) -> bool`; later values are NaN.
+        stiff: an implicit solver, for flows with very unlike rates (normalised SAM on a plateau).
     """
-    values = _integrate(start, jnp.asarray(time, start.dtype), args, tolerance(), field, stop)
+    values = _integrate(start, jnp.asarray(time, start.dtype), args, tolerance(), field, stop, stiff)
     values = np.asarray(values)
     return np.where(np.isfinite(values), values, np.nan)
 
 
-@partial(jax.jit, static_argnames=("field", "stop"))
-def _integrate(start, time, args, rtol, field, stop):
+@partial(jax.jit, static_argnames=("field", "stop", "stiff"))
+def _integrate(start, time, args, rtol, field, stop, stiff):
     event = None if stop is None else diffrax.Event(lambda t, y, args, **_: stop(y, args))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, args: field(y, args)),
-        diffrax.Dopri8(),
+        diffrax.Kvaerno5() if stiff else diffrax.Dopri8(),
         t0=time[0],
         t1=time[-1],
         dt0=None,

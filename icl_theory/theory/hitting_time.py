@@ -57,3 +57,17 @@ def fraction_at_time(time: np.ndarray, *, drive: np.ndarray, limit: np.ndarray, 
         below = antiderivative(1.0 / (1.0 + np.exp(-middle))) < target
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return 1.0 / (1.0 + np.exp(-(low + high) / 2.0))
+
+
+def start_of_each(start: np.ndarray | float, dim: int) -> np.ndarray:
+    """u_d(0) as (D,), one number for all or one for each.
+
+    Raises:
+        InputError: another shape, numbers that are not positive and finite.
+    """
+    values = np.asarray(start, float)
+    if values.shape not in ((), (dim,)):
+        raise InputError("start", f"shape {values.shape}", f"give one number, or one for each of {dim} features")
+    if not np.all(np.isfinite(values) & (values > 0)):
+        raise InputError("start", start, "give positive finite numbers")
+    return np.broadcast_to(values, (dim,))

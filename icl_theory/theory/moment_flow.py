@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from icl_theory.errors import InputError, check_shape
+from icl_theory.errors import InputError, check_finite, check_shape
 from icl_theory.features import Features
 from icl_theory.moments import Moments
 from icl_theory.theory.flow import integrate
+from icl_theory.theory.hitting_time import start_of_each
 from icl_theory.trajectory import Trajectory
 
 
@@ -30,7 +31,7 @@ class MomentFlow(NamedTuple):
         drive: `a_d = E_s[y (e_d·β)(e_d·x_q)]`, (D,).
         coupling: `C_dj = E_s[(e_d·β)(e_d·x_q)(e_j·β)(e_j·x_q)]`, (D, D).
         energy: `E_s[y²]`, the loss of the zero model.
-        start: u_d(0), (D,), not negative.
+        start: u_d(0), (D,).
     """
 
     directions: np.ndarray
@@ -46,14 +47,13 @@ class MomentFlow(NamedTuple):
         """From the moments of the data under their weights.
 
         Raises:
-            InputError: directions of another dimension, a start below zero.
+            InputError: directions of another dimension or not finite, a start of another shape or not positive.
         """
         mean = moments.restricted("reduced").mean()
         dim, axes = mean.dim, np.asarray(directions, float)
         check_shape("directions", axes, (dim, dim))
-        start = np.broadcast_to(np.asarray(start, float), (dim,))
-        if not np.all(start >= 0):
-            raise InputError("start", start, "the reduced system starts from u_d at or above 0")
+        check_finite("directions", axes)
+        start = start_of_each(start, dim)
         gram = np.asarray(mean.gram, float).reshape(dim, dim, dim, dim)
         return cls(
             directions=axes,
@@ -65,8 +65,8 @@ class MomentFlow(NamedTuple):
 
     @property
     def optimum(self) -> np.ndarray:
-        """`C⁻¹a`, the strengths at the flow's end, (D,)."""
-        return np.linalg.solve(self.coupling, self.drive)
+        """`C⁻¹a`, the strengths at the flow's end, (D,); the smallest of them where data are too few to tell."""
+        return np.linalg.lstsq(self.coupling, self.drive, rcond=None)[0]
 
     @property
     def features(self) -> Features:
@@ -74,7 +74,13 @@ class MomentFlow(NamedTuple):
         return Features(self.directions, self.drive, np.diagonal(self.coupling).copy(), self.energy)
 
     def predict(self, time: np.ndarray) -> Trajectory:
-        """Integrate from time 0; the loss is that of the data."""
+        """Integrate from time 0; the loss is that of the data.
+
+        Raises:
+            InputError: times that are negative or not ascending.
+        """
+        if np.any(np.diff(time) < 0) or np.any(np.asarray(time) < 0):
+            raise InputError("time", time, "give ascending times from 0")
         grid = np.concatenate([[0.0], np.asarray(time, float)])
         args = (jnp.asarray(self.drive, float), jnp.asarray(self.coupling, float))
         strength = integrate(_field, jnp.asarray(self.start, float), grid, args)[1:] ** 3

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
-from icl_theory.errors import InputError
+from icl_theory.errors import InputError, check_number
 from icl_theory.features import Features, GroupFeatures
 from icl_theory.lateness import learning_times
-from icl_theory.theory.aligned import AlignedFlow, Ascent
-from icl_theory.theory.hitting_time import hitting_time
+from icl_theory.theory.aligned import LEARNED, AlignedFlow, Ascent
+from icl_theory.theory.hitting_time import hitting_time, start_of_each
 from icl_theory.theory.sharpness import two_phase_ratio
 from icl_theory.upsampling import ratio_factor
 
@@ -33,7 +34,10 @@ def upsampled_learning_times(
         InputError: what `hitting_time` and `GroupFeatures.upsampled` refuse.
     """
     features = groups.upsampled(factors)
-    return hitting_time(fraction, drive=features.drive, optimum=features.optimum, start=np.asarray(start, float))
+    if not np.all(features.drive > 0):
+        raise InputError("factors", factors, "a feature is left without drive; give positive factors")
+    start = start_of_each(start, len(features.drive))
+    return hitting_time(fraction, drive=features.drive, optimum=features.optimum, start=start)
 
 
 def upsampled_loss(groups: GroupFeatures, factors: Any) -> float:
@@ -51,25 +55,28 @@ def path_matched_factors(
     """`κ_d = (t_d/t_1 of gradient flow) / (t_d/t_1 of SAM's flow)`, both from the reduced system; (D,), first 1.
 
     The factor for the group of feature d with which gradient descent has SAM's learning-time ratios, where no two
-    groups share a feature.
+    groups share a feature. In float64 whatever the session's precision.
 
     Args:
         features: of the mixture as it is.
-        start: u_d(0), (D,) or one number.
+        start: u_d(0), (D,) or one number, short of `fraction` in every feature.
         rho: ρ of normalised SAM.
-        fraction: of the optimum that counts as learned.
+        fraction: of the optimum that counts as learned, below 0.95 (where SAM's flow ends).
 
     Raises:
-        InputError: SAM's flow does not learn every feature (the saddle trap).
+        InputError: a fraction or a start out of range; SAM's flow does not learn every feature (the saddle trap).
     """
-    start = np.broadcast_to(np.asarray(start, float), features.drive.shape)
+    check_number("fraction", fraction, minimum=0.0, maximum=LEARNED - 1e-9, exclusive=True)
+    check_number("rho", rho, minimum=0.0)
+    start = start_of_each(start, len(features.drive))
     plain = hitting_time(fraction, drive=features.drive, optimum=features.optimum, start=start)
-    horizon = float(plain.max())
-    for _ in range(4):  # SAM delays: look further until every feature is learned
-        horizon *= 3.0
-        time = np.linspace(0.0, horizon, SNAPSHOTS)
-        strength = AlignedFlow(features, start, Ascent(rho)).predict(time).strength
-        times = learning_times(time, np.nan_to_num(strength / features.optimum), threshold=fraction)
+    if not np.all(plain > 0):
+        raise InputError("start", start, f"some feature has {fraction:g} of its optimum already; give less")
+    for longer in (4.0, 40.0):  # SAM delays
+        time = np.concatenate([[0.0], np.geomspace(plain.min() / 50.0, longer * plain.max(), SNAPSHOTS)])
+        with jax.enable_x64(True):
+            flow = AlignedFlow(features, start, Ascent(rho), stiff=True).predict(time)
+        times = learning_times(time, np.nan_to_num(flow.strength / features.optimum), threshold=fraction)
         if np.isfinite(times).all():
             return ratio_factor(plain / plain[0], target=times / times[0])
     raise InputError("rho", rho, "SAM's flow does not learn every feature from this start; give less")
@@ -85,6 +92,12 @@ def two_phase_factor(alpha: np.ndarray | float, delta: np.ndarray | float) -> np
         alpha: a_2/a_1.
         delta: δ = ρ/(√3 u_0).
 
+    Raises:
+        InputError: α outside (0, 1], δ negative or NaN.
+
     Reference: derived here.
     """
+    delta = np.asarray(delta, float)
+    if not np.all(delta >= 0):
+        raise InputError("delta", delta, "give numbers that are not negative")
     return np.asarray(1.0 / (np.asarray(alpha, float) * two_phase_ratio(alpha, delta)))
