@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 
 from icl_theory.errors import InputError, check_number
 
-ITERATIONS = 100  # of two-means; it converges in a few
+CONVERGED = 1e-9  # change of the mean distance at which two-means stops
 
 
 class Clusters(NamedTuple):
@@ -182,7 +182,8 @@ def trajectory_clusters(losses: Float[Any, "T P"], *, floor: np.ndarray | float 
     upper = level > np.median(level)
     upper = upper if upper.any() else level == level.max()  # more than half of them are the highest
     begin = np.stack([rows[~upper].mean(axis=0), rows[upper].mean(axis=0)])
-    centres, label = scipy.cluster.vq.kmeans2(rows, begin, iter=ITERATIONS, minit="matrix")
+    centres, _ = scipy.cluster.vq.kmeans(rows, begin, thresh=CONVERGED)
+    label, _ = scipy.cluster.vq.vq(rows, centres)
     slow = int(np.argmax(centres.mean(axis=1)))
     distance = np.sqrt(np.mean(np.square(rows - centres[label]), axis=1))
     return Clusters(label == slow, centres if slow == 1 else centres[::-1], distance)

@@ -65,20 +65,25 @@ def weighted_arms(pilot: Pilot, *, seed: int) -> dict[str, np.ndarray]:
 
 
 def fresh_arms(pilot: Pilot, own: Moments, pool: Examples, *, seed: int) -> dict[str, Moments]:
-    """The data with (κ−1)·(number of late) fresh examples of the late kind added, or as many of any kind.
+    """The data with (κ−1)·(number of late) fresh examples added: of the late kind, of any kind, of the early kind.
 
-    Of the late kind: the pilot learns it no sooner than the first of the late ones. Where the pool holds too few, each
-    of those it holds counts for more.
+    Of the late kind: the pilot learns it no sooner than the first of the late ones; of the early kind: it learns it no
+    later than the last of as many early ones. Where the pool holds too few, each of those it holds counts for more.
     """
     losses = np.asarray(pool.losses(pilot.tensors), float)
     times = example_learning_times(pilot.time, losses, floor=losses[-1])
     wanted = (pilot.factor - 1.0) * pilot.late.sum()
     order = np.random.default_rng(seed).permutation(len(times))  # the pool comes in the order of its groups
-    kind = order[times[order] >= pilot.times[pilot.late].min()]
+    early = pilot.times[early_group(pilot.times, pilot.late)]
+    kinds = {
+        "fresh late": times >= np.min(pilot.times[pilot.late], initial=np.inf),
+        "fresh random": np.ones(len(times), bool),
+        "fresh early": (times > 0) & (times <= np.max(early, initial=0.0)),
+    }
     arms = {}
-    for name, candidates in (("fresh late", kind), ("fresh random", order)):
-        taken = candidates[: max(round(wanted), 1)]
+    for name, kind in kinds.items():
+        taken = order[kind[order]][: max(round(wanted), 1)]
         weight = np.zeros(len(times))
-        weight[taken] = wanted / len(taken)
-        arms[name] = own + pool.moments(weight)
+        weight[taken] = wanted / max(len(taken), 1)
+        arms[name] = own + pool.moments(weight) if len(taken) and wanted > 0 else own
     return arms

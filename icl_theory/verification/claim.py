@@ -22,7 +22,7 @@ class Claim(NamedTuple):
         settings: frozen dataclass with every number the measurement uses.
         measure: `measure(settings, progress) -> dict of arrays`; `progress(done, total)`.
         statements: `statements(data) -> list`, reading the arrays only.
-        single: whether to measure it in float32 too; not where the question is statistical and the measurement long.
+        single: whether to measure it in float32 too; not where most of it is statistical and long.
     """
 
     letter: str

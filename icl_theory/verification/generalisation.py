@@ -34,7 +34,7 @@ class Settings:
 
     num_prompts: tuple[int, ...] = (100, 300, 1000, 5000)
     noise_stds: tuple[float, ...] = (0.0, 0.5)
-    num_seeds: int = 24
+    num_seeds: int = 40
     num_context: int = 31
     short_context: int = 8
     long_context: int = 127
@@ -48,7 +48,7 @@ class Settings:
     duration: float = 1500.0
     num_snapshots: int = 301
     judged_every: int = 3
-    matched: tuple[float, ...] = (0.3, 0.1)
+    matched: tuple[float, ...] = (0.5, 0.2, 0.05)
     seed: int = 11
 
 
@@ -164,9 +164,9 @@ def _first(examples: Examples, count: int) -> Examples:
 def _upsample(
     sets: _Sets, plain: list[Moments], time: np.ndarray, pilot: np.ndarray, settings: Settings
 ) -> tuple[dict[str, list[Moments]], Data]:
-    """The data of every arm, and what the pilot found: κ, the share of examples without anything to learn."""
+    """The data of every arm, and κ of each run."""
     arms: dict[str, list[Moments]] = {name: [] for name in ARMS if name not in ("sam", "two-phase")}
-    factors, nothing, overlap = [], [], []
+    factors = []
     for number, (examples, pool, own, matrices) in enumerate(zip(sets.examples, sets.pools, plain, pilot, strict=True)):
         found = judge(examples, time, matrices, quantile=settings.quantile)
         naive = judge(examples, time, matrices, quantile=settings.quantile, own_floor=False)
@@ -177,14 +177,7 @@ def _upsample(
         for name, moments in made.items():
             arms[name].append(moments)
         factors.append(found.factor)
-        nothing.append(np.mean(found.times == 0))
-        overlap.append(np.mean(found.late == naive.late))
-    shape = (len(cases(settings)), settings.num_seeds)
-    return arms, {
-        "factor": np.reshape(factors, shape),
-        "nothing_to_learn": np.reshape(nothing, shape),
-        "same_group_without_floor": np.reshape(overlap, shape),
-    }
+    return arms, {"factor": np.reshape(factors, (len(cases(settings)), settings.num_seeds))}
 
 
 def _two_phase(late: list[Moments], plain: list[Moments], graphdef, starts, settings: Settings) -> np.ndarray:
@@ -220,9 +213,7 @@ def _compare(
     lowest = _lowest(plain)
     levels = [lowest + share * (base_training[:, 0] - lowest) for share in settings.matched]
     half = (snapshots + 1) // 2
-    results: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("mean", "end", "evaluations_mean", "budget_end", "matched")
-    }
+    results: dict[str, list[np.ndarray]] = {name: [] for name in ("mean", "end", "budget_end", "matched")}
     data: Data = {
         "time": time,
         "case_mixture": np.asarray([MIXTURES.index(case.mixture) for case in cases(settings)]),
@@ -242,16 +233,14 @@ def _compare(
         results["mean"].append(np.log(held.mean(axis=1) / base[:, :snapshots].mean(axis=1)))
         results["end"].append(np.log(held[:, -1] / base[:, snapshots - 1]))
         if arm == "sam":  # two gradients a step: at t/2 when gradient descent is at t
-            paired = np.log(held[:, :half].mean(axis=1) / base[:, : 2 * half - 1 : 2].mean(axis=1))
-        else:  # one gradient a step, the record of lateness at hand
-            paired = results["mean"][-1]
-        results["evaluations_mean"].append(paired)
+            slower = np.log(held[:, :half].mean(axis=1) / base[:, : 2 * half - 1 : 2].mean(axis=1))
+            data["evaluations_mean"] = slower.reshape(*shape, len(TESTS))
         results["budget_end"].append(np.log(held[:, -1] / base[:, -1]))
-        matched = [
-            np.log(_at_level(training, held, level) / _at_level(base_training, base[:, :snapshots], level))
-            for level in levels
+        reached = [
+            (_at_level(training, held, level), _at_level(base_training, base[:, :snapshots], level)) for level in levels
         ]
-        results["matched"].append(np.stack(matched, axis=-1))
+        with np.errstate(invalid="ignore"):  # NaN where neither gets there
+            results["matched"].append(np.stack([np.log(ours) - np.log(theirs) for ours, theirs in reached], axis=-1))
     for name, rows in results.items():
         stacked = np.stack(rows)
         data[name] = stacked.reshape(len(ARMS), *shape, *stacked.shape[2:])
@@ -294,7 +283,7 @@ def _lowest(plain: list[Moments]) -> np.ndarray:
 
 
 def _at_level(training: np.ndarray, held: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Held-out losses when the training loss first falls to `level`, linear in it; NaN where it never does."""
+    """Held-out losses when the training loss first falls to `level`, linear in it; infinite where it never does."""
     reached = training <= level[:, None]
     after = np.argmax(reached, axis=1)
     before = np.maximum(after - 1, 0)
@@ -302,7 +291,7 @@ def _at_level(training: np.ndarray, held: np.ndarray, level: np.ndarray) -> np.n
     high, low = training[runs, before], training[runs, after]
     share = np.clip((high - level) / np.maximum(high - low, TINY), 0.0, 1.0)[:, None]
     values = (1.0 - share) * held[runs, before] + share * held[runs, after]
-    return np.where(np.any(reached, axis=1, keepdims=True), values, np.nan)
+    return np.where(np.any(reached, axis=1, keepdims=True), values, np.inf)
 
 
 def _bias(matrices: np.ndarray, time: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:

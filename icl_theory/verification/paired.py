@@ -22,9 +22,10 @@ class PairedChange(NamedTuple):
 
 
 def paired_change(values: np.ndarray, baseline: np.ndarray, confidence: float = CONFIDENCE) -> PairedChange:
-    """Change of a positive quantity on a log scale, seed by seed.
+    """Change of a positive quantity on a log scale, seed by seed; infinite (never) counts as the largest.
 
-    Pairs in which either is not positive or was never measured drop out; the count says how many remain.
+    Pairs in which either is not positive or was never measured, or both are infinite, drop out; the count says how many
+    remain.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         change = np.log(np.where(values > 0, values, np.nan)) - np.log(np.where(baseline > 0, baseline, np.nan))
@@ -32,8 +33,8 @@ def paired_change(values: np.ndarray, baseline: np.ndarray, confidence: float = 
 
 
 def median_change(change: np.ndarray, confidence: float = CONFIDENCE) -> PairedChange:
-    """Median of changes, those that are not finite left out, with its interval."""
-    change = np.asarray(change)[np.isfinite(change)]
+    """Median of changes, NaN left out, with its interval."""
+    change = np.asarray(change)[~np.isnan(change)]
     if change.size == 0:
         return PairedChange(np.nan, np.nan, np.nan, 0)
     return PairedChange(*median_interval(change.ravel(), confidence=confidence), change.size)

@@ -12,9 +12,9 @@ from flax import nnx
 
 from icl_theory.analysis import SimplicityBias, simplicity_bias
 from icl_theory.attention import SeparateAttention, aligned_parameters, split_model
-from icl_theory.examples import compress
+from icl_theory.examples import Examples, compress
 from icl_theory.features import Features, find_features, find_group_features
-from icl_theory.lateness import learning_times
+from icl_theory.lateness import late_by_clustering, late_by_threshold, learning_times
 from icl_theory.moments import Moments
 from icl_theory.prompts import sample_prompts
 from icl_theory.run import Run
@@ -24,12 +24,13 @@ from icl_theory.theory.hitting_time import hitting_time
 from icl_theory.theory.moment_flow import MomentFlow
 from icl_theory.theory.upsampling import upsampled_learning_times, upsampled_loss
 from icl_theory.trajectory import Trajectory
-from icl_theory.verification.arms import judge, weighted_arms
+from icl_theory.upsampling import example_weights
+from icl_theory.verification.arms import Pilot, judge, weighted_arms
 from icl_theory.verification.claim import Claim, Data
 from icl_theory.verification.ensembles import random_starts, reduced_population, repeated, separate_model, train_on
 from icl_theory.verification.upsampling_statements import statements
 
-EXAMPLE_ARMS = ("plain", "late", "random", "early")
+EXAMPLE_ARMS = ("plain", "late", "random", "early", "threshold", "clusters")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Settings:
     seed: int = 3
     # Aligned starts: two groups with a feature each, λ = (2, 1); two groups that share four features.
     pair_eigenvalues: tuple[float, float] = (2.0, 1.0)
-    pair_factors: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    pair_factors: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     pair_start: float = 0.05
     pair_learning_rate: float = 5e-4
     pair_duration: float = 40.0
@@ -63,6 +64,8 @@ class Settings:
     num_prompts: int = 5000
     num_sets: int = 24
     quantile: float = 0.5
+    threshold: float = 0.5
+    threshold_time: float = 100.0
     example_start: float = 0.1
     example_duration: float = 1500.0
     example_snapshots: int = 301
@@ -119,7 +122,12 @@ def _pair(settings: Settings) -> Data:
     )
     times = learning_times(run.time, groups.upsampled().strength(run.tracked) / groups.upsampled().optimum)
     predicted = np.asarray([upsampled_learning_times(groups, pair, start=settings.pair_start) for pair in factors])
-    return {"pair_factors": np.asarray(settings.pair_factors), "pair_times": times, "pair_predicted_times": predicted}
+    return {
+        "pair_factors": np.asarray(settings.pair_factors),
+        "pair_times": times,
+        "pair_predicted_times": predicted,
+        "pair_ratio": np.divide(*upsampled_learning_times(groups, 1.0, start=settings.pair_start)[::-1]),
+    }
 
 
 def _shared(settings: Settings) -> Data:
@@ -135,6 +143,7 @@ def _shared(settings: Settings) -> Data:
         duration=settings.shared_duration,
         num_snapshots=2001,
     )
+    fine = np.geomspace(min(settings.shared_factors), max(settings.shared_factors), 41)
     strength = original.strength(run.tracked)
     optima = np.asarray([groups.upsampled(pair).optimum for pair in factors])
     lowest = float(original.loss(original.optimum))
@@ -146,6 +155,11 @@ def _shared(settings: Settings) -> Data:
         "shared_predicted_times": np.asarray(
             [upsampled_learning_times(groups, pair, start=settings.shared_start) for pair in factors]
         ),
+        "fine_factors": fine,
+        "shared_fine_times": np.asarray(
+            [upsampled_learning_times(groups, (1.0, factor), start=settings.shared_start) for factor in fine]
+        ),
+        "shared_fine_excess": np.asarray([upsampled_loss(groups, (1.0, factor)) - lowest for factor in fine]),
         "shared_strength": strength[:, -1],
         "shared_optimum": optima,
         "shared_excess": original.loss(strength[:, -1]) - lowest,
@@ -218,14 +232,14 @@ def _examples(settings: Settings) -> Data:
     sets = [compress(sample_prompts(mixture, settings.num_prompts, key=key), blocks="reduced") for key in keys]
     plain = [examples.moments() for examples in sets]
     pilot_run = train_on(plain, graphdef, starts, **how)
-    pilots = [
-        judge(examples, pilot_run.time, matrices, quantile=settings.quantile)
-        for examples, matrices in zip(sets, pilot_run.tracked, strict=True)
-    ]
     arms: dict[str, list[Moments]] = {name: [] for name in EXAMPLE_ARMS[1:]}
-    for number, (examples, pilot) in enumerate(zip(sets, pilots, strict=True)):
-        for name, weight in weighted_arms(pilot, seed=number).items():
+    factors = []
+    for number, (examples, matrices) in enumerate(zip(sets, pilot_run.tracked, strict=True)):
+        pilot = judge(examples, pilot_run.time, matrices, quantile=settings.quantile)
+        weights = weighted_arms(pilot, seed=number) | _other_rules(examples, pilot, settings)
+        for name, weight in weights.items():
             arms[name].append(examples.moments(weight))
+        factors.append(pilot.factor)
     moments = plain + [each for name in EXAMPLE_ARMS[1:] for each in arms[name]]
     shape = (len(EXAMPLE_ARMS), settings.num_sets)
     random = train_on(moments, graphdef, repeated(starts, len(EXAMPLE_ARMS)), **how)
@@ -250,12 +264,22 @@ def _examples(settings: Settings) -> Data:
         times["coupled"].append(learning_times(aligned.time, predicted / flow.optimum))
         times["drives"].append(hitting_time(0.5, drive=own.drive, optimum=own.optimum, start=flow.start))
     return {
-        "example_factor": np.asarray([pilot.factor for pilot in pilots]),
-        "example_late_share": np.asarray([pilot.late.mean() for pilot in pilots]),
+        "example_factor": np.asarray(factors),
         **{f"example_{name}_times": np.reshape(values, (*shape, 4)) for name, values in times.items()},
         "example_optimum": np.stack([_optimum(each, features) for each in moments]).reshape(*shape, 4),
         **{f"example_{field}": getattr(bias, field) for field in SimplicityBias._fields},
     }
+
+
+def _other_rules(examples: Examples, pilot: Pilot, settings: Settings) -> dict[str, np.ndarray]:
+    """The same factor on groups that a threshold and a two-cluster split call late."""
+    losses = np.asarray(examples.losses(pilot.tensors), float)
+    look = int(np.argmin(np.abs(pilot.time - settings.threshold_time)))
+    groups = {
+        "threshold": late_by_threshold(losses, threshold=settings.threshold, checkpoint=look, floor=losses[-1]),
+        "clusters": late_by_clustering(losses, floor=losses[-1]),
+    }
+    return {name: example_weights(group, pilot.factor) for name, group in groups.items()}
 
 
 def _optimum(moments: Moments, features: Features) -> np.ndarray:
@@ -264,4 +288,4 @@ def _optimum(moments: Moments, features: Features) -> np.ndarray:
     return features.strength(tensor.reshape(4, 4))
 
 
-CLAIM = Claim("F", "upsampling", "Upsampling what is learned late", Settings(), measure, statements)
+CLAIM = Claim("F", "upsampling", "Upsampling what is learned late", Settings(), measure, statements, single=False)
