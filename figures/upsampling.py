@@ -83,7 +83,11 @@ def _examples(axis: Axes, data: Data) -> None:
     axis.plot([], [], "o", color="#555555", markersize=4, label="with couplings", linestyle="none")
     axis.axhline(0.0, color="black", linewidth=0.8)
     axis.set_xticks(range(len(ARM_NAMES)), labels=ARM_NAMES)
-    axis.set(title="Single examples: learning times from weighted moments", ylabel="predicted over measured − 1, %")
+    axis.set(
+        title="Single examples: learning times from weighted moments",
+        ylabel="predicted over measured − 1, %",
+        ylim=(-29, 25),
+    )
     axis.legend(loc="lower left", fontsize=8, ncols=3, columnspacing=0.8, handletextpad=0.3)
 
 
