@@ -90,6 +90,17 @@ def _describe(minimum: float, maximum: float, exclusive: bool, integer: bool) ->
     return " ".join([kind, " and ".join(bounds)]).strip()
 
 
+def as_floats(field: str, value: Any) -> np.ndarray:
+    """The value as a float array; `InputError` where it holds anything but real numbers."""
+    try:
+        values = np.asarray(value)
+        if values.dtype.kind in "fiub":
+            return values.astype(float)
+    except (TypeError, ValueError):
+        pass
+    raise InputError(field, value, "give real numbers, in a shape without gaps")
+
+
 def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise `InputError` unless `value` is one of `choices`."""
     if value not in choices:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from icl_theory.errors import InputError
+from icl_theory.errors import InputError, as_floats
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.population import beta_second_moment
 
@@ -75,10 +75,7 @@ class GroupFeatures(NamedTuple):
         Raises:
             InputError: another number of factors, one that is negative or not finite, all zero.
         """
-        try:
-            factors = np.asarray(factors, float)
-        except (TypeError, ValueError):
-            raise InputError("factors", factors, "give numbers") from None
+        factors = as_floats("factors", factors)
         if factors.shape not in ((), self.shares.shape):
             raise InputError("factors", f"shape {factors.shape}", f"give one for each of {len(self.shares)} groups")
         shares = self.shares * factors

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.cluster.vq
 from jaxtyping import Bool, Float
 
-from icl_theory.errors import InputError, check_number
+from icl_theory.errors import InputError, as_floats, check_number
 
 CONVERGED = 1e-9  # change of the mean distance at which two-means stops
 
@@ -36,7 +36,7 @@ def learning_times(time: np.ndarray, fraction: np.ndarray, *, threshold: float =
 
     Args:
         time: (T,), ascending.
-        fraction: (..., T, D).
+        fraction: (..., T, D); NaN counts as not reached.
         threshold: between 0 and 1 (default ½).
 
     Returns:
@@ -46,18 +46,20 @@ def learning_times(time: np.ndarray, fraction: np.ndarray, *, threshold: float =
         InputError: times that are not finite or not ascending, shapes that do not fit, a threshold out of range.
     """
     check_number("threshold", threshold, minimum=0.0, maximum=1.0, exclusive=True)
-    time, fraction = np.asarray(time), np.asarray(fraction)
+    time, fraction = as_floats("time", time), as_floats("fraction", fraction)
     if time.ndim != 1 or not time.size or not np.all(np.isfinite(time)) or np.any(np.diff(time) < 0):
         raise InputError("time", time, "give ascending finite numbers, at least one")
     if fraction.ndim < 2 or fraction.shape[-2] != len(time):
         raise InputError("fraction", f"shape {fraction.shape}", f"give shape (..., {len(time)}, D)")
+    fraction = np.where(np.isnan(fraction), -np.inf, fraction)
     reached = fraction >= threshold
     index = np.argmax(reached, axis=-2)
     before = np.maximum(index - 1, 0)
     high = np.take_along_axis(fraction, index[..., None, :], axis=-2)[..., 0, :]
     low = np.take_along_axis(fraction, before[..., None, :], axis=-2)[..., 0, :]
-    rise = np.where(high > low, high - low, 1.0)
-    share = np.clip(np.where(index > 0, (threshold - low) / rise, 1.0), 0.0, 1.0)
+    between = (index > 0) & np.isfinite(low) & (high > low)  # else the snapshot itself
+    share = np.divide(threshold - low, high - low, out=np.ones_like(high), where=between)
+    share = np.clip(share, 0.0, 1.0)
     times = time[before] + share * (time[index] - time[before])
     return np.where(reached.any(axis=-2), times, np.inf)
 
@@ -76,7 +78,7 @@ def relative_losses(losses: Float[Any, "*batch T P"], *, floor: np.ndarray | flo
     Raises:
         InputError: no examples or checkpoints, a loss that is not finite or negative (with its place), a floor of another shape.
     """
-    losses = np.asarray(losses)
+    losses = as_floats("losses", losses)
     if losses.ndim < 2 or not losses.size:
         raise InputError("losses", f"shape {losses.shape}", "give shape (..., T, P), both at least one")
     bad = ~((losses >= 0) & np.isfinite(losses))
@@ -85,7 +87,7 @@ def relative_losses(losses: Float[Any, "*batch T P"], *, floor: np.ndarray | flo
         raise InputError(
             f"losses[{', '.join(map(str, place))}]", float(losses[place]), "must be a number, not negative"
         )
-    floor = np.asarray(floor, float)
+    floor = as_floats("floor", floor)
     if floor.ndim and floor.shape not in (losses.shape[-1:], losses.shape[:-2] + losses.shape[-1:]):
         raise InputError("floor", f"shape {floor.shape}", f"give one number, or one for each of {losses.shape[-1]}")
     if not np.all(np.isfinite(floor)):
@@ -111,7 +113,7 @@ def example_learning_times(
         floor: as in `relative_losses`.
 
     Returns:
-        (..., P); infinite where it never falls so far. An example with nothing to lose is learned at `time[0]`.
+        (..., P); infinite where it never falls so far, 0 where it has nothing to lose.
 
     Raises:
         InputError: what `relative_losses` refuses; `remaining` out of range.
@@ -121,7 +123,9 @@ def example_learning_times(
     check_number("remaining", remaining, minimum=0.0, maximum=1.0)
     if remaining == 1.0:
         raise InputError("remaining", remaining, "give less than 1, or every example counts as learned at once")
-    return learning_times(time, 1.0 - relative_losses(losses, floor=floor), threshold=1.0 - remaining)
+    relative = relative_losses(losses, floor=floor)
+    times = learning_times(time, 1.0 - relative, threshold=1.0 - remaining)
+    return np.where(relative[..., 0, :] > 0, times, 0.0)
 
 
 def late_by_threshold(
@@ -190,7 +194,7 @@ def trajectory_clusters(losses: Float[Any, "T P"], *, floor: np.ndarray | float 
 
 
 def _matrix(losses: Any) -> np.ndarray:
-    losses = np.asarray(losses)
+    losses = as_floats("losses", losses)
     if losses.ndim != 2:
         raise InputError("losses", f"shape {losses.shape}", "give shape (T, P)")
     return losses
@@ -198,7 +202,7 @@ def _matrix(losses: Any) -> np.ndarray:
 
 def checked_times(times: Any) -> np.ndarray:
     """Learning times as (P,) numbers; `InputError` names the first that is NaN or negative."""
-    times = np.asarray(times, float)
+    times = as_floats("times", times)
     if times.ndim != 1 or not times.size:
         raise InputError("times", f"shape {times.shape}", "give shape (P,), at least one")
     bad = ~(times >= 0)

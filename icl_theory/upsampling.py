@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from icl_theory.errors import InputError, check_number, check_shape
+from icl_theory.errors import InputError, as_floats, check_number, check_shape
 from icl_theory.lateness import checked_times
 
 LARGEST_COPIES = 1e6  # of one example
@@ -65,7 +65,10 @@ def ratio_factor(
         InputError: ratios or a target that are not positive and finite; a bound below 1.
     """
     ratio, target = _positive(ratio=ratio, target=target)
-    factor = np.asarray(ratio / target)
+    with np.errstate(over="ignore"):
+        factor = np.asarray(ratio / target)
+    if not np.all(np.isfinite(factor) & (factor > 0)):
+        raise InputError("ratio", ratio, f"its factor to the target {target} is out of range")
     if largest is None:
         return factor
     check_number("largest", largest, minimum=1.0)
@@ -91,10 +94,10 @@ def secant_factor(
             did not lower R or hardly moved it.
     """
     factor, ratio, achieved, target = _positive(factor=factor, ratio=ratio, achieved=achieved, target=target)
-    tried, moved = np.log(factor), np.log(ratio / achieved)
+    tried, moved = np.log(factor), np.log(ratio) - np.log(achieved)
     if np.any((tried != 0) & (tried * moved <= 0)):
         raise InputError("achieved", achieved, f"the first factor did not lower the ratio {ratio}; train more runs")
-    wanted = np.log(ratio / target)
+    wanted = np.log(ratio) - np.log(target)
     power = np.divide(wanted, moved, out=np.zeros(wanted.shape), where=tried != 0)
     with np.errstate(over="ignore"):
         found = np.asarray(np.exp(tried * power))
@@ -121,19 +124,17 @@ def sam_equivalent_factor(drive: Float[Any, " D"], *, start: float, rho: float) 
     Raises:
         InputError: drives that are negative or not in descending order; `δ s_1 ≥ 1`, where SAM stops the first feature.
     """
-    try:
-        drive = np.asarray(drive, float)
-    except (TypeError, ValueError):
-        raise InputError("drive", drive, "give one number for each feature") from None
+    drive = as_floats("drive", drive)
     if drive.ndim != 1 or not drive.size or not np.all(np.isfinite(drive)) or np.any(drive < 0) or not drive[0] > 0:
         raise InputError("drive", drive, "give one number for each feature, not negative, the first positive")
     if np.any(np.diff(drive) > 0):
         raise InputError("drive", drive, "order the features by drive, largest first")
     check_number("start", start, minimum=0.0, exclusive=True)
     check_number("rho", rho, minimum=0.0)
+    drive = drive / drive[0]
     left = 1.0 - rho / (np.sqrt(3.0) * start) * drive / np.linalg.norm(drive)
     if not left[0] > 0:
-        bound = np.sqrt(3.0) * start * np.linalg.norm(drive) / drive[0]
+        bound = np.sqrt(3.0) * start * np.linalg.norm(drive)
         raise InputError("rho", rho, f"SAM stops the first feature here; give less than {bound:.4g}")
     return np.square(left / left[0])
 
@@ -197,10 +198,7 @@ def _positive(**fields: Any) -> tuple[np.ndarray, ...]:
     """The values as arrays of one shape; `InputError` names the first that is not of positive finite numbers."""
     values = []
     for field, value in fields.items():
-        try:
-            values.append(np.asarray(value, float))
-        except (TypeError, ValueError):
-            raise InputError(field, value, "give positive finite numbers") from None
+        values.append(as_floats(field, value))
         if not np.all(np.isfinite(values[-1]) & (values[-1] > 0)):
             raise InputError(field, value, "give positive finite numbers")
     try:
@@ -211,7 +209,10 @@ def _positive(**fields: Any) -> tuple[np.ndarray, ...]:
 
 
 def _checked_group(late: Any) -> np.ndarray:
-    late = np.asarray(late)
+    try:
+        late = np.asarray(late)
+    except ValueError:
+        raise InputError("late", late, "give booleans of shape (P,)") from None
     if late.ndim != 1 or not late.size or late.dtype != bool:
         raise InputError("late", f"{late.dtype} of shape {late.shape}", "give booleans of shape (P,), at least one")
     return late

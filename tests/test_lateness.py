@@ -59,6 +59,12 @@ def test_a_loss_that_no_model_removes_is_not_late_against_its_own_floor():
     assert example_learning_times(TIME, LOSSES, floor=floor)[2] == np.inf
 
 
+def test_nothing_to_learn_is_time_zero_whenever_recording_began():
+    times = example_learning_times(TIME + 10.0, LOSSES, floor=LOSSES[-1])
+    assert times[4] == 0
+    assert_close(times[0], 10.0 + 2.0 / 3.0)
+
+
 def test_relative_losses_of_many_runs():
     many = np.stack([LOSSES, 2.0 * LOSSES])
     relative = relative_losses(many)
@@ -169,6 +175,7 @@ def test_one_explosion_does_not_make_a_cluster():
         ("fraction", lambda: example_learning_times(TIME[:-1], LOSSES)),
         ("threshold", lambda: late_by_threshold(LOSSES, threshold=1.5)),
         ("checkpoint", lambda: late_by_threshold(LOSSES, checkpoint=5)),
+        ("floor", lambda: relative_losses(LOSSES, floor=np.asarray(["a"] * 5))),
         ("quantile", lambda: late_by_quantile(np.ones(3), quantile=-0.1)),
         (r"times\[1\]", lambda: late_by_quantile(np.asarray([1.0, np.nan]))),
         ("times", lambda: late_by_quantile(np.ones(0))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from icl_theory.errors import InputError, check_number
+from icl_theory.errors import InputError, as_floats, check_number
 
 
 def antiderivative(z: np.ndarray | float) -> np.ndarray:
@@ -65,7 +65,7 @@ def start_of_each(start: np.ndarray | float, dim: int) -> np.ndarray:
     Raises:
         InputError: another shape, numbers that are not positive and finite.
     """
-    values = np.asarray(start, float)
+    values = as_floats("start", start)
     if values.shape not in ((), (dim,)):
         raise InputError("start", f"shape {values.shape}", f"give one number, or one for each of {dim} features")
     if not np.all(np.isfinite(values) & (values > 0)):

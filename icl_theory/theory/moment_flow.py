@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from icl_theory.errors import InputError, check_finite, check_shape
+from icl_theory.errors import InputError, as_floats, check_shape
 from icl_theory.features import Features
 from icl_theory.moments import Moments
 from icl_theory.theory.flow import integrate
@@ -47,12 +47,13 @@ class MomentFlow(NamedTuple):
         """From the moments of the data under their weights.
 
         Raises:
-            InputError: directions of another dimension or not finite, a start of another shape or not positive.
+            InputError: directions of another dimension or not orthonormal, a start of another shape or not positive.
         """
         mean = moments.restricted("reduced").mean()
-        dim, axes = mean.dim, np.asarray(directions, float)
+        dim, axes = mean.dim, as_floats("directions", directions)
         check_shape("directions", axes, (dim, dim))
-        check_finite("directions", axes)
+        if not np.abs(axes.T @ axes - np.eye(dim)).max() < 1e-4:
+            raise InputError("directions", axes, "its columns must be orthonormal (those of find_features are)")
         start = start_of_each(start, dim)
         gram = np.asarray(mean.gram, float).reshape(dim, dim, dim, dim)
         return cls(
@@ -77,15 +78,16 @@ class MomentFlow(NamedTuple):
         """Integrate from time 0; the loss is that of the data.
 
         Raises:
-            InputError: times that are negative or not ascending.
+            InputError: times that are negative, not finite or not ascending.
         """
-        if np.any(np.diff(time) < 0) or np.any(np.asarray(time) < 0):
-            raise InputError("time", time, "give ascending times from 0")
-        grid = np.concatenate([[0.0], np.asarray(time, float)])
+        time = as_floats("time", time)
+        if time.ndim != 1 or not np.all(np.isfinite(time) & (time >= 0)) or np.any(np.diff(time) < 0):
+            raise InputError("time", time, "give ascending finite times from 0, shape (T,)")
+        grid = np.concatenate([[0.0], time])
         args = (jnp.asarray(self.drive, float), jnp.asarray(self.coupling, float))
         strength = integrate(_field, jnp.asarray(self.start, float), grid, args)[1:] ** 3
         quadratic = np.einsum("td,de,te->t", strength, self.coupling, strength)
-        return Trajectory(np.asarray(time), self.energy - 2.0 * strength @ self.drive + quadratic, strength)
+        return Trajectory(time, self.energy - 2.0 * strength @ self.drive + quadratic, strength)
 
 
 def _field(u: Array, args: Any) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from icl_theory.errors import InputError, check_number
+from icl_theory.errors import InputError, as_floats, check_number
 from icl_theory.features import Features, GroupFeatures
 from icl_theory.lateness import learning_times
 from icl_theory.theory.aligned import LEARNED, AlignedFlow, Ascent
@@ -93,11 +93,18 @@ def two_phase_factor(alpha: np.ndarray | float, delta: np.ndarray | float) -> np
         delta: δ = ρ/(√3 u_0).
 
     Raises:
-        InputError: α outside (0, 1], δ negative or NaN.
+        InputError: α outside (0, 1], δ negative or NaN, shapes that do not fit.
 
     Reference: derived here.
     """
-    delta = np.asarray(delta, float)
+    alpha, delta = as_floats("alpha", alpha), as_floats("delta", delta)
     if not np.all(delta >= 0):
         raise InputError("delta", delta, "give numbers that are not negative")
-    return np.asarray(1.0 / (np.asarray(alpha, float) * two_phase_ratio(alpha, delta)))
+    try:
+        return np.asarray(1.0 / (alpha * two_phase_ratio(alpha, delta)))
+    except InputError:
+        raise
+    except ValueError:
+        raise InputError(
+            "alpha", f"shape {alpha.shape}", f"delta has shape {delta.shape}; give shapes that fit"
+        ) from None

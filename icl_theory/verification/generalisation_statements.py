@@ -154,7 +154,7 @@ def _claim_b(data: Data) -> list[Statement]:
         worst_change(
             at_least,
             "H7",
-            "At equal steps SAM's held-out loss, mean over training, is higher, P ≥ 1000, each setting",
+            "At equal steps SAM's held-out loss in distribution, mean over training, is higher, P ≥ 1000, each setting",
             each(data, "mean", "sam", sizes=LARGE),
             **ABOUT,
         ),
@@ -331,8 +331,8 @@ def _controls(data: Data) -> list[Statement]:
         worst_change(
             at_most,
             "H26",
-            "At matched training loss half-way fresh late prompts do better than fresh prompts of any kind",
-            [difference(data, "matched", "fresh late", "fresh random")],
+            "At matched training loss half-way fresh late prompts do better than fresh prompts of any kind, and than copies of the late",
+            [difference(data, "matched", "fresh late", other) for other in ("fresh random", "late")],
             **about,
         ),
         worst_change(
