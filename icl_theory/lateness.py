@@ -26,7 +26,7 @@ class Clusters(NamedTuple):
         distance: (P,) of each trajectory to the centre of its own cluster, root mean square over checkpoints.
     """
 
-    late: Any
+    late: np.ndarray
     centres: np.ndarray
     distance: np.ndarray
 
@@ -76,7 +76,8 @@ def relative_losses(losses: Float[Any, "*batch T P"], *, floor: np.ndarray | flo
         As `losses`; 1 at the first checkpoint (0 where L_p(0) ≤ f_p), negative below the floor.
 
     Raises:
-        InputError: no examples or checkpoints, a loss that is not finite or negative (with its place), a floor of another shape.
+        InputError: no examples or checkpoints, a loss that is not finite or negative (with its place), a floor of
+            another shape or not finite.
     """
     losses = as_floats("losses", losses)
     if losses.ndim < 2 or not losses.size:
@@ -85,7 +86,7 @@ def relative_losses(losses: Float[Any, "*batch T P"], *, floor: np.ndarray | flo
     if bad.any():
         place = tuple(int(axis) for axis in np.argwhere(bad)[0])
         raise InputError(
-            f"losses[{', '.join(map(str, place))}]", float(losses[place]), "must be a number, not negative"
+            f"losses[{', '.join(map(str, place))}]", float(losses[place]), "must be a finite number, not negative"
         )
     floor = as_floats("floor", floor)
     if floor.ndim and floor.shape not in (losses.shape[-1:], losses.shape[:-2] + losses.shape[-1:]):

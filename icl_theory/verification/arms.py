@@ -20,15 +20,13 @@ class Pilot(NamedTuple):
         tensors: (T, F), the pilot's coefficients.
         times: (P,) learning times.
         late: (P,).
-        ratio: R, median learning time of the late over the early ones.
-        factor: κ = R over its target.
+        factor: κ = R, the median learning time of the late over that of the early ones (target 1).
     """
 
     time: np.ndarray
     tensors: np.ndarray
     times: np.ndarray
     late: np.ndarray
-    ratio: float
     factor: float
 
 
@@ -38,7 +36,6 @@ def judge(
     matrices: np.ndarray,
     *,
     quantile: float,
-    target: float = 1.0,
     own_floor: bool = True,
 ) -> Pilot:
     """Learning times of the examples under a pilot's W (T, D, D), the late ones, and the ratio rule's factor.
@@ -51,7 +48,7 @@ def judge(
     times = example_learning_times(time, losses, floor=losses[-1] if own_floor else 0.0)
     late = late_by_quantile(times, quantile=quantile)
     ratio = learning_time_ratio(times, late, last=float(time[-1]))
-    return Pilot(time, tensors, times, late, ratio, float(ratio_factor(ratio, target=target)))
+    return Pilot(time, tensors, times, late, float(ratio_factor(ratio)))
 
 
 def weighted_arms(pilot: Pilot, *, seed: int) -> dict[str, np.ndarray]:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from icl_theory.attention import MergedAttention, SeparateAttention, split_model
+from icl_theory.analysis import SimplicityBias, simplicity_bias
+from icl_theory.attention import MergedAttention, SeparateAttention, aligned_parameters, split_model
 from icl_theory.features import Features, find_features
 from icl_theory.losses import EffectiveMatrix, MomentsLoss, make_loss
 from icl_theory.moments import Moments
@@ -103,6 +104,21 @@ def train_on(
 def reduced_population(mixture: TaskMixture) -> Moments:
     """The moments of infinite data, as those of a data set."""
     return full_population_moments(mixture).restricted("reduced")
+
+
+def measure_arms(run: Run, features: Features, arms: int) -> SimplicityBias:
+    """Simplicity bias (arm, seed, D) of runs that lie one arm after the other, W tracked."""
+    strength = features.strength(run.tracked)
+    shaped = strength.reshape(arms, -1, *strength.shape[1:])
+    return simplicity_bias(Trajectory(run.time, np.zeros(()), shaped), features)
+
+
+def aligned_start(start: float, directions: np.ndarray, copies: int) -> tuple[Any, Any]:
+    """The structure of the rank-one model with a head a feature, and `copies` of one aligned start."""
+    dim = len(directions)
+    graphdef, _ = split_model(SeparateAttention(dim, dim, rngs=nnx.Rngs(0)))
+    single = aligned_parameters(jnp.full(dim, start), jnp.asarray(directions, float))
+    return graphdef, jax.tree.map(lambda leaf: jnp.stack([leaf] * copies), single)
 
 
 def repeated(starts: Any, copies: int) -> Any:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from icl_theory.analysis import SimplicityBias, simplicity_bias
-from icl_theory.attention import SeparateAttention, aligned_parameters, split_model
+from icl_theory.analysis import SimplicityBias
+from icl_theory.attention import split_model
 from icl_theory.features import find_features
 from icl_theory.lateness import learning_times
 from icl_theory.sharpness import gd, sam
 from icl_theory.spectra import linear_spectrum
 from icl_theory.theory.upsampling import path_matched_factors, two_phase_factor
-from icl_theory.trajectory import Trajectory
 from icl_theory.upsampling import ratio_factor, sam_equivalent_factor, secant_factor
 from icl_theory.verification.claim import Claim, Data
-from icl_theory.verification.ensembles import random_starts, reduced_population, repeated, separate_model, train_on
+from icl_theory.verification.ensembles import (
+    measure_arms,
+    random_starts,
+    reduced_population,
+    repeated,
+    separate_model,
+    train_on,
+)
 from icl_theory.verification.paired import median_change, paired_change, worst_change
 from icl_theory.verification.statement import Statement, agrees_each, at_least, at_most
-from icl_theory.verification.upsampling import separate_groups
+from icl_theory.verification.upsampling import aligned_runs, separate_groups
 
 ALIGNED_ARMS = ("sam", "path", "two_phase", "initial")
 READING = 0.3  # largest δ up to which the closed-form factors are judged
@@ -64,21 +67,17 @@ def _aligned(settings: Settings) -> Data:
     deltas = np.asarray(settings.deltas)
     rhos = deltas * np.sqrt(3.0) * settings.start
     alpha = features.drive[1] / features.drive[0]
-    initial = [_or_nan(sam_equivalent_factor, features.drive, start=settings.start, rho=float(rho)) for rho in rhos]
     factors = {
         "path": [path_matched_factors(features, start=settings.start, rho=float(rho))[1] for rho in rhos],
         "two_phase": two_phase_factor(alpha, deltas),
-        "initial": [found[1] for found in initial],
+        "initial": [sam_equivalent_factor(features.drive, start=settings.start, rho=float(rho))[1] for rho in rhos],
     }
-    graphdef, _ = split_model(SeparateAttention(2, 2, rngs=nnx.Rngs(0)))
-    single = aligned_parameters(jnp.full(2, settings.start))
-    data: Data = {"deltas": deltas, "aligned_rhos": rhos}
+    data: Data = {"deltas": deltas}
     for arm in ALIGNED_ARMS:
         kappa = np.ones(len(rhos)) if arm == "sam" else np.nan_to_num(np.asarray(factors[arm]), nan=1.0)
-        run = train_on(
-            [reduced_population(mixture.upsampled([1.0, factor])) for factor in kappa],
-            graphdef,
-            jax.tree.map(lambda leaf: jnp.stack([leaf] * len(rhos)), single),
+        run = aligned_runs(
+            [mixture.upsampled([1.0, factor]) for factor in kappa],
+            settings.start,
             optimizer=sam if arm == "sam" else gd,
             rho=rhos if arm == "sam" else None,
             learning_rate=settings.aligned_learning_rate,
@@ -94,13 +93,6 @@ def _aligned(settings: Settings) -> Data:
         gradients = (2 if arm == "sam" else 1) / settings.aligned_learning_rate
         data[f"{arm}_evaluations"] = gradients * times.max(axis=1)
     return data
-
-
-def _or_nan(function, drive: np.ndarray, **settings) -> np.ndarray:
-    try:
-        return function(drive, **settings)
-    except ValueError:
-        return np.full(len(drive), np.nan)
 
 
 def _random(settings: Settings, progress) -> Data:
@@ -124,11 +116,6 @@ def _random(settings: Settings, progress) -> Data:
     }
     rhos = (0.0, *settings.rhos)
 
-    def measures(run, arms: int) -> SimplicityBias:
-        strength = features.strength(run.tracked)
-        shaped = strength.reshape(arms, -1, *strength.shape[1:])
-        return simplicity_bias(Trajectory(run.time, np.zeros(()), shaped), features)
-
     plain = reduced_population(mixture)
     run = train_on(
         [plain] * (len(rhos) * settings.num_seeds),
@@ -139,14 +126,14 @@ def _random(settings: Settings, progress) -> Data:
         **how,
     )
     progress(1)
-    measured = measures(run, len(rhos))
+    measured = measure_arms(run, features, len(rhos))
     ratio = np.nanmedian(measured.ratios[:, :half], axis=1)  # NaN: a run that learns nothing (the saddle trap)
     factors = ratio_factor(ratio[:1], target=ratio[1:])  # (ρ, D)
 
     def upsampled(kappas: np.ndarray) -> SimplicityBias:
         arms = [reduced_population(mixture.upsampled(kappa)) for kappa in kappas]
         moments = [arm for arm in arms for _ in range(settings.num_seeds)]
-        return measures(train_on(moments, graphdef, repeated(starts, len(arms)), **how), len(arms))
+        return measure_arms(train_on(moments, graphdef, repeated(starts, len(arms)), **how), features, len(arms))
 
     found = upsampled(np.concatenate([factors, -np.sort(-factors, axis=1)]))
     late, early = (SimplicityBias(*parts) for parts in zip(*(np.split(field, 2) for field in found), strict=True))
@@ -154,7 +141,7 @@ def _random(settings: Settings, progress) -> Data:
     secant = secant_factor(factors, ratio=ratio[:1], achieved=achieved, target=ratio[1:])
     arms = {"late": late, "early": early, "secant": upsampled(secant)}
     progress(2)
-    data: Data = {"rhos": np.asarray(settings.rhos), "late_factors": factors, "secant_factors": secant}
+    data: Data = {"rhos": np.asarray(settings.rhos), "late_factors": factors}
     for field in SimplicityBias._fields:
         values = getattr(measured, field)
         data[f"random_gd_{field}"], data[f"random_sam_{field}"] = values[0, half:], values[1:, half:]

@@ -6,12 +6,10 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from icl_theory.analysis import SimplicityBias, simplicity_bias
-from icl_theory.attention import SeparateAttention, aligned_parameters, split_model
+from icl_theory.analysis import SimplicityBias
+from icl_theory.attention import split_model
 from icl_theory.examples import Examples, compress
 from icl_theory.features import Features, find_features, find_group_features
 from icl_theory.lateness import late_by_clustering, late_by_threshold, learning_times
@@ -23,11 +21,18 @@ from icl_theory.tasks import TaskDistribution, TaskMixture
 from icl_theory.theory.hitting_time import hitting_time
 from icl_theory.theory.moment_flow import MomentFlow
 from icl_theory.theory.upsampling import upsampled_learning_times, upsampled_loss
-from icl_theory.trajectory import Trajectory
 from icl_theory.upsampling import example_weights
 from icl_theory.verification.arms import Pilot, judge, weighted_arms
 from icl_theory.verification.claim import Claim, Data
-from icl_theory.verification.ensembles import random_starts, reduced_population, repeated, separate_model, train_on
+from icl_theory.verification.ensembles import (
+    aligned_start,
+    measure_arms,
+    random_starts,
+    reduced_population,
+    repeated,
+    separate_model,
+    train_on,
+)
 from icl_theory.verification.upsampling_statements import statements
 
 EXAMPLE_ARMS = ("plain", "late", "random", "early", "threshold", "clusters")
@@ -101,10 +106,7 @@ def measure(settings: Settings, progress) -> Data:
 
 def aligned_runs(mixtures: list[TaskMixture], start: float, **settings) -> Run:
     """The full rank-one model from one aligned start on each of several mixtures."""
-    dim = mixtures[0].dim
-    graphdef, _ = split_model(SeparateAttention(dim, dim, rngs=nnx.Rngs(0)))
-    single = aligned_parameters(jnp.full(dim, start))
-    starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(mixtures)), single)
+    graphdef, starts = aligned_start(start, find_features(mixtures[0]).directions, len(mixtures))
     return train_on([reduced_population(mixture) for mixture in mixtures], graphdef, starts, **settings)
 
 
@@ -121,11 +123,9 @@ def _pair(settings: Settings) -> Data:
         num_snapshots=2001,
     )
     times = learning_times(run.time, groups.upsampled().strength(run.tracked) / groups.upsampled().optimum)
-    predicted = np.asarray([upsampled_learning_times(groups, pair, start=settings.pair_start) for pair in factors])
     return {
         "pair_factors": np.asarray(settings.pair_factors),
         "pair_times": times,
-        "pair_predicted_times": predicted,
         "pair_ratio": np.divide(*upsampled_learning_times(groups, 1.0, start=settings.pair_start)[::-1]),
     }
 
@@ -213,9 +213,7 @@ def train_arms(
         duration=duration,
         num_snapshots=settings.num_snapshots,
     )
-    strength = features.strength(run.tracked)
-    shaped = strength.reshape(len(moments), settings.num_seeds, *strength.shape[1:])
-    return simplicity_bias(Trajectory(run.time, np.zeros(()), shaped), features)
+    return measure_arms(run, features, len(moments))
 
 
 def _examples(settings: Settings) -> Data:
@@ -246,17 +244,13 @@ def _examples(settings: Settings) -> Data:
     moments = plain + [each for name in EXAMPLE_ARMS[1:] for each in arms[name]]
     shape = (len(EXAMPLE_ARMS), settings.num_sets)
     random = train_on(moments, graphdef, repeated(starts, len(EXAMPLE_ARMS)), **how)
-    strength = features.strength(random.tracked)
-    bias = simplicity_bias(
-        Trajectory(random.time, np.zeros(()), strength.reshape(*shape, *strength.shape[1:])), features
-    )
-    single = aligned_parameters(jnp.full(4, settings.example_start), jnp.asarray(features.directions, float))
-    aligned_graph, _ = split_model(SeparateAttention(4, 4, rngs=nnx.Rngs(0)))
+    bias = measure_arms(random, features, len(EXAMPLE_ARMS))
+    aligned_graph, single = aligned_start(settings.example_start, features.directions, len(moments))
     flows = [MomentFlow.of(each, features.directions, start=settings.example_start) for each in moments]
     aligned = train_on(
         moments,
         aligned_graph,
-        jax.tree.map(lambda leaf: jnp.stack([leaf] * len(moments)), single),
+        single,
         **how | {"num_snapshots": settings.aligned_snapshots},
     )
     times: dict[str, list[np.ndarray]] = {name: [] for name in ("measured", "drives", "coupled")}
