@@ -38,6 +38,7 @@ from icl_theory.lateness import (
 from icl_theory.losses import (
     EffectiveMatrix,
     EffectiveTensor,
+    FeatureStrength,
     MomentsLoss,
     MomentsMixture,
     PromptsLoss,
@@ -99,6 +100,7 @@ __all__ = [
     "EffectiveMatrix",
     "EffectiveTensor",
     "Examples",
+    "FeatureStrength",
     "Features",
     "GroupConfig",
     "GroupFeatures",

@@ -49,31 +49,54 @@ def simplicity_bias(trajectory: Trajectory, features: Features, *, threshold: fl
         threshold: fraction of `w_d*` that counts as learned.
     """
     optimum = np.where(features.optimum > 0, features.optimum, np.nan)
-    fraction = trajectory.strength / optimum
-    times = learning_times(trajectory.time, fraction, threshold=threshold)
-    first = times.min(axis=-1)
+    return bias_of_fractions(trajectory.time, trajectory.strength / optimum, features.drive, threshold=threshold)
+
+
+def bias_of_fractions(
+    time: np.ndarray, fraction: np.ndarray, drive: np.ndarray, *, threshold: float = 0.5
+) -> SimplicityBias:
+    """`simplicity_bias` from `w_d / w_d*`, for runs that may differ in their features.
+
+    Args:
+        time: (T,), ascending.
+        fraction: (..., T, D); NaN for a feature that has no optimum.
+        drive: a_d, (..., D), by which the order of learning is judged.
+        threshold: fraction that counts as learned.
+    """
+    times = learning_times(time, fraction, threshold=threshold)
+    start = times[..., :1]
     with np.errstate(invalid="ignore"):
-        start = times[..., :1]
         ratios = np.where(np.isfinite(start) & (start > 0), times / np.where(start > 0, start, 1.0), np.nan)
-    flat_fraction = fraction.reshape(-1, *fraction.shape[-2:])
-    flat_first = np.reshape(first, -1)
-    progress = np.full((len(flat_first), fraction.shape[-1]), np.nan)
-    for run, moment in enumerate(flat_first):
-        if np.isfinite(moment):
-            progress[run] = [np.interp(moment, trajectory.time, column) for column in flat_fraction[run].T]
-    agreement = [_rank_agreement(row, features.drive) for row in times.reshape(-1, times.shape[-1])]
     return SimplicityBias(
         times=times,
         order=np.argsort(times, axis=-1, kind="stable"),
         ratios=ratios,
-        progress=progress.reshape(times.shape),
-        rank_agreement=np.reshape(agreement, first.shape),
+        progress=_fraction_at(np.asarray(time, float), fraction, np.asarray(times.min(axis=-1))),
+        rank_agreement=_rank_agreement(times, np.asarray(drive)),
     )
 
 
-def _rank_agreement(times: np.ndarray, drive: np.ndarray) -> float:
-    finite = np.where(np.isfinite(times), times, np.finfo(float).max)  # never learned = last, tied
-    return float(scipy.stats.kendalltau(finite, -drive).statistic) if len(times) > 1 else 1.0
+def _fraction_at(time: np.ndarray, fraction: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """Linear interpolation at one moment of each run, (..., D); NaN where it is infinite."""
+    happened = np.isfinite(moment)
+    at = np.where(happened, moment, time[0])
+    after = np.clip(np.searchsorted(time, at, side="right"), min(1, len(time) - 1), len(time) - 1)
+    before = np.maximum(after - 1, 0)
+    low, high = (np.take_along_axis(fraction, i[..., None, None], axis=-2)[..., 0, :] for i in (before, after))
+    width = time[after] - time[before]
+    share = np.divide(at - time[before], width, out=np.zeros_like(at), where=width > 0)[..., None]
+    return np.where(happened[..., None], low + share * (high - low), np.nan)
+
+
+def _rank_agreement(times: np.ndarray, drive: np.ndarray) -> np.ndarray:
+    """Kendall's τ-b of learning times and −a_d; never learned = last, tied."""
+    if times.shape[-1] == 1:
+        return np.ones(times.shape[:-1])
+    finite = np.where(np.isfinite(times), times, np.finfo(float).max)
+    later, weaker = (np.sign(v[..., :, None] - v[..., None, :]) for v in (finite, -np.asarray(drive, float)))
+    pairs = np.asarray(np.sqrt(np.sum(later**2, axis=(-2, -1)) * np.sum(weaker**2, axis=(-2, -1))))
+    agreement = np.asarray(np.sum(later * weaker, axis=(-2, -1)))
+    return np.divide(agreement, pairs, out=np.full(np.shape(agreement), np.nan), where=pairs > 0)
 
 
 def find_plateaus(time: np.ndarray, loss: np.ndarray, *, flatness: float = 0.1, length: float = 0.1) -> list[Plateau]:

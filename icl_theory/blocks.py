@@ -13,16 +13,15 @@ import numpy as np
 RUNS_PER_BLOCK = 64  # the numbers of that many small models stay in the cache of one core
 
 
-def run_blocks(runs: int) -> list[np.ndarray]:
-    """Which runs go together: equal blocks, the last filled up with copies of the last run."""
-    if jax.default_backend() != "cpu":
-        return [np.arange(runs)]
-    count = -(-runs // RUNS_PER_BLOCK)
-    even = (
-        -(-count // cores()) * cores()
-    )  # every core busy to the end, unless the blocks become too small to be worth it
-    count = even if runs >= even * RUNS_PER_BLOCK // 4 else count
-    size = -(-runs // count)
+def run_blocks(runs: int, devices: int = 1) -> list[np.ndarray]:
+    """Which runs go together: equal blocks that several devices share evenly, the last filled up with the last run."""
+    on_cpu = jax.default_backend() == "cpu"
+    at_once = RUNS_PER_BLOCK * devices if on_cpu else runs
+    count = -(-runs // at_once)
+    even = -(-count // cores()) * cores()  # every core busy to the end, unless blocks become too small to be worth it
+    if on_cpu and devices == 1 and runs >= even * RUNS_PER_BLOCK // 4:
+        count = even
+    size = -(-runs // (count * devices)) * devices
     return list(np.minimum(np.arange(-(-runs // size) * size), runs - 1).reshape(-1, size))
 
 

@@ -6,22 +6,33 @@ import dataclasses
 import difflib
 import tomllib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
+from jaxtyping import Array, Key
 
 from icl_theory.attention import BLOCKS, SCORES, CubicFeatureMLP, MergedAttention, SeparateAttention
-from icl_theory.errors import InputError, check_choice, check_number
+from icl_theory.errors import InputError, check_choice, check_number, is_traced
+from icl_theory.features import Features, find_group_features
 from icl_theory.losses import ENGINES
 from icl_theory.sharpness import gd, sam, unnormalised_sam
-from icl_theory.spectra import given_spectrum, linear_spectrum, power_law_spectrum, random_basis, white_spectrum
+from icl_theory.spectra import (
+    geometric_spectrum,
+    given_spectrum,
+    linear_spectrum,
+    power_law_spectrum,
+    random_basis,
+    white_spectrum,
+)
 from icl_theory.tasks import TaskDistribution, TaskMixture
 
-SPECTRA = ("linear", "white", "power-law", "given")
+SPECTRA = ("linear", "white", "power-law", "geometric", "given")
 BASES = ("random", "axes")
 MOST_STEPS, MOST_TOKENS = 10**12, 2**31 - 1
 MODELS = ("separate", "merged", "cubic-mlp")
@@ -41,7 +52,10 @@ class GroupConfig:
     """What distinguishes one group of prompts (theory notes, §1)."""
 
     spectrum: str = _field("linear", "spectrum of the input covariance, trace one unless given", SPECTRA)
-    exponent: float = _field(1.0, "decay of the power-law spectrum, λ_d ∝ d^-exponent")
+    exponent: float = _field(
+        1.0, "decay of the power-law spectrum, λ_d ∝ d^-exponent (alone, it chooses that spectrum)"
+    )
+    eigenvalue_ratio: float = _field(2.0, "λ_d / λ_{d+1} of the geometric spectrum (alone, it chooses that spectrum)")
     eigenvalues: tuple[float, ...] = _field((), "λ_1,…,λ_D for the given spectrum (implies --spectrum given)")
     task_eigenvalues: tuple[float, ...] = _field((), "γ_1,…,γ_D of the task prior; default all one")
     noise_std: float = _field(0.0, "label noise σ on the context")
@@ -49,10 +63,11 @@ class GroupConfig:
     fixed_task_share: float = _field(0.0, "share of prompts with one fixed task vector (in-weight learning)")
 
     def __post_init__(self) -> None:
-        if self.eigenvalues and self.spectrum != "given":
+        if len(self.eigenvalues) and self.spectrum != "given":
             object.__setattr__(self, "spectrum", "given")
         _check_choices(self)
         check_number("exponent", self.exponent, minimum=0.0)
+        check_number("eigenvalue_ratio", self.eigenvalue_ratio, minimum=0.0, exclusive=True)
         check_number("noise_std", self.noise_std, minimum=0.0)
         check_number("num_context", self.num_context, minimum=1, maximum=MOST_TOKENS, integer=True)
         check_number("fixed_task_share", self.fixed_task_share, minimum=0.0, maximum=1.0)
@@ -65,6 +80,7 @@ class RunConfig(GroupConfig):
     dim: int = _field(4, "input dimension D")
     basis: str = _field("random", "eigenbasis of the covariances", BASES)
     groups: tuple[tuple[float, GroupConfig], ...] = _field((), "[[groups]] tables with a share each (TOML only)")
+    upsampling_factor: float = _field(1.0, "κ, how many times as often the last of the groups is drawn in training")
     data: str = _field("population", "infinite data in closed form, or a set of prompts", ("population", "prompts"))
     num_prompts: int = _field(5000, "prompts P when --data prompts")
     engine: str = _field("auto", "train on moments of the prompts (linear attention), or on every prompt", ENGINES)
@@ -83,14 +99,20 @@ class RunConfig(GroupConfig):
     threshold: float = _field(0.5, "share of its optimum at which a feature counts as learned")
     dtype: str = _field("float64", "floating-point precision", ("float64", "float32"))
     seed: int = _field(0, "seed of basis, prompts and initialisation (separate keys)")
+    data_seed: int = _field(-1, "seed of basis and prompts alone; -1 takes the seed")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eigenvalues:
+        if len(self.eigenvalues):
             object.__setattr__(self, "dim", len(self.eigenvalues))
         for name, minimum in (("dim", 1), ("num_prompts", 1), ("num_heads", 1), ("num_steps", 1), ("num_snapshots", 2)):
             check_number(name, getattr(self, name), minimum=minimum, maximum=MOST_STEPS, integer=True)
         check_number("seed", self.seed, minimum=0, maximum=2**32 - 1, integer=True)
+        check_number("data_seed", self.data_seed, minimum=-1, maximum=2**32 - 1, integer=True)
+        check_number("upsampling_factor", self.upsampling_factor, minimum=0.0, exclusive=True)
+        if self.upsampling_factor != 1 and not self.groups:
+            remedy = "there is one group only; give [[groups]] in a TOML file, the last of them is upsampled"
+            raise InputError("upsampling_factor", self.upsampling_factor, remedy)
         check_number("rank", self.rank, minimum=1, maximum=self.dim, integer=True)
         if self.rank > 1 and self.model != "separate":
             raise InputError("rank", self.rank, "only the separate model has a rank; leave it at 1")
@@ -126,7 +148,7 @@ class RunConfig(GroupConfig):
         groups = values.pop("groups", ())
         if not isinstance(groups, (list, tuple)) or any(not isinstance(table, dict) for table in groups):
             raise InputError("groups", groups, "write [[groups]] tables, each with a share")
-        base = _checked_values(cls, values)
+        base = _implied_spectrum(_checked_values(cls, values))
         if base.get("eigenvalues"):
             for name, value in (("spectrum", "given"), ("dim", len(base["eigenvalues"]))):
                 if base.get(name, value) != value:
@@ -139,7 +161,7 @@ class RunConfig(GroupConfig):
             share = table.pop("share")
             check_number(f"groups[{index}].share", share, minimum=0.0, maximum=1.0)
             inherited = {f.name: base[f.name] for f in dataclasses.fields(GroupConfig) if f.name in base}
-            own = _checked_values(GroupConfig, table)
+            own = _implied_spectrum(_checked_values(GroupConfig, table))
             if "spectrum" in own:
                 inherited.pop("eigenvalues", None)
             try:
@@ -173,6 +195,7 @@ class RunConfig(GroupConfig):
         return cls.from_mapping(values | overrides)
 
 
+@lru_cache
 def optimizer_factory(name: str) -> Callable[..., optax.GradientTransformation]:
     """`gd`, `sam`, `unnormalised-sam`, or `optax.NAME` / `optax.contrib.NAME` called with a learning rate.
 
@@ -211,27 +234,63 @@ def hyperparameters(config: RunConfig) -> dict[str, float]:
     return rate | {"rho": config.rho} if config.optimizer in ("sam", "unnormalised-sam") else rate
 
 
-def build_mixture(config: RunConfig) -> TaskMixture:
-    """The task mixture of a config: its groups, or the one its own fields describe, all in one basis."""
-    basis_key, task_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))
+def data_seed(config: RunConfig) -> Any:
+    """The seed of basis, fixed task and prompts."""
+    return config.data_seed if is_traced(config.data_seed) or config.data_seed >= 0 else config.seed
+
+
+def prompts_key(config: RunConfig) -> Key[Array, ""]:
+    """The key from which a config's prompts are drawn."""
+    return jax.random.fold_in(jax.random.key(data_seed(config)), 2)
+
+
+def basis_and_mixture(config: RunConfig) -> tuple[Any, TaskMixture]:
+    """The eigenbasis that all groups share (None: the axes) and the task mixture, nothing upsampled."""
+    basis_key, task_key = jax.random.split(jax.random.fold_in(jax.random.key(data_seed(config)), 0))
     basis = random_basis(basis_key, config.dim) if config.basis == "random" else None
-    groups = config.groups or ((1.0, config),)
     built: list[TaskDistribution] = []
-    shares: list[float] = []
-    for share, group in groups:
+    shares: list[Any] = []
+    for share, group in config.groups or ((1.0, config),):
         task = TaskDistribution.create(
             _spectrum(group, config.dim),
             num_context=group.num_context,
-            task_eigenvalues=group.task_eigenvalues or None,
+            task_eigenvalues=group.task_eigenvalues if len(group.task_eigenvalues) else None,
             noise_std=group.noise_std,
             basis=basis,
         )
         part = TaskMixture.create([task], [1.0])
-        if group.fixed_task_share:
+        if is_traced(group.fixed_task_share) or group.fixed_task_share:
             part = part.with_fixed_task(group.fixed_task_share, jax.random.normal(task_key, (config.dim,)))
         built += part.groups
-        shares += [share * float(inner) for inner in part.shares]
-    return TaskMixture.create(built, shares)
+        shares.append(share * part.shares)
+    return basis, TaskMixture.create(built, jnp.concatenate(shares))
+
+
+def build_mixture(config: RunConfig) -> TaskMixture:
+    """What training draws from: the task mixture of a config, its last group upsampled."""
+    _, mixture = basis_and_mixture(config)
+    return mixture.upsampled(upsampling_factors(config, mixture)) if config.groups else mixture
+
+
+def config_features(config: RunConfig) -> Features:
+    """The features of what training draws from, numbered by their drive before anything is upsampled.
+
+    Raises:
+        InputError: the groups (or a fixed task) share no eigenbasis.
+    """
+    _, mixture = basis_and_mixture(config)
+    return find_group_features(mixture).upsampled(np.asarray(upsampling_factors(config, mixture)))
+
+
+def upsampling_factors(config: RunConfig, mixture: TaskMixture) -> Any:
+    """κ_g of each group of the mixture: `upsampling_factor` for the last of the config's groups, 1 for others."""
+    parts = len(mixture.groups)
+    last = [False] * parts
+    if config.groups:
+        share = config.groups[-1][1].fixed_task_share
+        count = 2 if is_traced(share) or share else 1  # a share of fixed tasks makes two groups of one
+        last[-count:] = [True] * count
+    return jnp.where(jnp.asarray(last), jnp.asarray(config.upsampling_factor, float), 1.0)
 
 
 def build_model(config: RunConfig) -> nnx.Module:
@@ -248,7 +307,7 @@ def build_model(config: RunConfig) -> nnx.Module:
 
 
 def _spectrum(group: GroupConfig, dim: int) -> Any:
-    if group.eigenvalues:
+    if len(group.eigenvalues):
         if len(group.eigenvalues) != dim:
             raise InputError("eigenvalues", group.eigenvalues, f"give {dim} of them, or set dim")
         return given_spectrum(group.eigenvalues)
@@ -256,6 +315,8 @@ def _spectrum(group: GroupConfig, dim: int) -> Any:
         raise InputError("eigenvalues", "()", "the given spectrum needs its eigenvalues")
     if group.spectrum == "power-law":
         return power_law_spectrum(dim, group.exponent)
+    if group.spectrum == "geometric":
+        return geometric_spectrum(dim, group.eigenvalue_ratio)
     return linear_spectrum(dim) if group.spectrum == "linear" else white_spectrum(dim)
 
 
@@ -263,6 +324,14 @@ def _check_choices(config: Any) -> None:
     for field in dataclasses.fields(config):
         if field.metadata["choices"]:
             check_choice(field.name, getattr(config, field.name), field.metadata["choices"])
+
+
+def _implied_spectrum(values: dict[str, Any]) -> dict[str, Any]:
+    """A number that belongs to one spectrum chooses it, where no spectrum is given."""
+    for name, spectrum in (("eigenvalue_ratio", "geometric"), ("exponent", "power-law")):
+        if name in values and "spectrum" not in values and not values.get("eigenvalues"):
+            return values | {"spectrum": spectrum}
+    return values
 
 
 def _checked_values(cls: type, values: dict[str, Any]) -> dict[str, Any]:

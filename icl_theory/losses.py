@@ -73,6 +73,17 @@ class EffectiveMatrix(NamedTuple):
         return merge_model(self.graphdef, params).effective_matrix()
 
 
+class FeatureStrength(NamedTuple):
+    """`w_d = e_dᵀ W(θ) e_d`, (D,), what `train_many` tracks where only features matter; directions as columns."""
+
+    graphdef: Any
+    directions: Any
+
+    def __call__(self, params: Any) -> Float[Array, " D"]:
+        turned = contract("de,ef->df", merge_model(self.graphdef, params).effective_matrix(), self.directions)
+        return contract("df,df->f", self.directions, turned)
+
+
 class EffectiveTensor(NamedTuple):
     """`T(θ)`, what `train` tracks to read the loss of every example off it afterwards (`Examples.losses`)."""
 

@@ -14,10 +14,18 @@ import numpy as np
 
 from icl_theory.analysis import Plateau, SimplicityBias, find_plateaus, simplicity_bias
 from icl_theory.attention import aligned_parameters
-from icl_theory.config import RunConfig, build_mixture, build_model, hyperparameters, optimizer_factory
+from icl_theory.config import (
+    RunConfig,
+    build_mixture,
+    build_model,
+    config_features,
+    hyperparameters,
+    optimizer_factory,
+    prompts_key,
+)
 from icl_theory.cubic import num_features
 from icl_theory.errors import InputError
-from icl_theory.features import Features, find_features
+from icl_theory.features import Features
 from icl_theory.losses import EffectiveMatrix, make_loss
 from icl_theory.moments import prompt_moments
 from icl_theory.plotting import GD, SAM, draw_run, save_figure
@@ -114,14 +122,14 @@ def _reporting(chunks: Iterator[Prompts], total: int, report: Progress | None) -
 def _simulate(config: RunConfig, progress: Progress | None, folding: Progress | None) -> Simulation:
     mixture = build_mixture(config)
     try:
-        features = find_features(mixture)
+        features = config_features(config)
     except InputError:
         features = None
     if features is None and config.init == "aligned":
         raise InputError("init", "aligned", "the groups share no eigenbasis, so no head can be aligned; use random")
     data: Any = mixture
     if config.data == "prompts":
-        key = jax.random.fold_in(jax.random.key(config.seed), 2)
+        key = prompts_key(config)
         chunks = sample_prompt_chunks(mixture, config.num_prompts, key=key, chunk_size=CHUNK_SIZE)
         compressed = _uses_moments(config)
         if compressed:

@@ -27,11 +27,25 @@ def white_spectrum(dim: int) -> Float[np.ndarray, " D"]:
     return np.full(dim, 1.0 / dim)
 
 
-def power_law_spectrum(dim: int, exponent: float) -> Float[np.ndarray, " D"]:
+def power_law_spectrum(dim: int, exponent: float) -> Float[np.ndarray | Array, " D"]:
     """λ_d ∝ d^(−exponent), trace one (exponent 0 is white)."""
     check_number("dim", dim, minimum=1, integer=True)
     check_number("exponent", exponent, minimum=0.0)
     values = np.arange(1, dim + 1, dtype=float) ** -exponent
+    return values / values.sum()
+
+
+def geometric_spectrum(dim: int, ratio: float) -> Float[np.ndarray | Array, " D"]:
+    """λ_d ∝ ratio^(−(d−1)), trace one: each eigenvalue is `ratio` times the next (ratio 1 is white).
+
+    >>> geometric_spectrum(2, 3.0)
+    array([0.75, 0.25])
+    """
+    check_number("dim", dim, minimum=1, integer=True)
+    check_number("eigenvalue_ratio", ratio, minimum=0.0, exclusive=True)
+    powers = -np.arange(dim) * (jnp.log(ratio) if is_traced(ratio) else np.log(ratio))
+    array = jnp if is_traced(ratio) else np
+    values = array.exp(powers - powers.max())
     return values / values.sum()
 
 

@@ -4,7 +4,8 @@ Everything that is a number (learning rate, ρ, spectra, prompts, number of step
 program is compiled once per structure (model, kind of loss, optimizer, shapes) and never again.
 
 Many runs go as one program whose arrays carry the axis of runs last (see `contraction`), in blocks that fit the cache
-of a core; blocks run side by side on the cores of a CPU. On an accelerator all runs are one block.
+of a core; blocks run side by side on the cores of a CPU. On an accelerator all runs are one block. Where there are
+several local devices, the runs of a block are shared out among them (see `devices`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from icl_theory import devices
 from icl_theory.blocks import Workers, run_blocks
 from icl_theory.errors import DivergenceError, InputError, check_number
 from icl_theory.run import Run, checked_schedule
@@ -76,8 +78,9 @@ def train(
             and the last good state.
         InputError: impossible hyperparameters, numbers of steps or snapshots.
     """
+    axes = _Axes(None, None)
     return _train(
-        loss, params, None, None, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress
+        loss, params, None, axes, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress
     )
 
 
@@ -90,6 +93,7 @@ def train_many(
     num_steps: int,
     loss_axes: Any = None,
     track: Any = None,
+    track_axes: Any = None,
     num_snapshots: int = 200,
     snapshots: np.ndarray | None = None,
     progress: Progress | None = None,
@@ -102,6 +106,7 @@ def train_many(
         loss_axes: what of `loss` differs between runs, as in `jax.vmap`: None for nothing (moments shared by all runs
             make one matrix product a step), 0 for every leaf, or a loss of Nones with 0 at the leaves that have the
             axis of runs, e.g. `MomentsLoss(None, MomentsMixture(None, None, None, shares=0))`.
+        track_axes: the same for `track`, e.g. 0 for `FeatureStrength(graphdef, directions)` with directions of each run.
 
     Returns:
         A `Run` whose fields lead with the axis of runs. A run that diverges is marked in `diverged_at`, and its
@@ -114,7 +119,7 @@ def train_many(
         loss,
         params,
         sizes.pop(),
-        loss_axes,
+        _Axes(loss_axes, track_axes),
         hyperparameters,
         optimizer,
         num_steps,
@@ -125,30 +130,31 @@ def train_many(
     )
 
 
-def _train(
-    loss, params, runs, loss_axes, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress
-):
+def _train(loss, params, runs, axes, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress):
     steps = checked_schedule(num_steps, num_snapshots, snapshots)
     if not jax.tree.leaves(params):
         raise InputError("params", params, "give at least one array")
     settings = _checked_settings(hyperparameters, optimizer, runs)
     dtype = jax.tree.leaves(params)[0].dtype
-    if runs is not None and loss_axes is not None:
-        _check_loss_axes(loss, loss_axes, runs)
-    program = _Program(_as_pytree(loss), _as_pytree(track or _nothing), optimizer, runs is not None, loss_axes)
+    loss, track = _as_pytree(loss), _as_pytree(track or _nothing)
+    if runs is not None:
+        _check_axes("loss", loss, axes.loss, runs)
+        _check_axes("track", track, axes.track, runs)
+    mesh = devices.runs_mesh() if runs else None
+    program = _Program(loss, track, optimizer, runs is not None, axes, mesh)
     blocks = [
         _start_block(program, params, settings, dtype, chosen)
-        for chosen in (run_blocks(runs) if runs else [slice(None)])
+        for chosen in (run_blocks(runs, 1 if mesh is None else mesh.size) if runs else [slice(None)])
     ]
     if runs is None and not np.isfinite(blocks[0].limit):
         remedy = "it is not finite at the initial parameters; lower their scale or the data's"
         raise InputError("loss", float(blocks[0].limit), remedy)
     done = 0
-    if len(blocks) > 1:  # compile before several threads ask for it: a chunk without a look
+    if len(blocks) > 1 and mesh is None:  # compile before several threads ask for it: a chunk without a look
         nowhere = np.full(SNAPSHOTS_PER_CHUNK, NO_LOOK)
         first = blocks[0]
         _run_chunk(first.state, np.int64(0), nowhere, first.limit, first.hyperparameters, *first.program)
-    with Workers(len(blocks)) as workers:
+    with Workers(1 if mesh is not None else len(blocks)) as workers:  # a mesh is busy with one block
         while done < len(steps):
             chunk = steps[done : done + SNAPSHOTS_PER_CHUNK]
             workers.map(partial(_advance, begin=int(steps[done - 1]) if done else 0, steps=chunk), blocks)
@@ -175,6 +181,13 @@ def _train(
     )
 
 
+class _Axes(NamedTuple):
+    """What of `loss` and `track` differs between runs, each None, 0 or a pytree of them."""
+
+    loss: Any
+    track: Any
+
+
 class _Program(NamedTuple):
     """What is compiled once: everything but `loss` and `track`, whose numbers are traced, is static."""
 
@@ -182,7 +195,8 @@ class _Program(NamedTuple):
     track: Any
     optimizer: OptimizerFactory
     many: bool
-    loss_axes: Any
+    axes: _Axes
+    mesh: Any
 
 
 class _Block:
@@ -197,34 +211,47 @@ class _Block:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=axis), *self.looks)
 
 
-def _check_loss_axes(loss: Any, axes: Any, runs: int) -> None:
+def _check_axes(name: str, given: Any, axes: Any, runs: int) -> None:
     """Every axis None or 0, every mapped leaf with one row a run (an index beyond the end would go unnoticed)."""
-    is_axis = lambda node: node is None or isinstance(node, int)  # noqa: E731
-    chosen = jax.tree.leaves(axes, is_leaf=is_axis)
+    if axes is None:
+        return
+    chosen = jax.tree.leaves(axes, is_leaf=devices.is_axis)
     if not all(axis is None or axis == 0 for axis in chosen):
-        raise InputError("loss_axes", axes, "give None or 0, or a loss of them")
+        raise InputError(f"{name}_axes", axes, f"give None or 0, or a {name} of them")
     try:
         hash(axes)
-        mapped = jax.tree.map(lambda axis, part: [] if axis is None else part, axes, loss, is_leaf=is_axis)
+        mapped = jax.tree.map(lambda axis, part: [] if axis is None else part, axes, given, is_leaf=devices.is_axis)
     except (TypeError, ValueError):
-        raise InputError("loss_axes", axes, "give None or 0, or a loss of them (its own type, hashable)") from None
+        raise InputError(
+            f"{name}_axes", axes, f"give None or 0, or a {name} of them (its own type, hashable)"
+        ) from None
     for leaf in jax.tree.leaves(mapped):
         if np.shape(leaf)[:1] != (runs,):
-            raise InputError("loss", f"a leaf of shape {np.shape(leaf)}", f"its first axis must have the {runs} runs")
+            raise InputError(name, f"a leaf of shape {np.shape(leaf)}", f"its first axis must have the {runs} runs")
 
 
 def _start_block(program: _Program, params: Any, settings: dict[str, np.ndarray], dtype: Any, chosen: Any) -> _Block:
     hyperparameters = {name: jnp.asarray(values, dtype) for name, values in settings.items()}
     if program.many:
+        mesh, axes = program.mesh, program.axes
         last = lambda leaf: jnp.moveaxis(jnp.asarray(leaf)[chosen], 0, -1)  # noqa: E731
         params, hyperparameters = jax.tree.map(last, params), jax.tree.map(lambda leaf: leaf[chosen], hyperparameters)
-        if program.loss_axes is not None:
-            take = lambda axis, part: part if axis is None else jax.tree.map(lambda leaf: leaf[chosen], part)  # noqa: E731
-            is_axis = lambda node: node is None or isinstance(node, int)  # noqa: E731
-            parts = jax.tree.map(take, program.loss_axes, program.loss, is_leaf=is_axis)
-            program = program._replace(loss=parts)
+        loss, track = _chosen(program.loss, axes.loss, chosen), _chosen(program.track, axes.track, chosen)
+        if mesh is not None:
+            params, hyperparameters = (
+                devices.place(tree, mesh, devices.last(tree)) for tree in (params, hyperparameters)
+            )
+            loss = devices.place(loss, mesh, devices.leading(loss, axes.loss))
+            track = devices.place(track, mesh, devices.leading(track, axes.track))
+        program = program._replace(loss=loss, track=track)
     state, limit = _start(program.loss, params, hyperparameters, *program[2:])
     return _Block(program, hyperparameters, state, limit)
+
+
+def _chosen(given: Any, axes: Any, runs: Any) -> Any:
+    """The rows of these runs in every leaf that has the axis of runs."""
+    take = lambda axis, part: part if axis is None else jax.tree.map(lambda leaf: leaf[runs], part)  # noqa: E731
+    return jax.tree.map(take, axes, given, is_leaf=devices.is_axis)
 
 
 def _joined(blocks: list[_Block], runs: int) -> tuple[Any, Any, np.ndarray]:
@@ -285,8 +312,8 @@ def _nothing(params: Any) -> tuple:
     return ()
 
 
-@partial(jax.jit, static_argnames=("optimizer", "many", "loss_axes"))
-def _start(loss, params, hyperparameters, optimizer, many, loss_axes):
+@partial(jax.jit, static_argnames=("optimizer", "many", "axes", "mesh"))
+def _start(loss, params, hyperparameters, optimizer, many, axes, mesh):
     def start(loss, params, hyperparameters):
         optimizer_state = optimizer(**hyperparameters).init(params)
         zero = jnp.zeros((), int)
@@ -294,13 +321,35 @@ def _start(loss, params, hyperparameters, optimizer, many, loss_axes):
         return state, DIVERGENCE_FACTOR * jnp.maximum(loss(params), 1.0)
 
     if many:
-        start = jax.vmap(start, in_axes=(loss_axes, -1, -1), out_axes=-1)
-    return start(loss, params, hyperparameters)
+        start = jax.vmap(start, in_axes=(axes.loss, -1, -1), out_axes=-1)
+    given = (loss, params, hyperparameters)
+    if mesh is not None:
+        specs = (devices.leading(loss, axes.loss), devices.last(params), devices.last(hyperparameters))
+        start = devices.shared_out(start, mesh, specs, devices.last(jax.eval_shape(start, *given)))
+    return start(*given)
 
 
-@partial(jax.jit, static_argnames=("optimizer", "many", "loss_axes"))
-def _run_chunk(state, begin, steps, limit, hyperparameters, loss, track, optimizer, many, loss_axes):
+@partial(jax.jit, static_argnames=("optimizer", "many", "axes", "mesh"))
+def _run_chunk(state, begin, steps, limit, hyperparameters, loss, track, optimizer, many, axes, mesh):
     """From step `begin` through the ascending `steps`, with a look at each; `NO_LOOK` fills the chunk up."""
+    run = partial(_looks, optimizer=optimizer, many=many, axes=axes)
+    given = (state, begin, steps, limit, hyperparameters, loss, track)
+    if mesh is not None:
+        held, seen = jax.eval_shape(run, *given)
+        specs = (
+            devices.last(state),
+            devices.everywhere(begin),
+            devices.everywhere(steps),
+            devices.last(limit),
+            devices.last(hyperparameters),
+            devices.leading(loss, axes.loss),
+            devices.leading(track, axes.track),
+        )
+        run = devices.shared_out(run, mesh, specs, (devices.last(held), devices.second(seen)))
+    return run(*given)
+
+
+def _looks(state, begin, steps, limit, hyperparameters, loss, track, *, optimizer, many, axes):
 
     def update(loss, hyperparameters, params, optimizer_state, peak):
         transformation = optax.with_extra_args_support(optimizer(**hyperparameters))
@@ -310,7 +359,7 @@ def _run_chunk(state, begin, steps, limit, hyperparameters, loss, track, optimiz
         )
         return optax.apply_updates(params, updates), optimizer_state, jnp.maximum(peak, value)  # NaN stays NaN
 
-    def see(loss, limit, state, params, optimizer_state, peak, stop):
+    def see(loss, track, limit, state, params, optimizer_state, peak, stop):
         value = loss(params)
         sound = jnp.isfinite(value) & (jnp.maximum(peak, value) <= limit) & (state.diverged_at < 0)
         good, good_step = jax.tree.map(
@@ -320,13 +369,13 @@ def _run_chunk(state, begin, steps, limit, hyperparameters, loss, track, optimiz
         return _State(params, optimizer_state, good, good_step, diverged_at), (value, track(params))
 
     if many:
-        update = jax.vmap(update, in_axes=(loss_axes, -1, -1, -1, -1), out_axes=-1)
-        see = jax.vmap(see, in_axes=(loss_axes, -1, -1, -1, -1, -1, None), out_axes=(-1, 0))
+        update = jax.vmap(update, in_axes=(axes.loss, -1, -1, -1, -1), out_axes=-1)
+        see = jax.vmap(see, in_axes=(axes.loss, axes.track, -1, -1, -1, -1, -1, None), out_axes=(-1, 0))
 
     def look(step, state, stop):
         begun = (state.params, state.optimizer, jnp.full_like(limit, -jnp.inf))
         advanced = jax.lax.fori_loop(step, stop, lambda _, now: update(loss, hyperparameters, *now), begun)
-        state, seen = see(loss, limit, state, *advanced, stop)
+        state, seen = see(loss, track, limit, state, *advanced, stop)
         return stop, state, seen
 
     def maybe_look(carry, stop):
