@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -177,22 +177,38 @@ class RunConfig(GroupConfig):
         Raises:
             InputError: what `from_mapping` refuses, an unreadable file, or an override that a group sets for itself.
         """
-        try:
-            values = tomllib.loads(Path(path).read_text())
-        except OSError as error:
-            raise InputError("config", str(path), f"cannot be read ({error.strerror})") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError("config", str(path), f"is not valid TOML: {error}") from None
-        overrides = dict(overrides or {})
-        groups = values.get("groups", ())
-        for table in groups if isinstance(groups, list) else ():
-            for name in overrides.keys() & (table.keys() if isinstance(table, dict) else set()):
-                raise InputError(name, overrides[name], "the file's groups set it each for itself; change it there")
-        if "spectrum" in overrides:
-            values.pop("eigenvalues", None)
-        if "eigenvalues" in overrides:
-            values = {name: value for name, value in values.items() if name not in ("spectrum", "dim")}
-        return cls.from_mapping(values | overrides)
+        return cls.from_mapping(overridden(read_toml(path), overrides or {}))
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        InputError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise InputError("config", str(path), f"cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError("config", str(path), f"is not valid TOML: {error}") from None
+
+
+def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The values (as of a TOML file) with others in their place; a new spectrum drops the eigenvalues and vice versa.
+
+    Raises:
+        InputError: an override that a group sets for itself.
+    """
+    values, groups = dict(values), values.get("groups", ())
+    for table in groups if isinstance(groups, (list, tuple)) else ():
+        for name in overrides.keys() & (table.keys() if isinstance(table, dict) else set()):
+            raise InputError(name, overrides[name], "the groups set it each for itself; change it there")
+    if "spectrum" in overrides:
+        values.pop("eigenvalues", None)
+    if "eigenvalues" in overrides:
+        values = {name: value for name, value in values.items() if name not in ("spectrum", "dim")}
+    return values | dict(overrides)
 
 
 @lru_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -21,12 +22,14 @@ class Features(NamedTuple):
         drive: `a_d = Σ_g π_g λ_{g,d}² γ_{g,d}`, (D,).
         curvature: `c_d = Σ_g π_g b_{g,d} λ_{g,d}`, (D,).
         energy: `Σ_g π_g tr(Λ_g Γ_g)`, the loss of the zero model.
+
+    For many runs at once every field leads with the axis of runs.
     """
 
     directions: np.ndarray
     drive: np.ndarray
     curvature: np.ndarray
-    energy: float
+    energy: Any
 
     @property
     def optimum(self) -> np.ndarray:
@@ -81,8 +84,14 @@ class GroupFeatures(NamedTuple):
         shares = self.shares * factors
         if not np.all(np.isfinite(shares)) or np.any(shares < 0) or not shares.sum() > 0:
             raise InputError("factors", factors, "every factor must be finite, not negative, not all zero")
-        shares = shares / shares.sum()
-        return Features(self.directions, shares @ self.drive, shares @ self.curvature, float(shares @ self.energy))
+        return self.with_shares(shares)
+
+    def with_shares(self, shares: np.ndarray) -> Features:
+        """The features under other shares (..., G), which need not sum to one."""
+        shares = shares / shares.sum(axis=-1, keepdims=True)
+        drive, curvature = (np.einsum("...g,...gd->...d", shares, part) for part in (self.drive, self.curvature))
+        energy = np.einsum("...g,...g->...", shares, self.energy)
+        return Features(self.directions, drive, curvature, float(energy) if energy.ndim == 0 else energy)
 
 
 def find_features(mixture: TaskMixture) -> Features:
@@ -119,20 +128,40 @@ def find_group_features(mixture: TaskMixture) -> GroupFeatures:
             f"off-diagonal share {residual.max():.1e}",
             "features need all input and task covariances to share one eigenbasis",
         )
-    drives, curvatures, energies = [], [], []
-    for index, group in enumerate(mixture.groups):
-        eigenvalues = np.diagonal(diagonal[2 * index])
-        tasks = np.diagonal(diagonal[2 * index + 1])
-        moment = np.einsum("id,ij,jd->d", directions, np.asarray(beta_second_moment(group), float), directions)
-        drives.append(eigenvalues**2 * tasks)
-        curvatures.append(moment * eigenvalues)
-        energies.append(float(eigenvalues @ tasks))
-    shares = np.asarray(mixture.shares, float)
-    order = np.argsort(-(shares @ np.asarray(drives)), kind="stable")
+    groups = [(group.covariance, group.task_second_moment, beta_second_moment(group)) for group in mixture.groups]
+    return features_along(directions, groups, np.asarray(mixture.shares))
+
+
+def features_along(
+    directions: Float[np.ndarray, "*runs D D"],
+    matrices: Sequence[tuple[Any, Any, Any]],
+    shares: Float[np.ndarray, "*runs G"],
+) -> GroupFeatures:
+    """What each group gives to directions that are known to diagonalise all of them, largest drive first.
+
+    Args:
+        directions: columns e_d.
+        matrices: `(Λ_g, S_g, B_g)` of each group, (..., D, D), with `S = E[wwᵀ]` and `B = E[ββᵀ]`.
+        shares: π_g.
+
+    Returns:
+        `GroupFeatures` whose fields lead with the same axis of runs, if there is one.
+    """
+    parts = []
+    for covariance, tasks, moment in matrices:
+        eigenvalues, task, beta = (_along(directions, matrix) for matrix in (covariance, tasks, moment))
+        parts.append((eigenvalues**2 * task, beta * eigenvalues, np.sum(eigenvalues * task, axis=-1)))
+    drive, curvature, energy = (np.stack(values, axis=shares.ndim - 1) for values in zip(*parts, strict=True))
+    shares = shares.astype(float)
+    order = np.argsort(-np.einsum("...g,...gd->...d", shares, drive), axis=-1, kind="stable")[..., None, :]
     return GroupFeatures(
-        directions=directions[:, order],
-        drive=np.asarray(drives)[:, order],
-        curvature=np.asarray(curvatures)[:, order],
-        energy=np.asarray(energies),
-        shares=shares / shares.sum(),
+        directions=np.take_along_axis(directions, order, axis=-1),
+        drive=np.take_along_axis(drive, order, axis=-1),
+        curvature=np.take_along_axis(curvature, order, axis=-1),
+        energy=energy,
+        shares=shares / shares.sum(axis=-1, keepdims=True),
     )
+
+
+def _along(directions: np.ndarray, matrix: Any) -> np.ndarray:
+    return np.einsum("...id,...ij,...jd->...d", directions, np.asarray(matrix, float), directions)

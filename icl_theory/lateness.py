@@ -58,7 +58,8 @@ def learning_times(time: np.ndarray, fraction: np.ndarray, *, threshold: float =
     high = np.take_along_axis(fraction, index[..., None, :], axis=-2)[..., 0, :]
     low = np.take_along_axis(fraction, before[..., None, :], axis=-2)[..., 0, :]
     between = (index > 0) & np.isfinite(low) & (high > low)  # else the snapshot itself
-    share = np.divide(threshold - low, high - low, out=np.ones_like(high), where=between)
+    width = np.subtract(high, low, out=np.ones_like(high), where=between)
+    share = np.divide(threshold - low, width, out=np.ones_like(high), where=between)
     share = np.clip(share, 0.0, 1.0)
     times = time[before] + share * (time[index] - time[before])
     return np.where(reached.any(axis=-2), times, np.inf)

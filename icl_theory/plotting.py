@@ -52,8 +52,8 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **s
 @styled
 def save_figure(figure: Figure, stem: Path) -> None:
     """Write `stem.png` and `stem.svg`, the same bytes for the same data."""
-    figure.savefig(stem.with_suffix(".png"), metadata={"Software": None})
-    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(stem.with_name(stem.name + ".png"), metadata={"Software": None})
+    figure.savefig(stem.with_name(stem.name + ".svg"), metadata={"Date": None})
 
 
 def feature_colour(index: int) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+SECONDS_BETWEEN_LINES = 30.0
+
 
 class ProgressReport:
     """Use as a context manager; call `report(title, done, total)` as often as you like.
 
+    In a terminal a bar moves; elsewhere, as in the log of a batch job, a line says how far it is every half minute.
     `quiet=True` shows nothing.
     """
 
@@ -23,10 +27,11 @@ class ProgressReport:
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
             console=self.console,
         )
         self._tasks: dict[str, object] = {}
-        self._started: dict[str, float] = {}
+        self._said: dict[str, float] = {}
 
     def __enter__(self) -> ProgressReport:
         if self.console.is_terminal:
@@ -39,12 +44,28 @@ class ProgressReport:
         if self.console.is_terminal:
             self._bars.stop()
 
-    def __call__(self, title: str, done: int, total: int) -> None:
-        self._started.setdefault(title, time.monotonic())
+    def __call__(self, title: str, done: int, total: int, detail: str = "") -> None:
         if self.console.is_terminal:
             if title not in self._tasks:
-                self._tasks[title] = self._bars.add_task(title, total=total)
-            self._bars.update(self._tasks[title], completed=done, total=total)  # type: ignore[arg-type]
-        elif done >= total and self._started[title] < float("inf"):
-            self.console.print(f"{title}: done", highlight=False, soft_wrap=True)
-            self._started[title] = float("inf")
+                self._tasks[title] = self._bars.add_task(title, total=total, detail="")
+            self._bars.update(self._tasks[title], completed=done, total=total, detail=detail)  # type: ignore[arg-type]
+            return
+        now = time.monotonic()
+        said = self._said.setdefault(title, now)
+        if done < total and now - said >= SECONDS_BETWEEN_LINES:
+            self._say(f"{title}: {100 * done // max(total, 1)} % {detail}".rstrip())
+            self._said[title] = now
+        elif done >= total and said < math.inf:
+            self._say(f"{title}: done {detail}".rstrip())
+            self._said[title] = math.inf
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +23,13 @@ import numpy as np
 from icl_theory.errors import InputError
 
 MANIFEST = "manifest.json"
-DERIVED = ("figures", "report", "simulate")  # folders of a results folder that hold no manifest themselves
+DERIVED = (
+    "figures",
+    "report",
+    "simulate",
+    "sweeps",
+    ".sweep",
+)  # folders of a results folder that hold no manifest themselves
 PACKAGE = Path(__file__).parent
 
 
@@ -86,7 +93,7 @@ def is_complete(folder: Path, *, config: Any, code: str, remedy: str) -> bool:
         raise InputError(
             "folder", str(folder), f"it was written by icl_theory {manifest['code']}, this is {code}; {remedy}"
         )
-    difference = _first_difference(manifest["config"], plain(config))
+    difference = first_difference(manifest["config"], plain(config))
     if difference:
         raise InputError("folder", str(folder), f"it holds another setting ({difference}); {remedy}")
     return True
@@ -187,6 +194,20 @@ def machine() -> dict[str, Any]:
     }
 
 
+@lru_cache
+def commit() -> str:
+    """The git commit of the sources, `+changed` where they differ from it; empty outside a checkout."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changed" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def memory_bytes() -> float:
     """Memory of this machine; infinite where the system does not say."""
     names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
@@ -214,10 +235,11 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _first_difference(old: Any, new: Any, name: str = "config") -> str:
+def first_difference(old: Any, new: Any, name: str = "config") -> str:
+    """`field was this, now that` for the first field that differs; empty where none does."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            found = _first_difference(old.get(key), new.get(key), key)
+            found = first_difference(old.get(key), new.get(key), key)
             if found:
                 return found
         return ""

@@ -136,7 +136,7 @@ def _train(loss, params, runs, axes, hyperparameters, optimizer, num_steps, trac
         raise InputError("params", params, "give at least one array")
     settings = _checked_settings(hyperparameters, optimizer, runs)
     dtype = jax.tree.leaves(params)[0].dtype
-    loss, track = _as_pytree(loss), _as_pytree(track or _nothing)
+    loss, track = _as_pytree(loss), _as_pytree(_nothing if track is None else track)
     if runs is not None:
         _check_axes("loss", loss, axes.loss, runs)
         _check_axes("track", track, axes.track, runs)

@@ -1,0 +1,48 @@
+"""The command line, one module a command: `icl-theory simulate`, `sweep`, `compare` and `verify`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from icl_theory.cli.compare import compare_command
+from icl_theory.cli.simulate import simulate_command
+from icl_theory.cli.sweep import sweep_command
+from icl_theory.cli.verify import verify_command
+from icl_theory.errors import IclTheoryError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="icl-theory")
+def cli() -> None:
+    """See and check what linear attention learns first, under gradient descent and under SAM."""
+
+
+for command in (simulate_command, sweep_command, compare_command, verify_command):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: errors made on purpose are one line and exit code 2, never a traceback."""
+    try:
+        code = cli.main(args=arguments, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
+    except click.Abort:
+        _fail("interrupted; nothing was left half written", 130)
+    except click.ClickException as error:
+        _fail(" ".join(error.format_message().split()), 2)
+    except IclTheoryError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was left half written", 130)
+    except MemoryError:
+        _fail("out of memory: lower --num-prompts, --num-snapshots or --dim", 2)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"icl-theory: error: {message}", err=True)
+    sys.exit(code)

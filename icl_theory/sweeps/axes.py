@@ -1,0 +1,176 @@
+"""The axes of a sweep: which settings take which values, from Python, TOML or `rho=0:0.1:21`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from icl_theory.config import RunConfig
+from icl_theory.errors import InputError
+
+MOST_VALUES = 10**7
+SPACINGS = ("log",)
+FIELDS = {field.name: field for field in dataclasses.fields(RunConfig) if field.name != "groups"}
+
+
+class Axis(NamedTuple):
+    """One dimension of a sweep.
+
+    Attributes:
+        name: of the dimension: a field of `RunConfig`, or `point` for a list of settings.
+        settings: what each index sets, a dictionary of fields each.
+    """
+
+    name: str
+    settings: tuple[dict[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.settings)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every field that some index sets."""
+        return tuple(dict.fromkeys(name for setting in self.settings for name in setting))
+
+    def labels(self, name: str, otherwise: Any) -> list[Any]:
+        """One field along the dimension, `otherwise` where it is not set; lists of numbers are texts such as `2,1`."""
+        return [label(setting.get(name, otherwise)) for setting in self.settings]
+
+
+def field_axis(name: str, values: Iterable[Any]) -> Axis:
+    """An axis over one field.
+
+    Raises:
+        InputError: an unknown field, no values, a value twice.
+    """
+    name = known_field(name)
+    try:
+        values = [] if isinstance(values, (str, bytes)) else list(values)
+    except TypeError:
+        values = []
+    if not values:
+        raise InputError(name, values, "give a list of values")
+    if len(values) > MOST_VALUES:
+        raise InputError(name, f"{len(values)} values", f"give at most {MOST_VALUES:,}")
+    values = [_plain_value(name, value) for value in values]
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise InputError(name, label(value), "it stands twice on its axis")
+        seen.add(value)
+    return Axis(name, tuple({name: value} for value in values))
+
+
+def point_axis(points: Sequence[Mapping[str, Any]]) -> Axis:
+    """An axis `point` over a list of settings, each a dictionary of fields.
+
+    Raises:
+        InputError: no points, one that is no dictionary or names an unknown field.
+    """
+    if not isinstance(points, (list, tuple)) or not points:
+        raise InputError("points", points, "give a list of tables (dictionaries of fields)")
+    settings = []
+    for index, point in enumerate(points):
+        if not isinstance(point, Mapping) or not point:
+            raise InputError(f"points[{index}]", point, "give a table with at least one field")
+        settings.append({known_field(name): _plain_value(name, value) for name, value in point.items()})
+    return Axis("point", tuple(settings))
+
+
+def parse_axis(text: str) -> Axis:
+    """`FIELD=VALUES`, the command line's way to write an axis.
+
+    `0,0.05,0.1` and `gd,sam` are lists; `0:0.1:21` is 21 evenly spaced values from 0 to 0.1, both included, and
+    `1e-3:1e-1:5:log` five at equal ratios; `0:256` counts the whole numbers from 0 to 255. Fields that are lists
+    themselves take several of them with semicolons, `eigenvalues=2,1;3,1`.
+
+    >>> [setting["rho"] for setting in parse_axis("rho=0:0.1:5").settings]
+    [0.0, 0.025, 0.05, 0.075, 0.1]
+
+    Raises:
+        InputError: no `=`, an unknown field, values that cannot be read.
+    """
+    name, equals, values = text.partition("=")
+    if not equals:
+        raise InputError("axis", text, "write FIELD=VALUES, such as rho=0:0.1:21 or seed=0:256")
+    return field_axis(known_field(name), parse_values(known_field(name), values))
+
+
+def parse_values(name: str, text: str) -> list[Any]:
+    """The values of an axis, out of the text after the `=`."""
+    default: Any = FIELDS[name].default
+    if isinstance(default, str):
+        return [part.strip() for part in text.split(",")]
+    if isinstance(default, tuple):
+        return [tuple(_number(name, part) for part in entry.split(",")) for entry in text.split(";")]
+    whole = isinstance(default, int)
+    if ":" not in text:
+        return [_number(name, part) for part in text.split(",")]
+    parts = [part.strip() for part in text.split(":")]
+    if len(parts) == 2 and whole:
+        start, stop = (_number(name, part) for part in parts)
+        if start != int(start) or stop != int(stop) or not 0 < stop - start <= MOST_VALUES:
+            raise InputError(
+                name, text, f"give whole numbers FIRST:END with END larger, at most {MOST_VALUES:,} values"
+            )
+        return list(range(int(start), int(stop)))
+    if len(parts) not in (3, 4) or (len(parts) == 4 and parts[3] not in SPACINGS):
+        remedy = "write FIRST:LAST:COUNT" + (" or FIRST:END" if whole else "") + ", or FIRST:LAST:COUNT:log"
+        raise InputError(name, text, remedy)
+    first, stop, count = (_number(name, part) for part in parts[:3])
+    if count != int(count) or not 1 <= count <= MOST_VALUES:
+        raise InputError(name, text, f"COUNT is a whole number from 1 to {MOST_VALUES:,}")
+    if len(parts) == 4 and not (first > 0 and stop > 0):
+        raise InputError(name, text, "equal ratios need positive ends")
+    space = np.geomspace if len(parts) == 4 else np.linspace
+    values = [float(f"{value:.12g}") for value in space(first, stop, int(count))]  # 0.005, not 0.005000000000000001
+    return [round(value) for value in values] if whole else values
+
+
+def known_field(name: Any) -> str:
+    """The field of that name (`-` for `_` as well).
+
+    Raises:
+        InputError: there is none; the nearest one is named.
+    """
+    wanted = str(name).strip().replace("-", "_")
+    if wanted in FIELDS:
+        return wanted
+    near = difflib.get_close_matches(wanted, FIELDS, n=1)
+    raise InputError("axis", str(name), "unknown field" + (f"; did you mean {near[0]}?" if near else "; see --help"))
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError(name, text, "is not a number") from None
+    if not math.isfinite(value):
+        raise InputError(name, text, "give finite numbers")
+    return value
+
+
+def _plain_value(name: str, value: Any) -> Any:
+    """Python's own numbers for numpy's, tuples for lists, whole floats for ints where the field is an int."""
+    if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) == 1:
+        return tuple(_plain_value(name, entry) for entry in value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    default = FIELDS[known_field(name)].default
+    if isinstance(default, int) and isinstance(value, float) and value == value and abs(value) < 2**63:
+        return int(value) if value == int(value) else value
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+        return float(value)
+    return value
+
+
+def label(value: Any) -> Any:
+    """How a value is called on an axis."""
+    if isinstance(value, tuple):
+        return ",".join(f"{entry:g}" if isinstance(entry, float) else str(entry) for entry in value)
+    return value

@@ -1,0 +1,313 @@
+"""A batch of runs of one structure, trained as one program, and the reduced system's prediction of each."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icl_theory.attention import aligned_parameters, split_model
+from icl_theory.config import (
+    RunConfig,
+    basis_and_mixture,
+    build_model,
+    hyperparameters,
+    optimizer_factory,
+    prompts_key,
+    upsampling_factors,
+)
+from icl_theory.features import Features, features_along
+from icl_theory.losses import FeatureStrength, MomentsLoss, PromptsLoss
+from icl_theory.moments import for_training, prompt_moments
+from icl_theory.prompts import concatenate_prompts, sample_prompt_chunks
+from icl_theory.simulate import CHUNK_SIZE
+from icl_theory.sweeps.measures import COMPARED, DIVERGED, DONE, PREDICTED, deviation, measure
+from icl_theory.sweeps.structure import (
+    batch_numbers,
+    data_numbers,
+    join_config,
+    numbers_of,
+    structure_of,
+    uses_prompts,
+)
+from icl_theory.tasks import TaskMixture
+from icl_theory.theory import reduced
+from icl_theory.theory.gaussian_moments import full_population_moments
+from icl_theory.theory.merged import effective_start
+from icl_theory.theory.population import beta_second_moment, population_moments
+from icl_theory.training import Progress, train_many
+
+CACHED_BYTES = 2**28
+
+
+class Cache:
+    """Data sets by the numbers they were drawn from, the least recently used dropped beyond a size."""
+
+    def __init__(self, limit: int = CACHED_BYTES):
+        self._held: OrderedDict[Any, Any] = OrderedDict()
+        self._bytes, self._limit = 0, limit
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What is held under the key, made and held if there is nothing."""
+        if key not in self._held:
+            self._held[key] = made = make()
+            self._bytes += _size(made)
+            while self._bytes > self._limit and len(self._held) > 1:
+                self._bytes -= _size(self._held.popitem(last=False)[1])
+        self._held.move_to_end(key)
+        return self._held[key]
+
+
+class Prepared(NamedTuple):
+    """A batch before training; every leaf with the runs first.
+
+    Attributes:
+        params: initial parameters of the full model.
+        basis: common eigenbasis, columns.
+        original: the task mixture with nothing upsampled.
+        mixture: what training draws from.
+        factors: κ of each group.
+    """
+
+    params: Any
+    basis: Any
+    original: TaskMixture
+    mixture: TaskMixture
+    factors: Any
+
+
+def reduced_kind(config: RunConfig) -> str | None:
+    """`"aligned"` or `"merged"`, where the reduced system predicts the whole curve; None elsewhere.
+
+    Aligned heads under gradient descent and SAM (exactly), and merged heads from a random start under gradient descent
+    (as far as the start is small), on infinite data.
+    """
+    if (config.data, config.blocks, config.scores) != ("population", "reduced", "linear"):
+        return None
+    if config.init == "aligned" and config.optimizer in ("gd", "sam", "unnormalised-sam"):
+        return None if _has_fixed_task(config) else "aligned"
+    if config.model == "merged" and config.optimizer == "gd":
+        return None if _has_fixed_task(config) else "merged"
+    return None
+
+
+def run_batch(
+    configs: Sequence[RunConfig],
+    *,
+    size: int,
+    shared: bool,
+    full: bool,
+    theory: bool,
+    curves: bool,
+    cache: Cache,
+    progress: Progress | None = None,
+) -> dict[str, np.ndarray]:
+    """Train configs of one structure and one schedule; the variables of `measures`, runs first.
+
+    Args:
+        configs: the runs.
+        size: number of runs in the program; missing ones are filled with the last, so that every batch fits it.
+        shared: all runs of this structure have the same data, so that their step is one matrix product.
+        full: train the full model.
+        theory: train the reduced system, where there is one.
+        curves: keep losses and strengths of all snapshots.
+        cache: of data sets of prompts.
+        progress: called with (steps done, steps in all).
+    """
+    structure = structure_of(configs[0])
+    padded = [*configs, *[configs[-1]] * (size - len(configs))]
+    with jax.enable_x64(structure.dtype == "float64"):
+        numbers = batch_numbers(padded)
+        prepared = _prepare(numbers, structure)
+        features = None if _has_fixed_task(structure) else _features(prepared)
+        kind = reduced_kind(structure) if theory else None
+        found: dict[str, np.ndarray] = {}
+        diverged_at = np.full(size, -1)
+        schedule = {"num_steps": configs[0].num_steps, "num_snapshots": configs[0].num_snapshots}
+        parts = int(full) + int(kind is not None)
+        common = schedule | {
+            "hyperparameters": {name: numbers[name] for name in hyperparameters(structure)},
+            "optimizer": optimizer_factory(structure.optimizer),
+        }
+        if full:
+            run, measured = _train_full(
+                structure,
+                padded,
+                prepared,
+                features,
+                shared,
+                curves,
+                cache,
+                common | {"progress": _part(progress, 0, parts)},
+            )
+            found |= measured
+            diverged_at = np.maximum(diverged_at, np.asarray(run.diverged_at))
+        if kind is not None and features is not None:
+            settings = common | {"progress": _part(progress, parts - 1, parts)}
+            run, measured = _train_reduced(kind, padded, prepared, features, curves, settings)
+            found |= {PREDICTED + name: values for name, values in measured.items()}
+            diverged_at = np.maximum(diverged_at, np.asarray(run.diverged_at))
+            if full:
+                found |= {f"{name}_error": deviation(found[name], found[PREDICTED + name]) for name in COMPARED}
+    found["status"] = np.where(diverged_at >= 0, DIVERGED, DONE).astype(float)
+    found["diverged_at"] = np.where(diverged_at >= 0, diverged_at, np.nan)
+    return {name: values[: len(configs)] for name, values in found.items()}
+
+
+def _train_full(structure, configs, prepared, features, shared, curves, cache, settings):
+    graphdef, _ = split_model(build_model(structure))
+    loss = _loss(structure, configs, prepared, graphdef, shared, cache)
+    track, axes = None, None
+    if features is not None:
+        dtype = jax.tree.leaves(prepared.params)[0].dtype
+        track = FeatureStrength(graphdef, jnp.asarray(features.directions, dtype))
+        axes = FeatureStrength(None, 0)
+    run = train_many(
+        loss,
+        prepared.params,
+        loss_axes=None if shared else 0,
+        track=track,
+        track_axes=axes,
+        **settings,
+    )
+    nothing = np.full((*run.loss.shape, structure.dim), np.nan)
+    strength = nothing if features is None else np.asarray(run.tracked, float)
+    measured = measure(run, strength, features, configs, curves=curves)
+    known = structure.scores == "linear"
+    population = (
+        _population_losses(structure, run.params, prepared.original, graphdef) if known else run.loss[:, -1] * np.nan
+    )
+    measured["population_loss"] = np.where(run.diverged_at >= 0, np.nan, np.asarray(population, float))
+    return run, measured
+
+
+def _train_reduced(kind, configs, prepared, features, curves, settings):
+    dtype = jax.tree.leaves(prepared.params)[0].dtype
+    drive, curvature, energy = (jnp.asarray(v, dtype) for v in (features.drive, features.curvature, features.energy))
+    if kind == "aligned":
+        loss: Any = reduced.AlignedLoss(drive, curvature, energy)
+        track: Any = reduced.AlignedStrength()
+        starts = [config.init_scale for config in configs]
+        params = jax.vmap(partial(reduced.aligned_start, dim=drive.shape[1]))(jnp.asarray(starts, dtype))
+    else:
+        loss, track = reduced.MergedLoss(drive, curvature, energy), reduced.MergedStrength()
+        values, matrices = (np.asarray(prepared.params[name]) for name in ("value", "merged"))
+        starts = [
+            effective_start(values[run], matrices[run], jax.tree.map(lambda leaf, run=run: leaf[run], features))
+            for run in range(len(configs))
+        ]
+        params = jax.vmap(reduced.merged_start)(jnp.asarray(starts, dtype), drive)
+    run = train_many(loss, params, loss_axes=0, track=track, **settings)
+    return run, measure(run, np.asarray(run.tracked, float), features, configs, curves=curves)
+
+
+@partial(jax.jit, static_argnames="structure")
+def _prepare(numbers: Any, structure: RunConfig) -> Prepared:
+    """Starts and task mixtures of all runs of a batch."""
+
+    def prepare(numbers: Any) -> Prepared:
+        config = join_config(structure, numbers)
+        basis, original = basis_and_mixture(config)
+        basis = jnp.eye(config.dim) if basis is None else basis
+        factors = upsampling_factors(config, original)
+        mixture = original.upsampled(factors)
+        if config.init == "aligned":
+            params = aligned_parameters(jnp.full(config.dim, config.init_scale), basis)
+        else:
+            _, params = split_model(build_model(config))
+        return Prepared(params, basis, original, mixture, factors)
+
+    real = lambda leaf: leaf if leaf.dtype == np.uint32 else jnp.asarray(leaf, float)  # noqa: E731
+    return jax.vmap(prepare)(jax.tree.map(real, numbers))
+
+
+def _features(prepared: Prepared) -> Features:
+    """Features of each run, numbered by their drive before anything is upsampled."""
+    matrices = [
+        (
+            np.asarray(group.covariance),
+            np.asarray(group.task_covariance),
+            np.asarray(jax.vmap(beta_second_moment)(group)),
+        )
+        for group in prepared.original.groups
+    ]
+    shares = np.asarray(prepared.original.shares, float)
+    found = features_along(np.asarray(prepared.basis, float), matrices, shares)
+    return found.with_shares(shares * np.asarray(prepared.factors, float))
+
+
+def _loss(structure, configs, prepared, graphdef, shared, cache) -> Any:
+    mixtures = jax.tree.map(lambda leaf: leaf[:1], prepared.mixture) if shared else prepared.mixture
+    if structure.data == "population":
+        loss: Any = MomentsLoss(graphdef, _population(mixtures, structure.blocks))
+    else:
+        drawn = [
+            cache.get(_data_key(structure, config), partial(_draw, structure, config, _row(mixtures, run)))
+            for run, config in enumerate(configs[:1] if shared else configs)
+        ]
+        data = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+        loss = PromptsLoss(graphdef, data) if uses_prompts(structure) else MomentsLoss(graphdef, data)
+    return _row(loss, 0) if shared else loss
+
+
+def _draw(structure: RunConfig, config: RunConfig, mixture: TaskMixture) -> Any:
+    """The prompts of one run, or their mean moments."""
+    mixture = mixture._replace(
+        groups=tuple(group._replace(num_context=int(group.num_context)) for group in mixture.groups)
+    )
+    chunks = sample_prompt_chunks(mixture, structure.num_prompts, key=prompts_key(config), chunk_size=CHUNK_SIZE)
+    if uses_prompts(structure):
+        return concatenate_prompts(list(chunks))
+    moments = prompt_moments(chunks, blocks=structure.blocks)
+    return for_training(moments, dim=structure.dim, blocks=structure.blocks, dtype=jnp.dtype(structure.dtype))
+
+
+def _population(mixtures: TaskMixture, blocks: str) -> Any:
+    """Moments of infinite data, runs first, in the precision of the mixture."""
+    if blocks == "reduced":
+        return _reduced_moments(mixtures)
+    dtype = mixtures.shares.dtype
+    with jax.enable_x64(True):
+        exact = _full_moments(jax.tree.map(lambda leaf: jnp.asarray(leaf, float), mixtures))
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), dtype), exact)
+
+
+_reduced_moments = jax.jit(jax.vmap(population_moments))
+_full_moments = jax.jit(jax.vmap(full_population_moments))
+
+
+def _population_losses(structure: RunConfig, params: Any, original: TaskMixture, graphdef: Any) -> np.ndarray:
+    """The loss of each run's weights on infinite data, nothing upsampled."""
+    return np.asarray(_losses(params, MomentsLoss(graphdef, _population(original, structure.blocks))))
+
+
+_losses = jax.jit(jax.vmap(lambda params, loss: loss(params)))
+
+
+def _data_key(structure: RunConfig, config: RunConfig) -> Any:
+    numbers = data_numbers(numbers_of(config))
+    return structure, tuple(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(numbers))
+
+
+def _row(tree: Any, run: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[run], tree)
+
+
+def _has_fixed_task(config: RunConfig) -> bool:
+    return any(group.fixed_task_share for _, group in config.groups or ((1.0, config),))
+
+
+def _size(tree: Any) -> int:
+    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
+
+
+def _part(progress: Progress | None, index: int, parts: int) -> Progress | None:
+    """The share of one of several equal parts in the progress of all."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(index * total + done, parts * total)

@@ -1,0 +1,292 @@
+"""Analytic beside empirical over a sweep, drawn and in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from icl_theory.analysis import median_interval
+from icl_theory.errors import InputError
+from icl_theory.plotting import GD, THEORY, feature_colour, new_figure, styled
+from icl_theory.sweeps.measures import MEASURES, PREDICTED
+
+SEEDS = ("seed", "data_seed")
+NAMES = {"learning_time": "learning time $t_d$", "learning_time_ratio": "$t_d / t_1$", "final_loss": "final loss"}
+
+
+def draw_comparison(
+    data: xr.Dataset,
+    variable: str = "learning_time_ratio",
+    *,
+    feature: int | None = None,
+    across: str | None = None,
+    select: Mapping[str, Any] | None = None,
+) -> tuple[Figure, xr.Dataset]:
+    """Curves over one swept setting, maps over two, points where only seeds differ.
+
+    Args:
+        data: of a sweep (`open_sweep`), with predictions.
+        variable: `learning_time`, `learning_time_ratio` or `final_loss`.
+        feature: 1 = simplest; default all in curves, the second in maps.
+        across: the setting on the horizontal axis; default the longest.
+        select: one value of each setting that is not to be drawn.
+
+    Returns:
+        The figure, and the measured values, predictions and errors that it shows.
+
+    Raises:
+        InputError: no predictions, nothing run yet, unknown settings or values, too many settings left.
+    """
+    names = [variable, PREDICTED + variable, f"{variable}_error"]
+    if any(name not in data for name in names):
+        remedy = (
+            "the sweep holds no measurement beside a prediction: it needs system = auto and init = aligned (gd, sam)"
+        )
+        raise InputError("variable", variable, f"{remedy}, or model = merged (gd), on infinite data")
+    shown = _selected(data[names], select or {}).load()
+    if "feature" in shown.dims:
+        shown = _features(shown, variable, feature)
+    if not np.isfinite(shown[names[2]]).any():
+        raise InputError("variable", variable, "no run has a measurement beside a prediction yet, or none learned")
+    swept = [str(dim) for dim in shown[variable].dims if dim not in ("feature", *SEEDS)]
+    swept.sort(key=lambda dim: -shown.sizes[dim])
+    if across is not None:
+        if across not in swept:
+            raise InputError("x", across, "give one of " + (", ".join(swept) or "none: only seeds differ"))
+        swept.sort(key=lambda dim: dim != across)
+    if len(swept) > 2:
+        raise InputError(
+            "select", ", ".join(swept), f"choose one value of {len(swept) - 2} of them, --select FIELD=VALUE"
+        )
+    if len(swept) == 2 and "feature" in shown.dims:
+        chosen = 2 if variable == "learning_time_ratio" or shown.sizes["feature"] > 1 else 1
+        shown = shown.sel(feature=chosen if chosen in shown.feature else int(shown.feature[0]))
+    draw = (_draw_points, _draw_curves, _draw_maps)[len(swept)]
+    return draw(shown, variable, swept), shown
+
+
+def summary_of(shown: xr.Dataset, variable: str) -> list[str]:
+    """The largest and the median error, and how often one side says never, as lines of text."""
+    error = shown[f"{variable}_error"]
+    flat = error.stack(all=error.dims) if error.ndim else error.expand_dims("all")
+    values = np.asarray(flat)
+    finite = np.isfinite(values) & np.isfinite(np.asarray(_like(shown[variable], error)))
+    lines = []
+    if finite.any():
+        worst = int(np.nanargmax(np.where(finite, np.abs(values), np.nan)))
+        labels = {str(d): flat[d].values[worst] for d in error.dims} if error.ndim else {}
+        place = ", ".join(
+            f"{name} = {value:g}" if _is_number(value) else f"{name} = {value}" for name, value in labels.items()
+        )
+        lines.append(f"{variable}: measured against predicted, median |error| {np.median(np.abs(values[finite])):.2g}")
+        lines.append(f"largest |error| {abs(values[worst]):.2g}" + (f" at {place}" if place else ""))
+    measured, predicted = (np.asarray(_like(shown[name], error)) for name in (variable, PREDICTED + variable))
+    both = np.isposinf(measured) & np.isposinf(predicted)
+    one = np.isposinf(measured) ^ np.isposinf(predicted)
+    missing = np.isnan(measured) | np.isnan(predicted)
+    if both.any() or one.any() or missing.any():
+        lines.append(
+            f"never reached: {both.sum()} by both, {one.sum()} by one of the two; {missing.sum()} without a value"
+        )
+    return lines
+
+
+@styled
+def _draw_curves(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
+    figure, ((left, right),) = new_figure(10.5, 4.2, 1, 2)
+    (dim,) = swept
+    labels, positions = shown[dim].values, _positions(shown[dim].values)
+    for number, column in _by_feature(shown):
+        colour = GD if number is None else feature_colour(number - 1)
+        measured, low, high = _median(column[variable], dim)
+        predicted, _, _ = _median(column[PREDICTED + variable], dim)
+        error, error_low, error_high = _median(column[f"{variable}_error"], dim)
+        name = "measured" if number is None else f"feature {number}"
+        left.plot(positions, _drawn(measured), "o-", markersize=3, color=colour, linewidth=2.4, label=name)
+        left.fill_between(positions, _drawn(low), _drawn(high), color=colour, alpha=0.18, linewidth=0)
+        left.plot(positions, _drawn(predicted), "--", color=THEORY, linewidth=1.2)
+        right.plot(positions, 100 * _drawn(error), "o-", markersize=3, color=colour)
+        right.fill_between(
+            positions, 100 * _drawn(error_low), 100 * _drawn(error_high), color=colour, alpha=0.18, linewidth=0
+        )
+    left.plot([], [], "--", color=THEORY, linewidth=1.2, label="predicted")
+    left.legend()
+    left.set(title="Measured (solid) and predicted (dashed)", ylabel=NAMES[variable])
+    right.axhline(0.0, color=THEORY, linewidth=0.8)
+    right.set(title="Difference", ylabel="measured / predicted − 1, %")
+    for axis in (left, right):
+        _label_axis(axis, dim, labels, positions)
+    _log_where_wide(left, shown[variable].values)
+    if any(seed in shown[variable].dims for seed in SEEDS):
+        figure.suptitle("medians over seeds with 95 % intervals", fontsize=10, x=0.01, ha="left")
+    return figure
+
+
+@styled
+def _draw_maps(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
+    figure, (axes,) = new_figure(14, 4.4, 1, 3)
+    across, along = swept
+    measured, predicted, error = (
+        np.asarray(_over_seeds(shown[name]).transpose(along, across))
+        for name in (variable, PREDICTED + variable, f"{variable}_error")
+    )
+    finite = np.concatenate([values[np.isfinite(values)] for values in (measured, predicted)])
+    wide = finite.size and finite.min() > 0 and finite.max() > 20 * finite.min()
+    scale: Any = LogNorm if wide else Normalize
+    error = np.where(np.isfinite(measured) & np.isfinite(predicted), error, np.nan)
+    largest = 100 * float(np.max(np.abs(error[np.isfinite(error)]), initial=1e-14))
+    x, y = _positions(shown[across].values), _positions(shown[along].values)
+    for axis, values, title in ((axes[0], measured, "Measured"), (axes[1], predicted, "Predicted")):
+        mesh = axis.pcolormesh(
+            x,
+            y,
+            _drawn(values),
+            norm=scale(finite.min(), finite.max()),
+            cmap="viridis",
+            shading="nearest",
+            rasterized=True,
+        )
+        figure.colorbar(mesh, ax=axis, label=_named(shown, variable), pad=0.02)
+        axis.set(title=title)
+    mesh = axes[2].pcolormesh(
+        x, y, 100 * _drawn(error), cmap="RdBu", vmin=-largest, vmax=largest, shading="nearest", rasterized=True
+    )
+    figure.colorbar(mesh, ax=axes[2], label="measured / predicted − 1, %", pad=0.02)
+    axes[2].set(title="Difference")
+    for axis in axes:
+        axis.grid(False)
+        axis.set_facecolor("#DDDDDD")
+        _label_axis(axis, across, shown[across].values, x)
+        _label_axis(axis, along, shown[along].values, y, vertical=True)
+    if not (np.isfinite(measured).all() and np.isfinite(predicted).all()):
+        axes[0].plot([], [], "s", color="#DDDDDD", label="never, or no value")
+        axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, -0.14))
+    return figure
+
+
+@styled
+def _draw_points(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
+    figure, ((axis,),) = new_figure(5.2, 4.6)
+    for number, column in _by_feature(shown):
+        colour = GD if number is None else feature_colour(number - 1)
+        predicted, measured = (np.ravel(column[name]) for name in (PREDICTED + variable, variable))
+        axis.plot(
+            predicted, measured, "o", markersize=4, color=colour, label=None if number is None else f"feature {number}"
+        )
+    values = np.concatenate([np.ravel(shown[name]) for name in (variable, PREDICTED + variable)])
+    finite = values[np.isfinite(values)]
+    axis.plot(
+        [finite.min(), finite.max()], [finite.min(), finite.max()], "--", color=THEORY, linewidth=1.0, label="equal"
+    )
+    axis.set(title="One point a run", xlabel=f"predicted {NAMES[variable]}", ylabel=f"measured {NAMES[variable]}")
+    if finite.min() > 0 and finite.max() > 20 * finite.min():
+        axis.set(xscale="log", yscale="log")
+    axis.legend()
+    return figure
+
+
+def _selected(data: xr.Dataset, select: Mapping[str, Any]) -> xr.Dataset:
+    for name, wanted in select.items():
+        if name not in data.dims or name == "feature":
+            dims = ", ".join(str(dim) for dim in data.dims if dim != "feature")
+            raise InputError("select", name, f"it is not swept; give one of {dims}")
+        labels = data[name].values
+        if labels.dtype.kind in "iuf":
+            try:
+                found = np.flatnonzero(np.isclose(labels.astype(float), float(wanted), rtol=1e-9, atol=0.0))
+            except (TypeError, ValueError):
+                found = np.zeros(0, int)
+        else:
+            found = np.flatnonzero(labels == str(wanted))
+        if not found.size:
+            shown = ", ".join(f"{label:g}" if _is_number(label) else str(label) for label in labels[:8])
+            raise InputError(
+                "select",
+                f"{name}={wanted}",
+                f"it is not on that axis, which has {shown}{', ...' if len(labels) > 8 else ''}",
+            )
+        data = data.isel({name: int(found[0])})
+    single = [dim for dim in data.dims if dim != "feature" and data.sizes[dim] == 1]
+    return data.isel({dim: 0 for dim in single})
+
+
+def _features(shown: xr.Dataset, variable: str, feature: int | None) -> xr.Dataset:
+    """Those that are drawn: one, or all but the first, whose ratio is 1."""
+    if "feature" not in shown[variable].dims:
+        return shown
+    if feature is not None:
+        if feature not in shown.feature:
+            raise InputError("feature", feature, f"give 1 to {shown.sizes['feature']}")
+        return shown.sel(feature=[feature])
+    return (
+        shown.isel(feature=slice(1, None))
+        if variable == "learning_time_ratio" and shown.sizes["feature"] > 1
+        else shown
+    )
+
+
+def _by_feature(shown: xr.Dataset) -> list[tuple[int | None, xr.Dataset]]:
+    if "feature" not in shown.dims:
+        return [(None, shown)]
+    return [(int(number), shown.sel(feature=number)) for number in shown.feature.values]
+
+
+def _median(values: xr.DataArray, dim: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Median over seeds along one dimension, with its interval; the values themselves where there are no seeds."""
+    rows = values.transpose(dim, ...).values.reshape(values.sizes[dim], -1)
+    if rows.shape[1] == 1:
+        return rows[:, 0], rows[:, 0], rows[:, 0]
+    median, low, high = np.asarray([median_interval(row) for row in rows]).T
+    return median, low, high
+
+
+def _over_seeds(values: xr.DataArray) -> xr.DataArray:
+    seeds = [dim for dim in values.dims if dim in SEEDS]
+    return values.median(seeds) if seeds else values
+
+
+def _drawn(values: np.ndarray) -> np.ndarray:
+    """Infinite values (never) leave a gap."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _positions(labels: np.ndarray) -> np.ndarray:
+    return labels if labels.dtype.kind in "iuf" else np.arange(len(labels))
+
+
+def _label_axis(axis: Axes, dim: str, labels: np.ndarray, positions: np.ndarray, *, vertical: bool = False) -> None:
+    set_label, set_ticks = (axis.set_ylabel, axis.set_yticks) if vertical else (axis.set_xlabel, axis.set_xticks)
+    set_label(
+        {"rho": "ρ", "learning_rate": "learning rate η", "num_context": "context tokens N"}.get(
+            dim, dim.replace("_", " ")
+        )
+    )
+    if labels.dtype.kind not in "iuf":
+        set_ticks(list(positions), [str(label) for label in labels])
+
+
+def _named(shown: xr.Dataset, variable: str) -> str:
+    name = NAMES[variable]
+    if MEASURES[variable].dims and "feature" in shown.coords and shown.feature.ndim == 0:
+        name = name.replace("t_d", f"t_{{{int(shown.feature)}}}")
+    return name
+
+
+def _log_where_wide(axis: Axes, values: np.ndarray) -> None:
+    finite = values[np.isfinite(values)]
+    if finite.size and finite.min() > 0 and finite.max() > 20 * finite.min():
+        axis.set_yscale("log")
+
+
+def _like(values: xr.DataArray, error: xr.DataArray) -> xr.DataArray:
+    return values.stack(all=error.dims) if error.ndim else values.expand_dims("all")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating))

@@ -1,0 +1,104 @@
+"""What a sweep will take, before it is run: runs, programs, memory, and time as measured on short runs of the same shape."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from icl_theory.progress import duration
+from icl_theory.sweeps.batch import Cache, run_batch
+from icl_theory.sweeps.folder import OWN, SweepFolder
+from icl_theory.sweeps.plan import Plan, Unit
+from icl_theory.sweeps.specification import Sweep
+
+MEASURED_SECONDS = 20.0  # spent at most on measuring; programs beyond are taken to be like those measured
+LONG_ENOUGH = 0.2  # seconds of a short run from which its speed is read
+
+
+class Speed(NamedTuple):
+    """Of the unit of one program: seconds to compile, seconds beside the steps, seconds a step."""
+
+    compiling: float
+    beside: float
+    step: float
+
+    def seconds(self, num_steps: int) -> float:
+        """Of one unit, compiled."""
+        return self.beside + num_steps * self.step
+
+
+def describe(sweep: Sweep, path: Path, *, memory_gib: float | None = None) -> dict[str, str]:
+    """Lines of `--dry-run`, by name. Nothing is written; programs are compiled and run for a few steps.
+
+    Raises:
+        InputError: not even one run fits into memory, or the folder holds another sweep.
+    """
+    plan = Plan.of(sweep, memory_gib=memory_gib)
+    complete = 0
+    if (path / OWN).is_dir():
+        folder = SweepFolder(path)
+        plan = Plan.of(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))
+        complete = sum(folder.is_complete(unit) for unit in plan.units())
+    units = sum(1 for _ in plan.units())
+    shape = " × ".join(f"{axis.name} {len(axis)}" for axis in sweep.axes)
+    largest = max(unit.num_runs for unit, _ in plan.representatives())
+    programs = len(plan.programs())
+    systems = " and ".join(
+        name for name, used in (("full model", sweep.full), ("reduced system", sweep.theory)) if used
+    )
+    limit = f"at most {plan.limit / 2**30:.3g} GiB allowed"
+    seconds, measured = estimate_seconds(plan)
+    return {
+        "runs": f"{sweep.num_runs:,} ({shape}), {systems}",
+        "programs": f"{programs} to compile" + (" for each system" if sweep.full and sweep.theory else ""),
+        "units": f"{units:,} of up to {largest:,} runs, each saved when it is done; {complete:,} complete in {path}",
+        "memory": f"about {plan.bytes_needed() / 2**30:.2g} GiB, {limit}",
+        "time": f"about {duration(seconds * (1 - complete / units))} on this machine, {measured}",
+    }
+
+
+def estimate_seconds(plan: Plan) -> tuple[float, str]:
+    """Seconds of the whole sweep in this process, and how they were found."""
+    found = sorted(plan.representatives(), key=lambda pair: -plan.run_steps(plan.first(pair[0])) * pair[1])
+    began, speeds, total = time.monotonic(), list[Speed](), 0.0
+    for unit, runs in found:
+        num_units, config = runs / unit.num_runs, plan.first(unit)
+        if time.monotonic() - began < MEASURED_SECONDS:
+            speed = _measure(plan, unit)
+            speeds.append(speed)
+            total += speed.compiling + num_units * speed.seconds(config.num_steps)
+        else:
+            like = speeds[-1]
+            total += like.compiling + num_units * like.seconds(config.num_steps)
+    share = f"measured on {len(speeds)} of {len(found)} kinds of unit"
+    return total, share if len(speeds) < len(found) else "measured on short runs"
+
+
+def _measure(plan: Plan, unit: Unit) -> Speed:
+    def run(num_steps: int) -> float:
+        shortened = [
+            dataclasses.replace(config, num_steps=num_steps, num_snapshots=min(config.num_snapshots, num_steps + 1))
+            for config in plan.configs(unit)
+        ]
+        began = time.monotonic()
+        run_batch(
+            shortened,
+            size=plan.size(unit),
+            shared=plan.shared,
+            full=plan.sweep.full,
+            theory=plan.sweep.theory,
+            curves=plan.sweep.curves,
+            cache=Cache(0),
+        )
+        return time.monotonic() - began
+
+    longest = plan.first(unit).num_steps
+    first = run(1)
+    beside = run(1)
+    steps, seconds = 1, beside
+    while seconds - beside < LONG_ENOUGH and steps < longest:
+        steps = min(longest, 4 * max(steps, 250))
+        seconds = run(steps)
+    return Speed(max(0.0, first - beside), beside, max(0.0, seconds - beside) / steps)

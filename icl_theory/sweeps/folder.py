@@ -1,0 +1,283 @@
+"""A sweep on disk: a Zarr group that `xarray.open_zarr` opens, with a receipt for every unit of work that is complete.
+
+A unit's chunks are written and flushed first, then its receipt with their digests is moved into place in one step. A unit
+without a receipt, or whose chunks do not match it, is not complete and is run again; nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import xarray as xr
+import zarr
+
+from icl_theory.errors import InputError
+from icl_theory.run import snapshot_schedule
+from icl_theory.store import commit, first_difference, machine
+from icl_theory.sweeps.plan import Plan, Unit
+
+OWN = ".sweep"  # what is not part of the data set
+ABOUT, LOCK = "sweep.json", "lock"
+
+
+class SweepFolder:
+    """An existing folder of a sweep.
+
+    Attributes:
+        path: of the folder.
+        about: what `create` wrote: description, code, pieces.
+    """
+
+    def __init__(self, path: Path):
+        """Raises `InputError` where the folder holds no sweep."""
+        self.path = path
+        try:
+            self.about = json.loads((path / OWN / ABOUT).read_text())
+            _ = self.about["description"], self.about["code"], self.about["pieces"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError("folder", str(path), "it holds no sweep; give another") from None
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan, code: str) -> SweepFolder:
+        """A folder without a run in it, complete or absent; one that another process made meanwhile is taken."""
+        partial = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            _write_empty(partial, plan, code)
+            partial.chmod(0o755)
+            os.replace(partial, path)
+        except OSError as error:
+            if not (path / OWN).is_dir():
+                raise cannot_write(path, error) from error
+        finally:
+            if partial is not None and partial.exists():
+                shutil.rmtree(partial, ignore_errors=True)
+        return cls(path)
+
+    def check_same(self, description: Mapping[str, Any], code: str) -> None:
+        """Raise `InputError` naming what differs from the sweep that was begun here."""
+        remedy = "give another --out, or --force to set it aside and start over"
+        if self.about["code"] != code:
+            here = f"it was begun with icl_theory {self.about['code']}, this is {code}"
+            raise InputError("folder", str(self.path), f"{here}; {remedy}")
+        difference = first_difference(self.about["description"], description)
+        if difference:
+            raise InputError("folder", str(self.path), f"it holds another sweep ({difference}); {remedy}")
+
+    @contextmanager
+    def locked(self, process: int) -> Iterator[None]:
+        """Hold the folder against a second sweep; the system lets go of it when the process ends, however it ends."""
+        lock = filelock.FileLock(self.path / OWN / f"{LOCK}-{process}")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            remedy = "another sweep is running in it; wait for it or give another --out"
+            raise InputError("folder", str(self.path), remedy) from None
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_complete(self, unit: Unit) -> bool:
+        """Whether the unit has a receipt and its chunks are as they were written."""
+        receipt = self.receipt(unit)
+        if receipt is None:
+            return False
+        try:
+            return all(_digest(self.path / name) == digest for name, digest in receipt["files"].items())
+        except OSError:
+            return False
+
+    def receipt(self, unit: Unit) -> dict[str, Any] | None:
+        """What was written of a unit, how long it took and where; None where it is not complete."""
+        try:
+            found = json.loads(self._receipt_path(unit).read_text())
+            return found if isinstance(found["files"], dict) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, unit: Unit, plan: Plan, values: Mapping[str, np.ndarray], seconds: float) -> None:
+        """Save the runs of a unit.
+
+        Args:
+            unit: which.
+            plan: of the whole sweep.
+            values: by variable, the runs of the unit first, the last axis fastest.
+            seconds: that they took.
+
+        Raises:
+            InputError: the disk is full or may not be written; what was complete stays.
+        """
+        with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk of NaN is a result too
+            group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
+            arrays: dict[str, Any] = {name: group[name] for name in plan.sweep.variables}
+        lengths = tuple(len(part) for part in unit.indices)
+        files: dict[str, str] = {}
+        try:
+            self._receipt_path(unit).unlink(missing_ok=True)
+            for name, variable in plan.sweep.variables.items():
+                array = arrays[name]
+                block = np.full((*lengths, *array.shape[len(lengths) :]), array.fill_value, array.dtype)
+                if name in values:
+                    found = values[name].reshape(*lengths, *values[name].shape[1:])
+                    filled: Any = (..., *(slice(0, size) for size in found.shape[len(lengths) :]))
+                    block[filled] = found
+                for place, region, chunk in _blocks(unit, plan.chunks):
+                    path = self.path / name / ".".join(map(str, (*chunk, *[0] * len(variable.dims))))
+                    path.unlink(missing_ok=True)  # a damaged one would be read where a chunk is not filled
+                    array[region] = block[place]
+                    _flush(path)
+                    files[path.relative_to(self.path).as_posix()] = _digest(path)
+            receipt = {"files": files, "seconds": round(seconds, 3), "device": machine()["device"]}
+            write_text(self._receipt_path(unit), json.dumps(receipt))
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def finish(self, seconds: float, complete: bool) -> None:
+        """Note in the attributes how long all units took together, and whether none is missing."""
+        new = {"seconds": round(seconds, 3), "complete": complete}
+        try:
+            for name, at in ((".zattrs", ()), (".zmetadata", ("metadata", ".zattrs"))):
+                content = json.loads((self.path / name).read_text())
+                attributes = content
+                for key in at:
+                    attributes = attributes[key]
+                if any(attributes.get(key) != value for key, value in new.items()):
+                    attributes |= new
+                    write_text(self.path / name, json.dumps(content, indent=2))
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def _receipt_path(self, unit: Unit) -> Path:
+        return self.path / OWN / f"unit-{unit.number:06d}.json"
+
+
+def open_sweep(path: Path | str) -> xr.Dataset:
+    """The data set of a sweep, lazily: swept dimensions, variables with units, settings in the attributes.
+
+    The same as `xarray.open_zarr(path)`, but for errors that say what to do.
+
+    Raises:
+        InputError: no such folder, no sweep in it, or one that is damaged.
+    """
+    folder = SweepFolder(Path(path))
+    try:
+        return xr.open_zarr(folder.path)
+    except Exception as error:
+        remedy = f"it is damaged ({type(error).__name__}); run the sweep again with --force"
+        raise InputError("folder", str(path), remedy) from error
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """One line for a full disk or a folder that may not be written."""
+    reason = error.strerror or str(error)
+    remedy = "what is complete is kept; free space or give another, and the same command goes on"
+    return InputError("folder", str(path), f"cannot be written ({reason}); {remedy}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one step, on disk when this returns."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text)
+        _flush(partial)
+        os.replace(partial, path)
+        _flush(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_empty(path: Path, plan: Plan, code: str) -> None:
+    sweep = plan.sweep
+    description = sweep.description
+    configs = [config for fact in sweep.facts for config in fact.configs]
+    dim = max(config.dim for config in configs)
+    schedule = snapshot_schedule(configs[0].num_steps, configs[0].num_snapshots)
+    lengths = {"feature": dim, "snapshot": len(schedule)}
+    coordinates: dict[str, Any] = {
+        name: (along, np.asarray(labels)) for name, (along, labels) in sweep.coordinates.items()
+    }
+    about = {"long_name": "feature, 1 = simplest (largest drive)"}
+    coordinates["feature"] = ("feature", np.arange(1, dim + 1), about)
+    if sweep.curves:
+        coordinates["step"] = ("snapshot", schedule, {"long_name": "training step"})
+        if "learning_rate" not in coordinates:
+            time_axis = configs[0].learning_rate * schedule
+            coordinates["time"] = ("snapshot", time_axis, {"long_name": "learning rate * step"})
+    attributes = {
+        "title": "icl_theory sweep over " + ", ".join(axis.name for axis in sweep.axes),
+        "config": json.dumps(description["settings"], ensure_ascii=False),
+        "sweep": json.dumps(
+            {name: value for name, value in description.items() if name != "settings"}, ensure_ascii=False
+        ),
+        "code": code,
+        "commit": commit(),
+        **{name: str(value) for name, value in machine().items()},
+        "dtype": "swept" if "dtype" in coordinates else configs[0].dtype,
+        "created": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "seconds": 0.0,
+        "complete": False,
+    }
+    xr.Dataset(coords=coordinates, attrs=attributes).to_zarr(path, zarr_format=2, consolidated=False)
+    group = zarr.open_group(path, mode="r+")
+    for name, variable in sweep.variables.items():
+        extra = tuple(lengths[along] for along in variable.dims)
+        dims = [*(axis.name for axis in sweep.axes), *variable.dims]
+        group.create_array(
+            name,
+            shape=(*sweep.shape, *extra),
+            chunks=(*plan.chunks, *extra),
+            dtype=np.float64,
+            fill_value=np.nan,
+            attributes={"_ARRAY_DIMENSIONS": dims, "long_name": variable.meaning, "units": variable.units},
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(path)
+    (path / OWN).mkdir()
+    about_sweep = {"description": description, "code": code, "pieces": plan.pieces}
+    (path / OWN / ABOUT).write_text(json.dumps(about_sweep, indent=2, ensure_ascii=False) + "\n")
+
+
+def _blocks(
+    unit: Unit, chunks: tuple[int, ...]
+) -> Iterator[tuple[tuple[Any, ...], tuple[slice, ...], tuple[int, ...]]]:
+    """Where in the unit, where in the array, and which chunk: one for each chunk that the unit fills."""
+    parts = []
+    for indices, chunk in zip(unit.indices, chunks, strict=True):
+        if chunk == 1:
+            parts.append([(slice(i, i + 1), slice(index, index + 1), index) for i, index in enumerate(indices)])
+        else:
+            whole = slice(indices[0], indices[-1] + 1)
+            parts.append([(slice(0, len(indices)), whole, indices[0] // chunk)])
+    for chosen in itertools.product(*parts):
+        place, region, chunk_index = zip(*chosen, strict=True)
+        yield place, region, chunk_index
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

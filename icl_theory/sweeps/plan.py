@@ -1,0 +1,212 @@
+"""How a sweep is cut: units of work that are one program each, sized to memory, and chunks on disk that fit them."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from icl_theory.config import RunConfig
+from icl_theory.cubic import num_features
+from icl_theory.errors import InputError
+from icl_theory.store import memory_bytes
+from icl_theory.sweeps.specification import Sweep
+from icl_theory.sweeps.structure import structure_of, uses_prompts
+
+FEWEST_RUNS, MOST_RUNS = 64, 4096  # of a unit, where memory does not ask for fewer
+RUN_STEPS, REDUCED_RUN_STEPS = 5 * 10**6, 10**8  # of a unit: about a second of work on two cores
+HEAVY = 2**16  # bytes of data from which runs that share them go together
+COMPILER = 400 * 2**20  # what compiling takes beside the arrays
+SHARE_OF_MEMORY = 0.5  # used where no limit is given
+
+
+class Unit(NamedTuple):
+    """Runs that are one program and are saved together: the product of some indices of each axis."""
+
+    number: int
+    indices: tuple[tuple[int, ...], ...]
+
+    @property
+    def num_runs(self) -> int:
+        """Product of the numbers of indices."""
+        return int(np.prod([len(part) for part in self.indices]))
+
+
+class Plan(NamedTuple):
+    """A sweep cut into units.
+
+    Attributes:
+        sweep: what is cut.
+        pieces: the most indices of each axis in a unit.
+        shared: the runs of a unit all have the same data.
+        limit: bytes that the process may take.
+    """
+
+    sweep: Sweep
+    pieces: tuple[int, ...]
+    shared: bool
+    limit: float
+
+    @classmethod
+    def of(cls, sweep: Sweep, *, memory_gib: float | None = None, pieces: tuple[int, ...] | None = None) -> Plan:
+        """Cut to memory.
+
+        Args:
+            sweep: what to cut.
+            memory_gib: limit for the whole process; default half of the machine's memory.
+            pieces: those of a sweep that was begun, to go on with.
+
+        Raises:
+            InputError: not even one run fits.
+        """
+        limit = SHARE_OF_MEMORY * memory_bytes() if memory_gib is None else memory_gib * 2**30
+        configs = [config for fact in sweep.facts for config in fact.configs]
+        per_run, alone = max((_bytes_per_run(sweep, config) for config in configs), key=sum)
+        heavy = per_run_data(configs) > HEAVY
+        kept_together = [fact.data and heavy for fact in sweep.facts]
+        if pieces is None:
+            base = peak_bytes() + COMPILER + alone
+            room = int((limit - base) / per_run)
+            if room < 1:
+                need = (base + per_run) / 2**30
+                raise InputError(
+                    "memory", f"{limit / 2**30:.3g} GiB", f"one run alone takes about {need:.2g} GiB; raise it"
+                )
+            pieces = _pieces(sweep, min(room, _wanted(sweep, configs)), kept_together)
+        shared = not any(fact.data and piece > 1 for fact, piece in zip(sweep.facts, pieces, strict=True))
+        return cls(sweep, pieces, shared, limit)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Chunk lengths on disk along the swept dimensions: those of units, 1 along axes of several programs."""
+        return tuple(
+            1 if len(fact.counts) > 1 else piece for fact, piece in zip(self.sweep.facts, self.pieces, strict=True)
+        )
+
+    def units(self) -> Iterator[Unit]:
+        """All units in order; the same for the same pieces."""
+        parts = [list(_parts(fact.classes, piece)) for fact, piece in zip(self.sweep.facts, self.pieces, strict=True)]
+        for number, indices in enumerate(itertools.product(*parts)):
+            yield Unit(number, indices)
+
+    def size(self, unit: Unit) -> int:
+        """Runs of the unit's program: as many as any unit of the same classes has, so that they share it."""
+        lengths = []
+        for fact, piece, part in zip(self.sweep.facts, self.pieces, unit.indices, strict=True):
+            lengths.append(_even(fact.counts[fact.classes[part[0]]], piece))
+        return int(np.prod(lengths))
+
+    def programs(self) -> set[tuple[RunConfig, int]]:
+        """What has to be compiled: structures, each with its number of runs."""
+        return {(structure_of(self.first(unit)), self.size(unit)) for unit in self._representatives()}
+
+    def first(self, unit: Unit) -> RunConfig:
+        """The config of a unit's first run."""
+        return self.sweep.config([part[0] for part in unit.indices])
+
+    def configs(self, unit: Unit) -> list[RunConfig]:
+        """The configs of a unit's runs, the last axis fastest."""
+        return [self.sweep.config(index) for index in itertools.product(*unit.indices)]
+
+    def bytes_needed(self) -> float:
+        """Peak memory of the process, estimated."""
+        configs = [config for fact in self.sweep.facts for config in fact.configs]
+        per_run, alone = max((_bytes_per_run(self.sweep, config) for config in configs), key=sum)
+        return peak_bytes() + COMPILER + alone + per_run * max(self.size(unit) for unit in self._representatives())
+
+    def run_steps(self, config: RunConfig) -> float:
+        """Steps of one run, the reduced system's counted too."""
+        return float(config.num_steps * (int(self.sweep.full) + int(self.sweep.theory)))
+
+    def representatives(self) -> list[tuple[Unit, int]]:
+        """One unit for each combination of classes, with how many runs there are of it."""
+        return [(unit, self._runs_like(unit)) for unit in self._representatives()]
+
+    def _representatives(self) -> list[Unit]:
+        firsts = []
+        for fact, piece in zip(self.sweep.facts, self.pieces, strict=True):
+            seen: dict[int, tuple[int, ...]] = {}
+            for part in _parts(fact.classes, piece):
+                seen.setdefault(fact.classes[part[0]], part)
+            firsts.append(list(seen.values()))
+        return [Unit(-1, indices) for indices in itertools.product(*firsts)]
+
+    def _runs_like(self, unit: Unit) -> int:
+        facts = zip(self.sweep.facts, unit.indices, strict=True)
+        return int(np.prod([fact.counts[fact.classes[part[0]]] for fact, part in facts]))
+
+
+def peak_bytes() -> float:
+    """The most memory this process has taken so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def per_run_data(configs: list[RunConfig]) -> float:
+    """Bytes of the data of one run, where it has its own."""
+    return max(_data_bytes(config) for config in configs)
+
+
+def _data_bytes(config: RunConfig) -> float:
+    width = 8 if config.dtype == "float64" else 4
+    if uses_prompts(config):
+        longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
+        return width * config.num_prompts * (longest + 1) * (config.dim + 2)
+    if config.data == "population" and config.blocks == "reduced":
+        return width * config.dim**2 * (2 * max(1, len(config.groups)) + 1)
+    return width * num_features(config.dim, config.blocks) ** 2
+
+
+def _bytes_per_run(sweep: Sweep, config: RunConfig) -> tuple[float, float]:
+    """What each run of a unit takes, and what a unit takes once."""
+    width = 8 if config.dtype == "float64" else 4
+    dim, heads = config.dim, config.dim if config.init == "aligned" else config.num_heads
+    weights = heads * (1 + dim**2 if config.model != "separate" else 1 + 2 * config.rank * dim)
+    seen = (config.num_snapshots + 32) * (dim + 1)
+    per_run = width * (12 * weights + 6 * seen + 8 * dim**2) + 3 * _data_bytes(config)
+    if uses_prompts(config):
+        longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
+        per_run += 6 * width * config.num_prompts * longest * heads  # the scores of every head
+    if config.blocks == "full":
+        per_run += 8 * num_features(dim, "full") ** 2  # infinite data, for the population loss
+    alone = 0.0
+    if config.data == "prompts" and not uses_prompts(config):
+        longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
+        alone = 6.0 * width * min(config.num_prompts, 2**15) * longest * (dim + 1)
+    return float(per_run + (8 * seen if sweep.curves else 0)), alone
+
+
+def _wanted(sweep: Sweep, configs: list[RunConfig]) -> int:
+    """Runs of a unit: about a second of work, so that little is lost when the power goes."""
+    target = RUN_STEPS if sweep.full else REDUCED_RUN_STEPS
+    steps = max(config.num_steps for config in configs)
+    return int(np.clip(target // steps, FEWEST_RUNS, MOST_RUNS))
+
+
+def _pieces(sweep: Sweep, wanted: int, kept_together: list[bool]) -> tuple[int, ...]:
+    """From the last axis on, as many indices as fit, in even parts."""
+    pieces = [1] * len(sweep.axes)
+    for position in reversed(range(len(sweep.axes))):
+        if kept_together[position]:
+            continue
+        pieces[position] = _even(max(sweep.facts[position].counts.values()), max(1, wanted))
+        wanted //= pieces[position]
+    return tuple(pieces)
+
+
+def _even(members: int, most: int) -> int:
+    """Length of equal parts of `members` things, at most `most` each."""
+    return -(-members // -(-members // most))
+
+
+def _parts(classes: tuple[int, ...], piece: int) -> Iterator[tuple[int, ...]]:
+    """Indices of one class together, in even parts of at most `piece`."""
+    for number in dict.fromkeys(classes):
+        members = [index for index, other in enumerate(classes) if other == number]
+        step = piece if len(set(classes)) == 1 else _even(len(members), piece)
+        for start in range(0, len(members), step):
+            yield tuple(members[start : start + step])

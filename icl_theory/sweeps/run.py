@@ -1,0 +1,206 @@
+"""Run a sweep: what is missing, unit by unit, on every device of this process, and save each as soon as it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from icl_theory.config import RunConfig
+from icl_theory.store import check_place, code_version, set_aside
+from icl_theory.sweeps.batch import Cache, run_batch
+from icl_theory.sweeps.folder import SweepFolder, open_sweep
+from icl_theory.sweeps.measures import DIVERGED
+from icl_theory.sweeps.plan import Plan, Unit
+from icl_theory.sweeps.specification import Sweep
+
+TRAINING = 0.98  # of a unit's work; the rest is measuring and saving
+
+
+class Process(NamedTuple):
+    """Which of several processes this is; each does its own units and needs none of the others'."""
+
+    number: int = 0
+    of: int = 1
+
+
+ALONE = Process()
+
+
+class State(NamedTuple):
+    """How far a sweep is.
+
+    Attributes:
+        runs_done, runs: of this process's share.
+        run_steps: taken by this call so far.
+        total_run_steps: that this call will take.
+        seconds: since the first unit was begun.
+    """
+
+    runs_done: int
+    runs: int
+    run_steps: float
+    total_run_steps: float
+    seconds: float
+
+
+class Outcome(NamedTuple):
+    """What a call of `run_sweep` did.
+
+    Attributes:
+        runs: of the whole sweep.
+        ran: how many were run now.
+        diverged: how many of those run now diverged.
+        complete: none is missing, whichever process had it.
+        seconds: that this call took, and of it `writing`.
+        set_aside: where `force` moved what was there.
+    """
+
+    runs: int
+    ran: int
+    diverged: int
+    complete: bool
+    seconds: float
+    writing: float
+    set_aside: Path | None = None
+
+
+def sweep(
+    base: Mapping[str, Any] | RunConfig | None = None,
+    *,
+    grid: Mapping[str, Sequence[Any]] = (),  # type: ignore[assignment]
+    points: Sequence[Mapping[str, Any]] | None = None,
+    out: Path | str,
+    system: str = "auto",
+    curves: bool = False,
+    memory_gib: float | None = None,
+    force: bool = False,
+    progress: Callable[[State], None] | None = None,
+) -> xr.Dataset:
+    """Run every combination of settings and return them as one labelled data set.
+
+    Runs that share shapes are one program; learning rate, ρ, spectra, seeds and the like are numbers of each run. What
+    was run is kept in `out` as it comes; the same call goes on where an earlier one stopped, and returns at once where
+    there is nothing left to do.
+
+    >>> import tempfile, pathlib
+    >>> folder = pathlib.Path(tempfile.mkdtemp()) / "rho"
+    >>> base = {"init": "aligned", "optimizer": "sam", "learning_rate": 0.05, "num_steps": 4000}
+    >>> found = sweep(base, grid={"rho": [0.0, 0.05], "seed": range(3)}, out=folder)  # doctest: +SKIP
+    >>> found.learning_time_ratio.sel(feature=4).mean("seed")  # doctest: +SKIP
+
+    Args:
+        base: settings of all runs, those of `RunConfig`.
+        grid: values by field; texts as on the command line (`"0:0.1:21"`) are understood.
+        points: a list of settings instead of, or as well as, a grid.
+        out: folder of the sweep, a Zarr group.
+        system: `"auto"`, `"full"` or `"reduced"`; see `Sweep`.
+        curves: keep losses and strengths of all snapshots.
+        memory_gib: limit for the process; default half of the machine's memory.
+        force: set aside what `out` holds and start over.
+        progress: called with a `State` now and then.
+
+    Returns:
+        The data set, read lazily; see its attributes and those of its variables.
+
+    Raises:
+        InputError: impossible settings, a folder of another sweep, a full disk.
+    """
+    specified = Sweep.create(base, grid=grid, points=points, system=system, curves=curves)
+    run_sweep(specified, Path(out), memory_gib=memory_gib, force=force, progress=progress)
+    return open_sweep(out)
+
+
+def run_sweep(
+    sweep: Sweep,
+    path: Path,
+    *,
+    memory_gib: float | None = None,
+    force: bool = False,
+    process: Process = ALONE,
+    progress: Callable[[State], None] | None = None,
+) -> Outcome:
+    """Run what is missing of a sweep; arguments as for `sweep`.
+
+    Args:
+        process: of several; this one's share is every `of`-th unit.
+    """
+    began = time.monotonic()
+    code = code_version()
+    moved = _start_over(path) if force and process.number == 0 else None
+    if path.exists() and any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink():
+        folder = SweepFolder(path)
+        folder.check_same(sweep.description, code)
+        plan = Plan.of(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))
+    else:
+        plan = Plan.of(sweep, memory_gib=memory_gib)
+        check_place(path)
+        folder = SweepFolder.create(path, plan, code)
+        folder.check_same(sweep.description, code)
+        plan = plan._replace(pieces=tuple(folder.about["pieces"]))
+    with folder.locked(process.number):
+        units = list(plan.units())
+        own = [unit for unit in units if unit.number % process.of == process.number]
+        missing = [unit for unit in own if not folder.is_complete(unit)]
+        ran, diverged, writing = _run_units(plan, folder, own, missing, progress)
+        receipts = [folder.receipt(unit) for unit in units]
+        complete = all(receipt is not None for receipt in receipts)
+        folder.finish(sum(receipt["seconds"] for receipt in receipts if receipt is not None), complete)
+    return Outcome(sweep.num_runs, ran, diverged, complete, time.monotonic() - began, writing, moved)
+
+
+def _run_units(
+    plan: Plan,
+    folder: SweepFolder,
+    own: list[Unit],
+    missing: list[Unit],
+    progress: Callable[[State], None] | None,
+) -> tuple[int, int, float]:
+    """(runs, diverged runs, seconds of writing)."""
+    cache = Cache()
+    begun, ran, diverged, writing, taken = time.monotonic(), 0, 0, 0.0, 0.0
+    work = {unit.number: plan.run_steps(plan.first(unit)) * unit.num_runs for unit in missing}
+    total, runs = sum(work.values()), sum(unit.num_runs for unit in own)
+    already = runs - sum(unit.num_runs for unit in missing)
+
+    def report(now: float) -> None:
+        if progress is not None:
+            progress(State(already + ran, runs, now, total, time.monotonic() - begun))
+
+    def within(unit: Unit, before: float, done: int, steps: int) -> None:
+        report(before + TRAINING * work[unit.number] * done / steps)
+
+    for unit in missing:
+        started, before = time.monotonic(), taken
+        values = run_batch(
+            plan.configs(unit),
+            size=plan.size(unit),
+            shared=plan.shared,
+            full=plan.sweep.full,
+            theory=plan.sweep.theory,
+            curves=plan.sweep.curves,
+            cache=cache,
+            progress=partial(within, unit, before),
+        )
+        taken += work[unit.number]
+        wrote = time.monotonic()
+        folder.write(unit, plan, values, wrote - started)
+        writing += time.monotonic() - wrote
+        ran += unit.num_runs
+        diverged += int(np.sum(values["status"] == DIVERGED))
+        report(taken)
+    return ran, diverged, writing
+
+
+def _start_over(path: Path) -> Path | None:
+    if not path.exists() and not path.is_symlink():
+        return None
+    if (path / ".sweep").is_dir():
+        with SweepFolder(path).locked(0):
+            pass
+    return set_aside(path)
