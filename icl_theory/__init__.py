@@ -58,6 +58,9 @@ from icl_theory.run import Run, snapshot_schedule
 from icl_theory.sharpness import gd, perturb, sam, unnormalised_sam
 from icl_theory.simulate import Simulation, simulate
 from icl_theory.spectra import linear_spectrum, power_law_spectrum, random_basis, white_spectrum
+from icl_theory.sweeps.folder import open_sweep
+from icl_theory.sweeps.run import sweep
+from icl_theory.sweeps.specification import Sweep
 from icl_theory.tasks import TaskDistribution, TaskMixture
 from icl_theory.theory.aligned import AlignedClosedForm, AlignedDescent, AlignedFlow, Ascent
 from icl_theory.theory.fixed_points import nested_plateau_losses, plateau_loss
@@ -122,6 +125,7 @@ __all__ = [
     "SeparateAttention",
     "SimplicityBias",
     "Simulation",
+    "Sweep",
     "TaskDistribution",
     "TaskMixture",
     "Trajectory",
@@ -156,6 +160,7 @@ __all__ = [
     "moment_sums",
     "nested_plateau_losses",
     "num_features",
+    "open_sweep",
     "path_matched_factors",
     "perturb",
     "plateau_loss",
@@ -177,6 +182,7 @@ __all__ = [
     "simulate",
     "snapshot_schedule",
     "split_model",
+    "sweep",
     "train",
     "train_many",
     "trajectory_clusters",

@@ -85,7 +85,7 @@ class _Attention(nnx.Module):
         value = jnp.zeros((self.num_heads, self.dim + 1), self.value.dtype).at[:, -1].set(self.value[...])
         return value, jnp.pad(self.key_query(), ((0, 0), (0, 1), (0, 1)))
 
-    def _normal(self, key: Any, shape: tuple[int, ...], scale: float) -> nnx.Param:
+    def _normal(self, key: Any, shape: tuple[int, ...], scale: float | Float[Array, ""]) -> nnx.Param:
         return nnx.Param(scale * jax.random.normal(key, shape, dtype=float))
 
     def _value_shape(self) -> tuple[int, ...]:
@@ -118,9 +118,9 @@ class MergedAttention(_Attention):
         dim: int,
         num_heads: int,
         *,
-        init_scale: float = 1e-2,
-        value_scale: float | None = None,
-        key_query_scale: float | None = None,
+        init_scale: float | Float[Array, ""] = 1e-2,
+        value_scale: float | Float[Array, ""] | None = None,
+        key_query_scale: float | Float[Array, ""] | None = None,
         blocks: str = "reduced",
         scores: str = "linear",
         rngs: nnx.Rngs,
@@ -162,9 +162,9 @@ class SeparateAttention(_Attention):
         num_heads: int,
         *,
         rank: int = 1,
-        init_scale: float = 1e-1,
-        value_scale: float | None = None,
-        key_query_scale: float | None = None,
+        init_scale: float | Float[Array, ""] = 1e-1,
+        value_scale: float | Float[Array, ""] | None = None,
+        key_query_scale: float | Float[Array, ""] | None = None,
         blocks: str = "reduced",
         scores: str = "linear",
         rngs: nnx.Rngs,
@@ -210,9 +210,9 @@ class CubicFeatureMLP(nnx.Module):
         dim: int,
         num_heads: int,
         *,
-        init_scale: float = 1e-2,
-        value_scale: float | None = None,
-        key_query_scale: float | None = None,
+        init_scale: float | Float[Array, ""] = 1e-2,
+        value_scale: float | Float[Array, ""] | None = None,
+        key_query_scale: float | Float[Array, ""] | None = None,
         rngs: nnx.Rngs,
     ):
         check_number("dim", dim, minimum=1, integer=True)
@@ -272,6 +272,6 @@ def merge_model(graphdef: nnx.GraphDef, params: Any) -> Any:
     return nnx.merge(graphdef, nnx.State(params))
 
 
-def _scale(field: str, value: float | None, default: float) -> float:
+def _scale(field: str, value: Any, default: Any) -> Any:
     check_number("init_scale" if value is None else field, default if value is None else value, minimum=0.0)
     return default if value is None else value

@@ -19,7 +19,7 @@ from jaxtyping import Array, Key
 
 from icl_theory.attention import BLOCKS, SCORES, CubicFeatureMLP, MergedAttention, SeparateAttention
 from icl_theory.errors import InputError, check_choice, check_number, is_traced
-from icl_theory.features import Features, find_group_features
+from icl_theory.features import Features, features_along, find_group_features
 from icl_theory.losses import ENGINES
 from icl_theory.sharpness import gd, sam, unnormalised_sam
 from icl_theory.spectra import (
@@ -31,6 +31,7 @@ from icl_theory.spectra import (
     white_spectrum,
 )
 from icl_theory.tasks import TaskDistribution, TaskMixture
+from icl_theory.theory.population import beta_second_moment
 
 SPECTRA = ("linear", "white", "power-law", "geometric", "given")
 BASES = ("random", "axes")
@@ -294,8 +295,14 @@ def config_features(config: RunConfig) -> Features:
     Raises:
         InputError: the groups (or a fixed task) share no eigenbasis.
     """
-    _, mixture = basis_and_mixture(config)
-    return find_group_features(mixture).upsampled(np.asarray(upsampling_factors(config, mixture)))
+    basis, mixture = basis_and_mixture(config)
+    if any(group.fixed_task_share for _, group in config.groups or ((1.0, config),)):
+        found = find_group_features(mixture)
+    else:
+        directions = np.eye(config.dim) if basis is None else np.asarray(basis, float)
+        groups = [(group.covariance, group.task_second_moment, beta_second_moment(group)) for group in mixture.groups]
+        found = features_along(directions, groups, np.asarray(mixture.shares))
+    return found.upsampled(np.asarray(upsampling_factors(config, mixture)))
 
 
 def upsampling_factors(config: RunConfig, mixture: TaskMixture) -> Any:

@@ -27,7 +27,7 @@ def white_spectrum(dim: int) -> Float[np.ndarray, " D"]:
     return np.full(dim, 1.0 / dim)
 
 
-def power_law_spectrum(dim: int, exponent: float) -> Float[np.ndarray | Array, " D"]:
+def power_law_spectrum(dim: int, exponent: float | Float[Array, ""]) -> Float[np.ndarray | Array, " D"]:
     """λ_d ∝ d^(−exponent), trace one (exponent 0 is white)."""
     check_number("dim", dim, minimum=1, integer=True)
     check_number("exponent", exponent, minimum=0.0)
@@ -35,7 +35,7 @@ def power_law_spectrum(dim: int, exponent: float) -> Float[np.ndarray | Array, "
     return values / values.sum()
 
 
-def geometric_spectrum(dim: int, ratio: float) -> Float[np.ndarray | Array, " D"]:
+def geometric_spectrum(dim: int, ratio: float | Float[Array, ""]) -> Float[np.ndarray | Array, " D"]:
     """λ_d ∝ ratio^(−(d−1)), trace one: each eigenvalue is `ratio` times the next (ratio 1 is white).
 
     >>> geometric_spectrum(2, 3.0)

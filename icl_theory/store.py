@@ -243,4 +243,9 @@ def first_difference(old: Any, new: Any, name: str = "config") -> str:
             if found:
                 return found
         return ""
-    return "" if old == new else f"{name} was {old}, now {new}"
+    return "" if old == new else f"{name} was {_brief(old)}, now {_brief(new)}"
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

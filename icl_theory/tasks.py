@@ -151,7 +151,7 @@ class TaskMixture(NamedTuple):
         weighted = self.shares * jnp.asarray(factors, dtype=float)
         return self._replace(shares=weighted / weighted.sum())
 
-    def with_fixed_task(self, share: float, task_vector: Any) -> TaskMixture:
+    def with_fixed_task(self, share: float | Float[Array, ""], task_vector: Any) -> TaskMixture:
         """Give a share of the prompts one fixed task vector (in-weight learning).
 
         Each group g splits into (1 − share) π_g as it was and share·π_g with `w = task_vector` always.

@@ -172,7 +172,8 @@ class Sweep:
             {
                 "settings": self.config([0] * len(self.axes)) if self.axes else None,
                 "base": self.base,
-                "axes": {axis.name: list(axis.settings) for axis in self.axes},
+                "axes": [axis.name for axis in self.axes],
+                "values": {axis.name: list(axis.settings) for axis in self.axes},
                 "system": self.system,
                 "curves": self.curves,
             }
