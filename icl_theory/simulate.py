@@ -77,12 +77,12 @@ def simulate(config: RunConfig, *, progress: Progress | None = None, folding: Pr
         DivergenceError: with the last good state.
         InputError: settings that exclude each other.
     """
-    _check_memory(config)
+    check_memory(config)
     with jax.enable_x64(config.dtype == "float64"):
         return _simulate(config, progress, folding)
 
 
-def _check_memory(config: RunConfig) -> None:
+def check_memory(config: RunConfig) -> None:
     """Refuse what could not fit: snapshots of W, covariances, weights, and a few copies of the prompts."""
     dim, width = config.dim, 8 if config.dtype == "float64" else 4
     needs = {  # bytes by what to lower

@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 
 from figures import FIGURES
+from icl_theory import Sweep
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-FIRST, SECOND, THIRD = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+FIRST, SECOND, THIRD, SWEEP = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_compressed_training_runs_when_pasted(capsys):
@@ -31,6 +32,22 @@ def test_python_runs_when_pasted(capsys):
     assert "gd" in printed
     assert "sam" in printed
     assert "plateaus [1.    0.641 0.377 0.21  0.136]" in printed
+
+
+def test_a_sweep_runs_when_pasted(capsys, tmp_path, monkeypatch):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(SWEEP, "README.md", "exec"), {})
+    ratios = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[1:4]]
+    assert ratios[0] > ratios[2] > 1.0
+
+
+def test_the_sweep_file_is_a_sweep(tmp_path):
+    (text,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "sweep.toml").write_text(text)
+    assert Sweep.from_toml(tmp_path / "sweep.toml").shape == (6, 3, 64)
 
 
 def test_functions_tests_and_figures_exist():

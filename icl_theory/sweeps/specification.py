@@ -14,6 +14,7 @@ import numpy as np
 
 from icl_theory.config import RunConfig, basis_and_mixture, overridden, read_toml
 from icl_theory.errors import InputError, check_choice
+from icl_theory.simulate import check_memory
 from icl_theory.store import plain
 from icl_theory.sweeps.axes import FIELDS, Axis, field_axis, known_field, parse_values, point_axis
 from icl_theory.sweeps.batch import reduced_kind
@@ -256,6 +257,7 @@ def _always_built(axis: Axis) -> bool:
 
 def _check_config(config: RunConfig, system: str) -> None:
     """What only shows when a config is used: spectra, and whether there is a theory where one is asked for."""
+    check_memory(config)
     _, mixture = basis_and_mixture(config)
     fixed = any(group.fixed_task_share for _, group in config.groups or ((1.0, config),))
     if config.init == "aligned" and fixed and mixture.dim > 1:
