@@ -127,8 +127,28 @@ VALUES = st.one_of(
     st.lists(st.one_of(st.floats(), st.integers(-2, 5)), min_size=1, max_size=3).map(lambda v: ",".join(map(str, v))),
 )
 NAMES = st.sampled_from(
-    "rho seed dim rank num-heads optimizer model num_context noise_std eigenvalues init_scale num_steps threshold "
-    "eigenvalue_ratio fixed_task_share learning_rate dtype blocks x data_seed".split()
+    [
+        "rho",
+        "seed",
+        "dim",
+        "rank",
+        "num-heads",
+        "optimizer",
+        "model",
+        "num_context",
+        "noise_std",
+        "eigenvalues",
+        "init_scale",
+        "num_steps",
+        "threshold",
+        "eigenvalue_ratio",
+        "fixed_task_share",
+        "learning_rate",
+        "dtype",
+        "blocks",
+        "x",
+        "data_seed",
+    ]
 )
 
 
