@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +42,7 @@ class Axis(NamedTuple):
         return [label(setting.get(name, otherwise)) for setting in self.settings]
 
 
-def field_axis(name: str, values: Iterable[Any]) -> Axis:
+def field_axis(name: str, values: Any) -> Axis:
     """An axis over one field.
 
     Raises:
@@ -66,7 +66,7 @@ def field_axis(name: str, values: Iterable[Any]) -> Axis:
     return Axis(name, tuple({name: value} for value in values))
 
 
-def point_axis(points: Sequence[Mapping[str, Any]]) -> Axis:
+def point_axis(points: Any) -> Axis:
     """An axis `point` over a list of settings, each a dictionary of fields.
 
     Raises:

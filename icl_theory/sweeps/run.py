@@ -13,6 +13,7 @@ import xarray as xr
 
 from icl_theory.config import RunConfig
 from icl_theory.store import check_place, code_version, set_aside
+from icl_theory.sweeps.axes import Axis
 from icl_theory.sweeps.batch import Cache, run_batch
 from icl_theory.sweeps.folder import SweepFolder, open_sweep
 from icl_theory.sweeps.measures import DIVERGED
@@ -73,8 +74,8 @@ class Outcome(NamedTuple):
 def sweep(
     base: Mapping[str, Any] | RunConfig | None = None,
     *,
-    grid: Mapping[str, Sequence[Any]] = (),  # type: ignore[assignment]
-    points: Sequence[Mapping[str, Any]] | None = None,
+    grid: Mapping[str, Any] | Sequence[Axis] = (),
+    points: Any = None,
     out: Path | str,
     system: str = "auto",
     curves: bool = False,

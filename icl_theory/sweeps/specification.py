@@ -51,10 +51,10 @@ class Sweep:
         cls,
         base: Mapping[str, Any] | RunConfig | None = None,
         *,
-        grid: Mapping[str, Sequence[Any]] | Sequence[Axis] = (),
-        points: Sequence[Mapping[str, Any]] | None = None,
+        grid: Mapping[str, Any] | Sequence[Axis] = (),
+        points: Any = None,
         system: str = "auto",
-        curves: bool = False,
+        curves: Any = False,
     ) -> Sweep:
         """Check and build.
 
