@@ -84,7 +84,7 @@ def is_complete(folder: Path, *, config: Any, code: str, remedy: str) -> bool:
     Raises:
         InputError: anything else is there: half written, of another version or of another config.
     """
-    if not _exists(folder):
+    if not exists(folder):
         return False
     if not folder.is_dir():
         raise InputError("folder", str(folder), "it is a file, not a folder; give another")
@@ -154,7 +154,7 @@ def set_aside(folder: Path) -> Path | None:
     Raises:
         InputError: nothing in it looks like a result, so it is left alone; or it cannot be renamed.
     """
-    if not _exists(folder):
+    if not exists(folder):
         return None
     inside = list(folder.iterdir()) if folder.is_dir() else [folder]
     known = any((path / MANIFEST).is_file() or path.name in (MANIFEST, *DERIVED) for path in inside)
@@ -214,7 +214,7 @@ def memory_bytes() -> float:
     return float(os.sysconf(names[0]) * os.sysconf(names[1])) if hasattr(os, "sysconf") else np.inf
 
 
-def _exists(folder: Path) -> bool:
+def exists(folder: Path) -> bool:
     """Also true for a link to nowhere; a name the system cannot hold is refused."""
     try:
         folder.stat()

@@ -113,6 +113,8 @@ def test_the_reduced_system_alone(capsys):
         (["seed=0:2", "--distributed"], "--distributed"),
         (["seed=0:1000", "--dim", "100000"], "GiB"),
         (["groups=1"], "unknown field"),
+        (["seed=0:2", "--out", "x" * 300], "cannot be used"),
+        (["seed=0:2", "--out", "x" * 300, "--dry-run"], "cannot be used"),
     ],
 )
 def test_bad_sweeps_are_one_line(arguments, words, capsys, tmp_path):

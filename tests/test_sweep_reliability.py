@@ -159,6 +159,10 @@ def test_a_finished_sweep_is_not_run_again_and_another_is_refused(undisturbed, c
     ):
         assert call("--out", folder, *COMMAND, *change) == 2
         assert words in one_line(capsys)
+    assert call("--out", folder, *COMMAND, "rho=0,1", "--optimizer=sam", "--dry-run") == 2
+    assert "axes was ['seed'], now ['seed', 'rho']" in one_line(capsys)
+    assert call("--out", folder, *COMMAND, "--memory=0.1") == 2
+    assert "begun in units that take" in one_line(capsys)
     about = json.loads((folder / ".sweep" / "sweep.json").read_text())
     (folder / ".sweep" / "sweep.json").write_text(json.dumps(about | {"code": "0.0.1+deadbeef"}))
     assert call("--out", folder, *COMMAND) == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from icl_theory.progress import duration
+from icl_theory.store import code_version, exists
 from icl_theory.sweeps.batch import Cache, run_batch
 from icl_theory.sweeps.folder import OWN, SweepFolder
 from icl_theory.sweeps.plan import Plan, Unit
@@ -37,8 +38,9 @@ def describe(sweep: Sweep, path: Path, *, memory_gib: float | None = None) -> di
     """
     plan = Plan.of(sweep, memory_gib=memory_gib)
     complete = 0
-    if (path / OWN).is_dir():
+    if exists(path) and (path / OWN).is_dir():
         folder = SweepFolder(path)
+        folder.check_same(sweep.description, code_version())
         plan = Plan.of(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))
         complete = sum(folder.is_complete(unit) for unit in plan.units())
     units = sum(1 for _ in plan.units())

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from icl_theory.config import RunConfig
@@ -57,13 +58,13 @@ class Plan(NamedTuple):
 
         Args:
             sweep: what to cut.
-            memory_gib: limit for the whole process; default half of the machine's memory.
+            memory_gib: limit for the whole process; default half of the machine's memory, and not more than a device has.
             pieces: those of a sweep that was begun, to go on with.
 
         Raises:
             InputError: not even one run fits.
         """
-        limit = SHARE_OF_MEMORY * memory_bytes() if memory_gib is None else memory_gib * 2**30
+        limit = min(SHARE_OF_MEMORY * memory_bytes(), _device_bytes()) if memory_gib is None else memory_gib * 2**30
         configs = [config for fact in sweep.facts for config in fact.configs]
         per_run, alone = max((_bytes_per_run(sweep, config) for config in configs), key=sum)
         heavy = per_run_data(configs) > HEAVY
@@ -78,7 +79,12 @@ class Plan(NamedTuple):
                 )
             pieces = _pieces(sweep, min(room, _wanted(sweep, configs)), kept_together)
         shared = not any(fact.data and piece > 1 for fact, piece in zip(sweep.facts, pieces, strict=True))
-        return cls(sweep, pieces, shared, limit)
+        plan = cls(sweep, pieces, shared, limit)
+        if plan.bytes_needed() > max(limit, peak_bytes() + COMPILER + alone + per_run):
+            need = plan.bytes_needed() / 2**30
+            remedy = f"this sweep was begun in units that take about {need:.2g} GiB; raise it, or start over"
+            raise InputError("memory", f"{limit / 2**30:.3g} GiB", remedy)
+        return plan
 
     @property
     def chunks(self) -> tuple[int, ...]:
@@ -144,6 +150,12 @@ def peak_bytes() -> float:
     """The most memory this process has taken so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def _device_bytes() -> float:
+    """What the arrays may take on an accelerator; no limit of its own on a CPU."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return float(stats.get("bytes_limit", np.inf))
 
 
 def per_run_data(configs: list[RunConfig]) -> float:

@@ -12,7 +12,8 @@ import numpy as np
 import xarray as xr
 
 from icl_theory.config import RunConfig
-from icl_theory.store import check_place, code_version, set_aside
+from icl_theory.errors import InputError
+from icl_theory.store import check_place, code_version, exists, set_aside
 from icl_theory.sweeps.axes import Axis
 from icl_theory.sweeps.batch import Cache, run_batch
 from icl_theory.sweeps.folder import SweepFolder, open_sweep
@@ -133,8 +134,10 @@ def run_sweep(
     """
     began = time.monotonic()
     code = code_version()
-    moved = _start_over(path) if force and process.number == 0 else None
-    if path.exists() and any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink():
+    if force and process.of > 1:
+        raise InputError("--force", True, "several processes cannot start over together; give another --out")
+    moved = _start_over(path) if force else None
+    if exists(path) and not _is_empty(path):
         folder = SweepFolder(path)
         folder.check_same(sweep.description, code)
         plan = Plan.of(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))
@@ -198,8 +201,15 @@ def _run_units(
     return ran, diverged, writing
 
 
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.is_dir() and not any(path.iterdir())
+    except OSError as error:
+        raise InputError("folder", str(path), f"cannot be read ({error.strerror}); give another") from None
+
+
 def _start_over(path: Path) -> Path | None:
-    if not path.exists() and not path.is_symlink():
+    if not exists(path):
         return None
     if (path / ".sweep").is_dir():
         with SweepFolder(path).locked(0):
