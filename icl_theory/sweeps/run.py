@@ -146,7 +146,7 @@ def run_sweep(
         check_place(path)
         folder = SweepFolder.create(path, plan, code)
         folder.check_same(sweep.description, code)
-        plan = plan._replace(pieces=tuple(folder.about["pieces"]))
+        plan = Plan.of(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))  # another may have made it
     with folder.locked(process.number):
         units = list(plan.units())
         own = [unit for unit in units if unit.number % process.of == process.number]

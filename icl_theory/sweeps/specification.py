@@ -168,11 +168,10 @@ class Sweep:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What makes it this sweep, as JSON: settings with their defaults, axes, system, curves."""
+        """What makes it this sweep, as JSON: settings of its first run with their defaults, axes, system, curves."""
         return plain(
             {
-                "settings": self.config([0] * len(self.axes)) if self.axes else None,
-                "base": self.base,
+                "settings": self.config([0] * len(self.axes)),
                 "axes": [axis.name for axis in self.axes],
                 "values": {axis.name: list(axis.settings) for axis in self.axes},
                 "system": self.system,
