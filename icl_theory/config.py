@@ -138,6 +138,16 @@ class RunConfig(GroupConfig):
             raise InputError("init", "aligned", "it needs the separate model of rank 1, reduced blocks, linear scores")
         optimizer_factory(self.optimizer)
 
+    @property
+    def mixture(self) -> tuple[tuple[Any, GroupConfig], ...]:
+        """(share, settings) of each group; of the one that the config itself describes where it has no groups."""
+        return self.groups or ((1.0, self),)
+
+    @property
+    def longest_context(self) -> int:
+        """The most context tokens of any group."""
+        return max(group.num_context for _, group in self.mixture)
+
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> RunConfig:
         """From names and values, as a TOML file holds them.
@@ -251,6 +261,11 @@ def hyperparameters(config: RunConfig) -> dict[str, float]:
     return rate | {"rho": config.rho} if config.optimizer in ("sam", "unnormalised-sam") else rate
 
 
+def has_fixed_task(config: RunConfig) -> bool:
+    """Whether some prompts have one fixed task vector, so that there are no features."""
+    return any(group.fixed_task_share for _, group in config.mixture)
+
+
 def data_seed(config: RunConfig) -> Any:
     """The seed of basis, fixed task and prompts."""
     return config.data_seed if is_traced(config.data_seed) or config.data_seed >= 0 else config.seed
@@ -267,7 +282,7 @@ def basis_and_mixture(config: RunConfig) -> tuple[Any, TaskMixture]:
     basis = random_basis(basis_key, config.dim) if config.basis == "random" else None
     built: list[TaskDistribution] = []
     shares: list[Any] = []
-    for share, group in config.groups or ((1.0, config),):
+    for share, group in config.mixture:
         task = TaskDistribution.create(
             _spectrum(group, config.dim),
             num_context=group.num_context,
@@ -296,7 +311,7 @@ def config_features(config: RunConfig) -> Features:
         InputError: the groups (or a fixed task) share no eigenbasis.
     """
     basis, mixture = basis_and_mixture(config)
-    if any(group.fixed_task_share for _, group in config.groups or ((1.0, config),)):
+    if has_fixed_task(config):
         found = find_group_features(mixture)
     else:
         directions = np.eye(config.dim) if basis is None else np.asarray(basis, float)

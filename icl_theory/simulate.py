@@ -94,7 +94,7 @@ def check_memory(config: RunConfig) -> None:
     if compressed or (config.data == "population" and config.blocks == "full"):
         needs["dim"] += 8 * 8 * num_features(dim, config.blocks) ** 2  # moments are folded in float64
     if config.data == "prompts":
-        longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
+        longest = config.longest_context
         held = min(config.num_prompts, CHUNK_SIZE) if compressed else config.num_prompts
         lower = "num_context" if compressed or longest > config.num_prompts else "num_prompts"
         needs[lower] = width * 6 * held * longest * (dim + config.num_heads)

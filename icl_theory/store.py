@@ -72,8 +72,8 @@ def read_manifest(folder: Path, *, remedy: str) -> dict[str, Any]:
         _ = manifest["code"], manifest["config"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError("folder", str(folder), f"its {MANIFEST} is damaged; {remedy}") from None
-    for name, digest in files.items():
-        if not (folder / name).is_file() or _digest(folder / name) != digest:
+    for name, known in files.items():
+        if not (folder / name).is_file() or digest(folder / name) != known:
             raise InputError("folder", str(folder), f"{name} is missing or damaged; {remedy}")
     return manifest
 
@@ -124,7 +124,7 @@ def write_result(
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         write(partial)
-        files = {path.relative_to(partial).as_posix(): _digest(path) for path in _files(partial)}
+        files = {path.relative_to(partial).as_posix(): digest(path) for path in _files(partial)}
         manifest = plain(
             {
                 "config": config,
@@ -231,7 +231,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -48,7 +48,7 @@ def test_dry_run_says_what_it_takes_and_writes_nothing(capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sweep_is_named_by_its_settings_and_compared(capsys, tmp_path):
+def test_a_sweep_is_named_by_its_settings_and_compared(capsys, tmp_path, monkeypatch):
     assert call("sweep", "rho=0:0.1:3", "eigenvalue_ratio=1.2:2:3", *SHORT, *ALIGNED) == 0
     shown = capsys.readouterr().out
     assert "ran 9 of 9 runs" in shown
@@ -65,11 +65,17 @@ def test_a_sweep_is_named_by_its_settings_and_compared(capsys, tmp_path):
         (["--select", "seed=1"], "it is not swept; give one of"),
         (["--select", "rho"], "FIELD=VALUE"),
         (["--feature", "9"], "give 1 to 2"),
+        (["--variable", "final_loss", "--feature", "2"], "final_loss has no features"),
         (["--x", "seed"], "give one of"),
         (["--out", "/proc/none/picture"], "cannot be written"),
     ):
         assert words in refused(capsys, "compare", folder, *options)
     assert "holds no sweep" in refused(capsys, "compare", "nowhere")
+    monkeypatch.chdir(folder)
+    assert call("compare", ".") == 0
+    (chunk,) = (folder / "learning_time_ratio").glob("[0-9]*")
+    chunk.write_bytes(b"abc")
+    assert "run the same sweep again" in refused(capsys, "compare", folder)
 
 
 def test_compare_takes_medians_over_seeds_and_says_when_there_is_nothing_to_compare(capsys):
@@ -111,6 +117,9 @@ def test_the_reduced_system_alone(capsys):
         (["seed=0:2", "--process-id", "1"], "together"),
         (["seed=0:2", "--coordinator", "x:1", "--num-processes", "2", "--process-id", "2"], "--process-id"),
         (["seed=0:2", "--distributed"], "--distributed"),
+        (["seed=0:2", "--coordinator", "foo", "--num-processes", "2", "--process-id", "1"], "HOST:PORT"),
+        (["seed=0:2", "--coordinator", "foo:x", "--num-processes", "2", "--process-id", "1"], "HOST:PORT"),
+        (["seed=0:2", "--seed", "3"], "it is on an axis too"),
         (["seed=0:1000", "--dim", "100000"], "GiB"),
         (["groups=1"], "unknown field"),
         (["seed=0:2", "--out", "x" * 300], "cannot be used"),

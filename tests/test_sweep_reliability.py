@@ -18,7 +18,7 @@ from icl_theory import InputError, sweep
 from icl_theory.cli import main
 from icl_theory.sweeps.folder import SweepFolder
 from icl_theory.sweeps.plan import Plan
-from icl_theory.sweeps.run import run_sweep
+from icl_theory.sweeps.run import Process, run_sweep
 from icl_theory.sweeps.specification import Sweep
 
 BASE = {"dim": 2, "num_heads": 2, "num_steps": 100_000, "num_snapshots": 40, "learning_rate": 0.05}
@@ -161,6 +161,9 @@ def test_a_finished_sweep_is_not_run_again_and_another_is_refused(undisturbed, c
         assert words in one_line(capsys)
     assert call("--out", folder, *COMMAND, "rho=0,1", "--optimizer=sam", "--dry-run") == 2
     assert "axes was ['seed'], now ['seed', 'rho']" in one_line(capsys)
+    assert call("--out", folder, *COMMAND, "--memory=0.1") == 0  # nothing is left to run
+    capsys.readouterr()
+    (folder / ".sweep" / "unit-000002.json").unlink()
     assert call("--out", folder, *COMMAND, "--memory=0.1") == 2
     assert "begun in units that take" in one_line(capsys)
     about = json.loads((folder / ".sweep" / "sweep.json").read_text())
@@ -188,11 +191,59 @@ def test_a_truncated_chunk_is_detected_and_only_its_unit_run_again(undisturbed, 
 def test_a_second_sweep_on_the_same_folder_refuses(undisturbed, capsys, tmp_path):
     folder = tmp_path / "s"
     shutil.copytree(undisturbed, folder)
-    with SweepFolder(folder).locked(0):
+    with SweepFolder(folder).locked(Process()):
         for extra in ([], ["--force"]):
             assert call("--out", folder, *COMMAND, *extra) == 2
             assert "another sweep is running in it" in one_line(capsys)
     assert call("--out", folder, *COMMAND) == 0
+
+
+@pytest.mark.parametrize("held", ["one of several", "alone"])
+def test_nobody_runs_or_starts_over_beside_another(undisturbed, capsys, tmp_path, held):
+    folder = tmp_path / "s"
+    shutil.copytree(undisturbed, folder)
+    with SweepFolder(folder).locked(Process(1, 2) if held == "one of several" else Process()):
+        for extra in ([], ["--force"]):
+            assert call("--out", folder, *COMMAND, *extra) == 2
+            assert "another sweep is running in it" in one_line(capsys)
+        if held == "one of several":
+            with SweepFolder(folder).locked(Process(0, 2)):
+                pass
+            with pytest.raises(InputError, match="another sweep"), SweepFolder(folder).locked(Process(1, 3)):
+                pass
+    assert not list(tmp_path.glob("s.old-*"))
+
+
+def test_a_folder_that_was_replaced_is_not_written_into(undisturbed, tmp_path):
+    folder, specified = tmp_path / "s", Sweep.create(BASE, grid=GRID)
+    shutil.copytree(undisturbed, folder)
+    plan = Plan.of(specified)
+    ours, unit = SweepFolder(folder), next(iter(plan.units()))
+    folder.rename(tmp_path / "elsewhere")
+    SweepFolder.create(folder, plan, "other")
+    with pytest.raises(InputError, match="another sweep has taken its place"):
+        ours.write(unit, plan, {}, 1.0)
+    assert not SweepFolder(folder).is_complete(unit)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / ".zattrs").write_text("{"),
+        lambda folder: (folder / ".zmetadata").write_text("{"),
+        lambda folder: (folder / "status" / ".zarray").unlink(),
+        lambda folder: shutil.rmtree(folder / "learning_time"),
+        lambda folder: (folder / ".sweep" / "sweep.json").write_text("{"),
+    ],
+)
+def test_damaged_metadata_is_one_line_and_force_starts_over(undisturbed, capsys, tmp_path, damage):
+    folder = tmp_path / "s"
+    shutil.copytree(undisturbed, folder)
+    damage(folder)
+    assert call("--out", folder, *COMMAND) == 2
+    assert "--force" in one_line(capsys)
+    assert call("--out", folder, "--force", "seed=0:2", "--num-steps=20") == 0
+    assert (tmp_path / "s.old-1" / ".sweep").is_dir()
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_is_complete(undisturbed, capsys, tmp_path, monkeypatch):
@@ -257,6 +308,10 @@ def test_what_is_no_sweep_is_left_alone(capsys, tmp_path):
         assert call("--out", tmp_path / "mine", *COMMAND, *extra) == 2
         assert "folder" in one_line(capsys)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    (tmp_path / "results" / "sweeps").mkdir(parents=True)
+    assert call("--out", tmp_path / "results", *COMMAND, "--force") == 2
+    assert "holds no sweep" in one_line(capsys)
+    assert (tmp_path / "results" / "sweeps").is_dir()
     (tmp_path / "file").write_text("x")
     assert call("--out", tmp_path / "file", *COMMAND) == 2
     with pytest.raises(InputError, match="holds no sweep"):

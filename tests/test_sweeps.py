@@ -84,6 +84,85 @@ def test_runs_that_share_their_data_give_the_same_as_runs_with_their_own():
         assert_close(own[name], shared[name], rtol=1e-9) if np.isfinite(own[name]).all() else None
 
 
+@pytest.mark.parametrize(
+    ("base", "grid"),
+    [
+        ({"dim": 3, "basis": "axes"}, {"fixed_task_share": [0.0, 0.5], "seed": range(3)}),
+        ({"data": "prompts", "engine": "prompts", "num_prompts": 300}, {"data_seed": [5, -1], "seed": range(3)}),
+        ({"data": "prompts", "num_prompts": 20}, {"data_seed": [5, -1], "noise_std": [0.0, 0.5], "seed": range(2)}),
+    ],
+)
+def test_no_run_of_a_grid_is_trained_on_the_data_of_another(base, grid, tmp_path):
+    """Whether the data depend on one axis may depend on another."""
+    base = {"num_steps": 150, "num_snapshots": 5, "init_scale": 0.5} | base
+    found = sweep(base, grid=grid, out=tmp_path / "s")
+    for index in np.ndindex(found.final_loss.shape):
+        point = {name: values[i] for (name, values), i in zip(grid.items(), index, strict=True)}
+        alone = simulate(RunConfig.from_mapping(base | point)).trajectory.loss[-1]
+        np.testing.assert_allclose(found.final_loss.values[index], alone, rtol=1e-9)
+
+
+def test_an_axis_that_matters_at_some_values_of_another_is_taken():
+    grid = {"fixed_task_share": [0.0, 0.3], "data_seed": range(3)}
+    assert Sweep.create({"basis": "axes"}, grid=grid).num_runs == 6
+    grid = {"data_seed": [5, -1], "seed": range(3)}
+    assert Sweep.create({"init": "aligned"}, grid=grid).num_runs == 6
+
+
+def test_the_largest_combination_counts_for_memory_in_any_order():
+    base = {"data": "prompts", "engine": "prompts", "num_steps": 50}
+    counts, lengths = [100, 20_000], [4, 400]
+    needed = [
+        Plan.of(Sweep.create(base, grid={"num_prompts": p, "num_context": n}), memory_gib=1e3).bytes_needed()
+        for p in (counts, counts[::-1])
+        for n in (lengths, lengths[::-1])
+    ]
+    assert max(needed) < 1.05 * min(needed)
+    with pytest.raises(InputError, match="GiB"):
+        Sweep.create(base, grid={"num_prompts": [100, 10**7], "num_context": [4, 10_000]})
+
+
+def test_the_same_call_twice_is_not_refused_for_memory(tmp_path):
+    base, grid = {"dim": 8, "num_snapshots": 1000, "num_steps": 2000}, {"seed": "0:1000"}
+    need = Plan.of(Sweep.create(base, grid=grid)).bytes_needed() / 2**30
+    first = sweep(base, grid=grid, out=tmp_path / "s", memory_gib=1.02 * need)
+    assert sweep(base, grid=grid, out=tmp_path / "s", memory_gib=1.02 * need).identical(first)
+    assert sweep(base, grid=grid, out=tmp_path / "s", memory_gib=0.5).identical(first)  # nothing is left to run
+
+
+@pytest.mark.parametrize(
+    "bases",
+    [
+        ({"eigenvalues": [2.0, 1.0]}, {"eigenvalues": [3.0, 1.0]}),
+        ({"exponent": 1.0}, {}),
+        ({"num_context": 5}, {"num_context": 6}),
+    ],
+)
+def test_sweeps_that_differ_in_later_points_only_are_different(bases):
+    points = [{"spectrum": "white", "dim": 2, "num_context": 9}, {"rho": 0.1}]
+    one, other = (Sweep.create({"optimizer": "sam"} | base, points=points) for base in bases)
+    assert one.config([0]) == other.config([0])
+    assert one.config([1]) != other.config([1])
+    assert one.description != other.description
+
+
+def test_points_are_labelled_with_what_they_are():
+    points = [{"spectrum": "white"}, {"eigenvalue_ratio": 3.0}, {"eigenvalues": [2.0, 1.0000001]}, {"dim": 3}]
+    labels = {name: values for name, (_, values) in Sweep.create(points=points).coordinates.items()}
+    assert labels["spectrum"] == ["white", "geometric", "given", "linear"]
+    assert labels["dim"] == [4, 4, 2, 3]
+    assert labels["eigenvalues"] == ["", "", "2,1.0000001", ""]
+
+
+def test_each_system_has_its_own_mark_of_divergence(tmp_path):
+    base = {"init": "aligned", "dim": 2, "num_steps": 200, "num_snapshots": 60}
+    found = sweep(base, grid={"learning_rate": [0.05, 80.0]}, out=tmp_path / "s")
+    assert found.status.values.tolist() == found.predicted_status.values.tolist() == [1, 2]
+    assert float(found.diverged_at[1]) > 0
+    assert np.isnan(found.diverged_at[0])
+    assert set(found.data_vars) >= {"predicted_diverged_at", "predicted_status"}
+
+
 def test_data_set_is_labelled_and_opens_with_xarray(tmp_path):
     grid = {"optimizer": ["gd", "sam"], "rho": "0:0.04:3", "seed": "0:2"}
     found = sweep(SHORT, grid=grid, out=tmp_path / "s", curves=True)
@@ -143,7 +222,8 @@ def test_one_compilation_a_program_and_none_for_changed_numbers(tmp_path):
 
 
 def test_diverging_runs_are_marked_and_the_others_go_on(tmp_path):
-    found = sweep(SHORT, grid={"learning_rate": [0.05, 50.0, 0.1], "noise_std": [0.0, 1e200]}, out=tmp_path / "s")
+    base = {"num_steps": 2000, "num_snapshots": 60}
+    found = sweep(base, grid={"learning_rate": [0.05, 50.0, 0.1], "noise_std": [0.0, 1e200]}, out=tmp_path / "s")
     assert found.status.values.tolist() == [[1, 2], [2, 2], [1, 2]]
     assert np.isfinite(found.final_loss.values[[0, 2], 0]).all()
     assert np.isnan(found.final_loss.values[:, 1]).all()
@@ -233,6 +313,12 @@ def test_axes_are_read(text, values):
         ({"grid": {"rho": [0.1, 0.2]}}, "changes nothing with optimizer = gd"),
         ({"grid": {"exponent": [1, 2]}, "base": {"spectrum": "linear"}}, "changes nothing"),
         ({"grid": {"rank": [1, 5]}}, "at most 4"),
+        ({"grid": {"dim": [4, 2], "rank": [1, 3]}}, "at most 2"),
+        ({"grid": {"dim": [1, 2], "fixed_task_share": [0.0, 0.5], "init": ["aligned", "random"]}}, "init"),
+        ({"grid": {"rho": [{"a": 1}]}}, "numbers or texts"),
+        ({"grid": {"eigenvalues": [[[1, 2]]]}}, "numbers or texts"),
+        ({"points": [{"rho": [[1], [1, 2]]}]}, "numbers or texts"),
+        ({"grid": {"rho": [1.0, 2.0]}, "base": {"rho": 0.5, "optimizer": "sam"}}, "it is on an axis too"),
         ({"grid": {"seed": [1, 2**40]}}, "seed"),
         ({"grid": {"seed": [1, 1.5]}}, "seed"),
         ({"grid": {"learning_rate": [0.1, float("nan")]}}, "finite"),

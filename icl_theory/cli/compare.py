@@ -18,7 +18,7 @@ from icl_theory.sweeps.measures import COMPARED
 @click.option(
     "--variable", type=click.Choice(COMPARED), default="learning_time_ratio", show_default=True, help="what to compare"
 )
-@click.option("--feature", type=int, help="feature, 1 = simplest  [default: 2; 1 for a learning time]")
+@click.option("--feature", type=int, help="feature, 1 = simplest  [default: all in curves, the second in maps]")
 @click.option("--x", "across", metavar="FIELD", help="swept setting on the horizontal axis  [default: the longest]")
 @click.option("--select", multiple=True, metavar="FIELD=VALUE", help="look at one value of a swept setting only")
 @click.option("--out", type=click.Path(path_type=Path), help="picture, .png and .svg  [default: FOLDER-compare.png]")
@@ -35,6 +35,7 @@ def compare_command(
       icl-theory compare results/sweeps/mine
       icl-theory compare results/sweeps/mine --variable learning_time --feature 3 --select num_context=31
     """
+    folder = folder.resolve()
     data = open_sweep(folder)
     chosen = {}
     for text in select:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.progress import ProgressReport, duration
 from icl_theory.sweeps.axes import parse_axis
 from icl_theory.sweeps.estimate import describe
-from icl_theory.sweeps.run import Outcome, Process, State, run_sweep
+from icl_theory.sweeps.folder import ALONE, Process
+from icl_theory.sweeps.run import Outcome, State, run_sweep
 from icl_theory.sweeps.specification import SYSTEMS, Sweep
 
 
@@ -77,7 +79,8 @@ def sweep_command(
     """
     if memory is not None:
         check_number("--memory", memory, minimum=0.0, exclusive=True)
-    process = _join(distributed, coordinator, num_processes, process_id)
+    _check_processes(distributed, coordinator, num_processes, process_id)
+    process = ALONE if dry_run else _join(distributed, coordinator, num_processes, process_id)
     given = {name: value for name, value in options.items() if value is not None}
     grid = tuple(parse_axis(text) for text in axes)
     chosen: dict[str, Any] = {
@@ -104,17 +107,25 @@ def sweep_command(
     _tell(outcome, folder, process)
 
 
-def _join(distributed: bool, coordinator: str | None, count: int | None, index: int | None) -> Process:
-    """Which process this is, as jax.distributed finds out. It is left again at once: nobody has to wait for others."""
+def _check_processes(distributed: bool, coordinator: str | None, count: int | None, index: int | None) -> None:
     by_hand = {"--coordinator": coordinator, "--num-processes": count, "--process-id": index}
-    if not distributed and all(value is None for value in by_hand.values()):
-        return Process()
+    if all(value is None for value in by_hand.values()):
+        return
     for name, value in by_hand.items():
         if not distributed and value is None:
             raise InputError(name, None, "give --coordinator, --num-processes and --process-id together")
-    if count is not None and index is not None:
+    if coordinator is not None and not re.fullmatch(r"(\[[^\]]+\]|[^:\s]+):\d{1,5}", coordinator):
+        raise InputError("--coordinator", coordinator, "write HOST:PORT, such as 127.0.0.1:12345")
+    if count is not None:
         check_number("--num-processes", count, minimum=1, maximum=2**20, integer=True)
-        check_number("--process-id", index, minimum=0, maximum=count - 1, integer=True)
+    if index is not None:
+        check_number("--process-id", index, minimum=0, maximum=2**20 if count is None else count - 1, integer=True)
+
+
+def _join(distributed: bool, coordinator: str | None, count: int | None, index: int | None) -> Process:
+    """Which process this is, as jax.distributed finds out. It is left again at once: nobody has to wait for others."""
+    if not distributed and coordinator is None:
+        return ALONE
     import jax
 
     try:

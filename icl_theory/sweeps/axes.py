@@ -37,10 +37,6 @@ class Axis(NamedTuple):
         """Every field that some index sets."""
         return tuple(dict.fromkeys(name for setting in self.settings for name in setting))
 
-    def labels(self, name: str, otherwise: Any) -> list[Any]:
-        """One field along the dimension, `otherwise` where it is not set; lists of numbers are texts such as `2,1`."""
-        return [label(setting.get(name, otherwise)) for setting in self.settings]
-
 
 def field_axis(name: str, values: Any) -> Axis:
     """An axis over one field.
@@ -157,10 +153,12 @@ def _number(name: str, text: str) -> float:
 
 def _plain_value(name: str, value: Any) -> Any:
     """Python's own numbers for numpy's, tuples for lists, whole floats for ints where the field is an int."""
-    if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) == 1:
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)) and not any(isinstance(entry, (list, tuple)) for entry in value):
         return tuple(_plain_value(name, entry) for entry in value)
-    if isinstance(value, np.generic):
-        value = value.item()
+    if not isinstance(value, (bool, int, float, str)):
+        raise InputError(name, value, "give numbers or texts (or lists of numbers, for fields that are lists)")
     default = FIELDS[known_field(name)].default
     if isinstance(default, int) and isinstance(value, float) and value == value and abs(value) < 2**63:
         return int(value) if value == int(value) else value
@@ -170,7 +168,7 @@ def _plain_value(name: str, value: Any) -> Any:
 
 
 def label(value: Any) -> Any:
-    """How a value is called on an axis."""
+    """How a value is called on an axis; a list of numbers is a text such as `2,1`."""
     if isinstance(value, tuple):
-        return ",".join(f"{entry:g}" if isinstance(entry, float) else str(entry) for entry in value)
+        return ",".join(f"{entry:.12g}" if isinstance(entry, float) else str(entry) for entry in value)
     return value

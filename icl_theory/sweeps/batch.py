@@ -16,6 +16,7 @@ from icl_theory.config import (
     RunConfig,
     basis_and_mixture,
     build_model,
+    has_fixed_task,
     hyperparameters,
     optimizer_factory,
     prompts_key,
@@ -26,7 +27,7 @@ from icl_theory.losses import FeatureStrength, MomentsLoss, PromptsLoss
 from icl_theory.moments import for_training, prompt_moments
 from icl_theory.prompts import concatenate_prompts, sample_prompt_chunks
 from icl_theory.simulate import CHUNK_SIZE
-from icl_theory.sweeps.measures import COMPARED, DIVERGED, DONE, PREDICTED, deviation, measure
+from icl_theory.sweeps.measures import COMPARED, PREDICTED, deviation, measure
 from icl_theory.sweeps.structure import (
     batch_numbers,
     data_numbers,
@@ -90,9 +91,9 @@ def reduced_kind(config: RunConfig) -> str | None:
     if (config.data, config.blocks, config.scores) != ("population", "reduced", "linear"):
         return None
     if config.init == "aligned" and config.optimizer in ("gd", "sam", "unnormalised-sam"):
-        return None if _has_fixed_task(config) else "aligned"
+        return None if has_fixed_task(config) else "aligned"
     if config.model == "merged" and config.optimizer == "gd":
-        return None if _has_fixed_task(config) else "merged"
+        return None if has_fixed_task(config) else "merged"
     return None
 
 
@@ -112,7 +113,7 @@ def run_batch(
     Args:
         configs: the runs.
         size: number of runs in the program; missing ones are filled with the last, so that every batch fits it.
-        shared: all runs of this structure have the same data, so that their step is one matrix product.
+        shared: where all runs have the same data, make their step one matrix product.
         full: train the full model.
         theory: train the reduced system, where there is one.
         curves: keep losses and strengths of all snapshots.
@@ -124,10 +125,10 @@ def run_batch(
     with jax.enable_x64(structure.dtype == "float64"):
         numbers = batch_numbers(padded)
         prepared = _prepare(numbers, structure)
-        features = None if _has_fixed_task(structure) else _features(prepared)
+        features = None if has_fixed_task(structure) else _features(prepared)
+        shared = shared and full and len({_data_key(structure, config) for config in configs}) == 1
         kind = reduced_kind(structure) if theory else None
         found: dict[str, np.ndarray] = {}
-        diverged_at = np.full(size, -1)
         schedule = {"num_steps": configs[0].num_steps, "num_snapshots": configs[0].num_snapshots}
         parts = int(full) + int(kind is not None)
         common = schedule | {
@@ -135,75 +136,66 @@ def run_batch(
             "optimizer": optimizer_factory(structure.optimizer),
         }
         if full:
-            run, measured = _train_full(
-                structure,
-                padded,
-                prepared,
-                features,
-                shared,
-                curves,
-                cache,
-                common | {"progress": _part(progress, 0, parts)},
-            )
-            found |= measured
-            diverged_at = np.maximum(diverged_at, np.asarray(run.diverged_at))
+            settings = common | {"progress": _part(progress, 0, parts)}
+            loss = _loss(structure, padded, prepared, shared, cache)
+            found |= _train_full(structure, padded, prepared, features, loss, shared, curves, settings)
         if kind is not None and features is not None:
             settings = common | {"progress": _part(progress, parts - 1, parts)}
-            run, measured = _train_reduced(kind, padded, prepared, features, curves, settings)
-            found |= {PREDICTED + name: values for name, values in measured.items()}
-            diverged_at = np.maximum(diverged_at, np.asarray(run.diverged_at))
-            if full:
-                found |= {f"{name}_error": deviation(found[name], found[PREDICTED + name]) for name in COMPARED}
-    found["status"] = np.where(diverged_at >= 0, DIVERGED, DONE).astype(float)
-    found["diverged_at"] = np.where(diverged_at >= 0, diverged_at, np.nan)
+            predicted = _train_reduced(kind, padded, prepared, features, curves, settings)
+            found |= {PREDICTED + name: values for name, values in predicted.items()}
+        if full and kind is not None:
+            found |= {f"{name}_error": deviation(found[name], found[PREDICTED + name]) for name in COMPARED}
     return {name: values[: len(configs)] for name, values in found.items()}
 
 
-def _train_full(structure, configs, prepared, features, shared, curves, cache, settings):
-    graphdef, _ = split_model(build_model(structure))
-    loss = _loss(structure, configs, prepared, graphdef, shared, cache)
-    track, axes = None, None
+def _train_full(
+    structure: RunConfig,
+    configs: Sequence[RunConfig],
+    prepared: Prepared,
+    features: Features | None,
+    loss: Any,
+    shared: bool,
+    curves: bool,
+    settings: dict[str, Any],
+) -> dict[str, np.ndarray]:
+    graphdef = loss.graphdef
+    tracked: dict[str, Any] = {}
     if features is not None:
         dtype = jax.tree.leaves(prepared.params)[0].dtype
-        track = FeatureStrength(graphdef, jnp.asarray(features.directions, dtype))
-        axes = FeatureStrength(None, 0)
-    run = train_many(
-        loss,
-        prepared.params,
-        loss_axes=None if shared else 0,
-        track=track,
-        track_axes=axes,
-        **settings,
-    )
+        directions = jnp.asarray(features.directions, dtype)
+        tracked = {"track": FeatureStrength(graphdef, directions), "track_axes": FeatureStrength(None, 0)}
+    run = train_many(loss, prepared.params, loss_axes=None if shared else 0, **tracked, **settings)
     nothing = np.full((*run.loss.shape, structure.dim), np.nan)
     strength = nothing if features is None else np.asarray(run.tracked, float)
     measured = measure(run, strength, features, configs, curves=curves)
-    known = structure.scores == "linear"
-    population = (
-        _population_losses(structure, run.params, prepared.original, graphdef) if known else run.loss[:, -1] * np.nan
-    )
-    measured["population_loss"] = np.where(run.diverged_at >= 0, np.nan, np.asarray(population, float))
-    return run, measured
+    population = np.full(len(configs), np.nan)
+    if structure.scores == "linear":
+        population = _population_losses(structure, run.params, prepared.original, graphdef)
+    return measured | {"population_loss": np.where(run.diverged_at >= 0, np.nan, population)}
 
 
-def _train_reduced(kind, configs, prepared, features, curves, settings):
+def _train_reduced(
+    kind: str,
+    configs: Sequence[RunConfig],
+    prepared: Prepared,
+    features: Features,
+    curves: bool,
+    settings: dict[str, Any],
+) -> dict[str, np.ndarray]:
     dtype = jax.tree.leaves(prepared.params)[0].dtype
     drive, curvature, energy = (jnp.asarray(v, dtype) for v in (features.drive, features.curvature, features.energy))
     if kind == "aligned":
-        loss: Any = reduced.AlignedLoss(drive, curvature, energy)
-        track: Any = reduced.AlignedStrength()
+        strength: Any = reduced.AlignedStrength()
         starts = [config.init_scale for config in configs]
         params = jax.vmap(partial(reduced.aligned_start, dim=drive.shape[1]))(jnp.asarray(starts, dtype))
     else:
-        loss, track = reduced.MergedLoss(drive, curvature, energy), reduced.MergedStrength()
+        strength = reduced.MergedStrength()
         values, matrices = (np.asarray(prepared.params[name]) for name in ("value", "merged"))
-        starts = [
-            effective_start(values[run], matrices[run], jax.tree.map(lambda leaf, run=run: leaf[run], features))
-            for run in range(len(configs))
-        ]
+        starts = [effective_start(values[r], matrices[r], _row(features, r)) for r in range(len(configs))]
         params = jax.vmap(reduced.merged_start)(jnp.asarray(starts, dtype), drive)
-    run = train_many(loss, params, loss_axes=0, track=track, **settings)
-    return run, measure(run, np.asarray(run.tracked, float), features, configs, curves=curves)
+    loss = reduced.ReducedLoss(strength, drive, curvature, energy)
+    run = train_many(loss, params, loss_axes=0, track=strength, **settings)
+    return measure(run, np.asarray(run.tracked, float), features, configs, curves=curves)
 
 
 @partial(jax.jit, static_argnames="structure")
@@ -241,10 +233,14 @@ def _features(prepared: Prepared) -> Features:
     return found.with_shares(shares * np.asarray(prepared.factors, float))
 
 
-def _loss(structure, configs, prepared, graphdef, shared, cache) -> Any:
+def _loss(
+    structure: RunConfig, configs: Sequence[RunConfig], prepared: Prepared, shared: bool, cache: Cache
+) -> PromptsLoss | MomentsLoss:
+    """The loss of one run for all, or with the runs first."""
+    graphdef, _ = split_model(build_model(structure))
     mixtures = jax.tree.map(lambda leaf: leaf[:1], prepared.mixture) if shared else prepared.mixture
     if structure.data == "population":
-        loss: Any = MomentsLoss(graphdef, _population(mixtures, structure.blocks))
+        loss: PromptsLoss | MomentsLoss = MomentsLoss(graphdef, _population(mixtures, structure.blocks))
     else:
         drawn = [
             cache.get(_data_key(structure, config), partial(_draw, structure, config, _row(mixtures, run)))
@@ -296,10 +292,6 @@ def _data_key(structure: RunConfig, config: RunConfig) -> Any:
 
 def _row(tree: Any, run: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[run], tree)
-
-
-def _has_fixed_task(config: RunConfig) -> bool:
-    return any(group.fixed_task_share for _, group in config.groups or ((1.0, config),))
 
 
 def _size(tree: Any) -> int:

@@ -49,9 +49,13 @@ def draw_comparison(
             "the sweep holds no measurement beside a prediction: it needs system = auto and init = aligned (gd, sam)"
         )
         raise InputError("variable", variable, f"{remedy}, or model = merged (gd), on infinite data")
-    shown = _selected(data[names], select or {}).load()
-    if "feature" in shown.dims:
-        shown = _features(shown, variable, feature)
+    shown = _selected(data[names], select or {})
+    try:
+        shown = shown.load()
+    except Exception as error:
+        remedy = f"a chunk is damaged ({type(error).__name__}); run the same sweep again, it runs what is damaged"
+        raise InputError("folder", str(data.encoding.get("source", "")), remedy) from error
+    shown = _features(shown, variable, feature)
     if not np.isfinite(shown[names[2]]).any():
         raise InputError("variable", variable, "no run has a measurement beside a prediction yet, or none learned")
     swept = [str(dim) for dim in shown[variable].dims if dim not in ("feature", *SEEDS)]
@@ -219,6 +223,8 @@ def _selected(data: xr.Dataset, select: Mapping[str, Any]) -> xr.Dataset:
 def _features(shown: xr.Dataset, variable: str, feature: int | None) -> xr.Dataset:
     """Those that are drawn: one, or all but the first, whose ratio is 1."""
     if "feature" not in shown[variable].dims:
+        if feature is not None:
+            raise InputError("feature", feature, f"{variable} has no features; leave it out")
         return shown
     if feature is not None:
         if feature not in shown.feature:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from icl_theory.progress import duration
 from icl_theory.store import code_version, exists
-from icl_theory.sweeps.batch import Cache, run_batch
+from icl_theory.sweeps.batch import Cache
 from icl_theory.sweeps.folder import OWN, SweepFolder
 from icl_theory.sweeps.plan import Plan, Unit
+from icl_theory.sweeps.run import run_unit
 from icl_theory.sweeps.specification import Sweep
 
 MEASURED_SECONDS = 20.0  # spent at most on measuring; programs beyond are taken to be like those measured
@@ -85,15 +86,7 @@ def _measure(plan: Plan, unit: Unit) -> Speed:
             for config in plan.configs(unit)
         ]
         began = time.monotonic()
-        run_batch(
-            shortened,
-            size=plan.size(unit),
-            shared=plan.shared,
-            full=plan.sweep.full,
-            theory=plan.sweep.theory,
-            curves=plan.sweep.curves,
-            cache=Cache(0),
-        )
+        run_unit(plan, unit, shortened, cache=Cache(0))
         return time.monotonic() - began
 
     longest = plan.first(unit).num_steps

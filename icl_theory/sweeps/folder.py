@@ -6,31 +6,42 @@ without a receipt, or whose chunks do not match it, is not complete and is run a
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
 import itertools
 import json
 import os
 import shutil
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import filelock
 import numpy as np
 import xarray as xr
 import zarr
 
 from icl_theory.errors import InputError
 from icl_theory.run import snapshot_schedule
-from icl_theory.store import commit, first_difference, machine
+from icl_theory.store import commit, digest, first_difference, machine
 from icl_theory.sweeps.plan import Plan, Unit
 
 OWN = ".sweep"  # what is not part of the data set
 ABOUT, LOCK = "sweep.json", "lock"
+ATTRIBUTES = {".zattrs": (), ".zmetadata": ("metadata", ".zattrs")}  # files, and where in them the attributes are
+
+
+class Process(NamedTuple):
+    """Which of several processes this is; each does its own units and needs none of the others'."""
+
+    number: int = 0
+    of: int = 1
+
+
+ALONE = Process()
 
 
 class SweepFolder:
@@ -38,17 +49,19 @@ class SweepFolder:
 
     Attributes:
         path: of the folder.
-        about: what `create` wrote: description, code, pieces.
+        about: what `create` wrote: description, code, pieces, and an id of its own.
     """
 
     def __init__(self, path: Path):
-        """Raises `InputError` where the folder holds no sweep."""
+        """Raises `InputError` where the folder holds no sweep, or a damaged one."""
         self.path = path
+        if not (path / OWN).is_dir():
+            raise InputError("folder", str(path), "it holds no sweep; give another")
         try:
             self.about = json.loads((path / OWN / ABOUT).read_text())
-            _ = self.about["description"], self.about["code"], self.about["pieces"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputError("folder", str(path), "it holds no sweep; give another") from None
+            _ = self.about["description"], self.about["code"], self.about["pieces"], self.about["id"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise damaged(path, error) from None
 
     @classmethod
     def create(cls, path: Path, plan: Plan, code: str) -> SweepFolder:
@@ -78,21 +91,21 @@ class SweepFolder:
         if difference:
             raise InputError("folder", str(self.path), f"it holds another sweep ({difference}); {remedy}")
 
-    @contextmanager
-    def locked(self, process: int) -> Iterator[None]:
-        """Hold the folder against a second sweep; the system lets go of it when the process ends, however it ends."""
-        lock = filelock.FileLock(self.path / OWN / f"{LOCK}-{process}")
+    def check_intact(self, plan: Plan) -> None:
+        """Raise `InputError` where what describes the data set is damaged (damaged chunks are another matter)."""
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            remedy = "another sweep is running in it; wait for it or give another --out"
-            raise InputError("folder", str(self.path), remedy) from None
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        try:
-            yield
-        finally:
-            lock.release()
+            group = zarr.open_group(self.path, mode="r", use_consolidated=False)
+            shapes = {name: group[name].shape[: len(plan.chunks)] for name in plan.sweep.variables}  # type: ignore[union-attr]
+            if set(shapes.values()) != {plan.sweep.shape}:
+                raise ValueError("shapes")
+            for name in ATTRIBUTES:
+                json.loads((self.path / name).read_text())
+        except Exception as error:
+            raise damaged(self.path, error) from error
+
+    def locked(self, process: Process) -> AbstractContextManager[None]:
+        """Hold the folder; see `hold`."""
+        return hold(self.path, process)
 
     def is_complete(self, unit: Unit) -> bool:
         """Whether the unit has a receipt and its chunks are as they were written."""
@@ -100,7 +113,7 @@ class SweepFolder:
         if receipt is None:
             return False
         try:
-            return all(_digest(self.path / name) == digest for name, digest in receipt["files"].items())
+            return all(digest(self.path / name) == known for name, known in receipt["files"].items())
         except OSError:
             return False
 
@@ -124,6 +137,7 @@ class SweepFolder:
         Raises:
             InputError: the disk is full or may not be written; what was complete stays.
         """
+        self._check_own()
         with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk of NaN is a result too
             group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
             arrays: dict[str, Any] = {name: group[name] for name in plan.sweep.variables}
@@ -143,17 +157,16 @@ class SweepFolder:
                     path.unlink(missing_ok=True)  # a damaged one would be read where a chunk is not filled
                     array[region] = block[place]
                     _flush(path)
-                    files[path.relative_to(self.path).as_posix()] = _digest(path)
+                    files[path.relative_to(self.path).as_posix()] = digest(path)
             receipt = {"files": files, "seconds": round(seconds, 3), "device": machine()["device"]}
             write_text(self._receipt_path(unit), json.dumps(receipt))
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
-    def finish(self, seconds: float, complete: bool) -> None:
-        """Note in the attributes how long all units took together, and whether none is missing."""
-        new = {"seconds": round(seconds, 3), "complete": complete}
+    def note(self, **new: Any) -> None:
+        """Set attributes of the data set, each file in one step."""
         try:
-            for name, at in ((".zattrs", ()), (".zmetadata", ("metadata", ".zattrs"))):
+            for name, at in ATTRIBUTES.items():
                 content = json.loads((self.path / name).read_text())
                 attributes = content
                 for key in at:
@@ -163,6 +176,15 @@ class SweepFolder:
                     write_text(self.path / name, json.dumps(content, indent=2))
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+    def _check_own(self) -> None:
+        try:
+            found = json.loads((self.path / OWN / ABOUT).read_text())["id"]
+        except (OSError, ValueError, KeyError):
+            found = None
+        if found != self.about["id"]:
+            remedy = "another sweep has taken its place, so nothing more is written; run this one with another --out"
+            raise InputError("folder", str(self.path), remedy)
 
     def _receipt_path(self, unit: Unit) -> Path:
         return self.path / OWN / f"unit-{unit.number:06d}.json"
@@ -180,8 +202,39 @@ def open_sweep(path: Path | str) -> xr.Dataset:
     try:
         return xr.open_zarr(folder.path)
     except Exception as error:
-        remedy = f"it is damaged ({type(error).__name__}); run the sweep again with --force"
-        raise InputError("folder", str(path), remedy) from error
+        raise damaged(folder.path, error) from error
+
+
+@contextmanager
+def hold(path: Path, process: Process) -> Iterator[None]:
+    """Hold a folder against other sweeps; the system lets go of it when the process ends, however it ends.
+
+    One process holds it alone; several hold it together, and each its number.
+
+    Raises:
+        InputError: somebody else holds it, or it may not be written.
+    """
+    together = process.of > 1
+    wanted = [(LOCK, fcntl.LOCK_SH if together else fcntl.LOCK_EX)]
+    wanted += [(f"{LOCK}-{process.number}", fcntl.LOCK_EX)] if together else []
+    with ExitStack() as handles:
+        try:
+            for name, kind in wanted:
+                handle = os.open(path / OWN / name, os.O_RDWR | os.O_CREAT, 0o644)
+                handles.callback(os.close, handle)
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            remedy = "another sweep is running in it; wait for it or give another --out"
+            raise InputError("folder", str(path), remedy) from None
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        yield
+
+
+def damaged(path: Path, error: BaseException) -> InputError:
+    """One line for a folder whose own description cannot be read."""
+    remedy = "run the sweep with --force, which sets it aside and starts over"
+    return InputError("folder", str(path), f"it is damaged ({type(error).__name__}); {remedy}")
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:
@@ -206,7 +259,7 @@ def write_text(path: Path, text: str) -> None:
 def _write_empty(path: Path, plan: Plan, code: str) -> None:
     sweep = plan.sweep
     description = sweep.description
-    configs = [config for fact in sweep.facts for config in fact.configs]
+    configs = sweep.facts.corners
     dim = max(config.dim for config in configs)
     schedule = snapshot_schedule(configs[0].num_steps, configs[0].num_snapshots)
     lengths = {"feature": dim, "snapshot": len(schedule)}
@@ -251,7 +304,7 @@ def _write_empty(path: Path, plan: Plan, code: str) -> None:
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(path)
     (path / OWN).mkdir()
-    about_sweep = {"description": description, "code": code, "pieces": plan.pieces}
+    about_sweep = {"description": description, "code": code, "pieces": plan.pieces, "id": uuid.uuid4().hex}
     (path / OWN / ABOUT).write_text(json.dumps(about_sweep, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -269,10 +322,6 @@ def _blocks(
     for chosen in itertools.product(*parts):
         place, region, chunk_index = zip(*chosen, strict=True)
         yield place, region, chunk_index
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -26,6 +26,8 @@ class Variable(NamedTuple):
 
 
 MEASURES = {
+    "status": Variable((), "1", "1 done, 2 diverged (its measures are NaN); NaN for not run"),
+    "diverged_at": Variable((), "step", "first snapshot at or before which the loss left the finite range; else NaN"),
     "learning_time": Variable(
         ("feature",), "learning rate * step", "first time at which w_d reaches the threshold times w_d*; inf for never"
     ),
@@ -42,14 +44,12 @@ CURVES = {
 POPULATION_LOSS = Variable(
     (), "mean square, no 1/2", "loss of the final weights on infinite data, nothing upsampled; NaN for softmax"
 )
-STATUS = Variable((), "1", "1 done, 2 diverged (its measures are NaN); NaN for not run yet")
-DIVERGED_AT = Variable((), "step", "first snapshot at or before which the loss left the finite range; NaN for never")
 
 
 def variables_of(*, full: bool, reduced: bool, curves: bool) -> dict[str, Variable]:
     """Name and meaning of everything that a sweep stores."""
     measured = MEASURES | (CURVES if curves else {})
-    found = {"status": STATUS, "diverged_at": DIVERGED_AT}
+    found: dict[str, Variable] = {}
     if full:
         found |= measured | {"population_loss": POPULATION_LOSS}
     if reduced:
@@ -103,6 +103,8 @@ def measure(
     diverged = np.asarray(run.diverged_at) >= 0
     for values in found.values():
         values[diverged] = np.nan
+    found["status"] = np.where(diverged, float(DIVERGED), float(DONE))
+    found["diverged_at"] = np.where(diverged, np.asarray(run.diverged_at, float), np.nan)
     return found
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import resource
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -14,7 +16,9 @@ import numpy as np
 from icl_theory.config import RunConfig
 from icl_theory.cubic import num_features
 from icl_theory.errors import InputError
+from icl_theory.simulate import CHUNK_SIZE
 from icl_theory.store import memory_bytes
+from icl_theory.sweeps.batch import CACHED_BYTES
 from icl_theory.sweeps.specification import Sweep
 from icl_theory.sweeps.structure import structure_of, uses_prompts
 
@@ -22,6 +26,7 @@ FEWEST_RUNS, MOST_RUNS = 64, 4096  # of a unit, where memory does not ask for fe
 RUN_STEPS, REDUCED_RUN_STEPS = 5 * 10**6, 10**8  # of a unit: about a second of work on two cores
 HEAVY = 2**16  # bytes of data from which runs that share them go together
 COMPILER = 400 * 2**20  # what compiling takes beside the arrays
+PLANNED = 0.95  # of the limit, so that a process that goes on with the same units fits too
 SHARE_OF_MEMORY = 0.5  # used where no limit is given
 
 
@@ -59,50 +64,52 @@ class Plan(NamedTuple):
         Args:
             sweep: what to cut.
             memory_gib: limit for the whole process; default half of the machine's memory, and not more than a device has.
-            pieces: those of a sweep that was begun, to go on with.
+            pieces: those of a sweep that was begun, to go on with (see `check_limit`).
 
         Raises:
             InputError: not even one run fits.
         """
         limit = min(SHARE_OF_MEMORY * memory_bytes(), _device_bytes()) if memory_gib is None else memory_gib * 2**30
-        configs = [config for fact in sweep.facts for config in fact.configs]
-        per_run, alone = max((_bytes_per_run(sweep, config) for config in configs), key=sum)
-        heavy = per_run_data(configs) > HEAVY
-        kept_together = [fact.data and heavy for fact in sweep.facts]
         if pieces is None:
-            base = peak_bytes() + COMPILER + alone
-            room = int((limit - base) / per_run)
+            per_run, alone = _largest(sweep)
+            base = process_bytes() + COMPILER + alone
+            room = int(min((PLANNED * limit - base) / per_run, MOST_RUNS))
             if room < 1:
                 need = (base + per_run) / 2**30
                 raise InputError(
                     "memory", f"{limit / 2**30:.3g} GiB", f"one run alone takes about {need:.2g} GiB; raise it"
                 )
-            pieces = _pieces(sweep, min(room, _wanted(sweep, configs)), kept_together)
-        shared = not any(fact.data and piece > 1 for fact, piece in zip(sweep.facts, pieces, strict=True))
-        plan = cls(sweep, pieces, shared, limit)
-        if plan.bytes_needed() > max(limit, peak_bytes() + COMPILER + alone + per_run):
-            need = plan.bytes_needed() / 2**30
-            remedy = f"this sweep was begun in units that take about {need:.2g} GiB; raise it, or start over"
-            raise InputError("memory", f"{limit / 2**30:.3g} GiB", remedy)
-        return plan
+            heavy = max(_data_bytes(config) for config in sweep.facts.corners) > HEAVY
+            pieces = _pieces(sweep, min(room, _wanted(sweep)), [axis.data and heavy for axis in sweep.facts.axes])
+        shared = not any(axis.data and piece > 1 for axis, piece in zip(sweep.facts.axes, pieces, strict=True))
+        return cls(sweep, pieces, shared, limit)
+
+    def check_limit(self) -> None:
+        """Raise `InputError` where the units of a sweep that was begun do not fit under the limit."""
+        need = self.bytes_needed()
+        if need > self.limit:
+            remedy = f"this sweep was begun in units that take about {need / 2**30:.2g} GiB; raise it, or start over"
+            raise InputError("memory", f"{self.limit / 2**30:.3g} GiB", remedy)
 
     @property
     def chunks(self) -> tuple[int, ...]:
         """Chunk lengths on disk along the swept dimensions: those of units, 1 along axes of several programs."""
         return tuple(
-            1 if len(fact.counts) > 1 else piece for fact, piece in zip(self.sweep.facts, self.pieces, strict=True)
+            1 if len(fact.counts) > 1 else piece for fact, piece in zip(self.sweep.facts.axes, self.pieces, strict=True)
         )
 
     def units(self) -> Iterator[Unit]:
         """All units in order; the same for the same pieces."""
-        parts = [list(_parts(fact.classes, piece)) for fact, piece in zip(self.sweep.facts, self.pieces, strict=True)]
+        parts = [
+            list(_parts(fact.classes, piece)) for fact, piece in zip(self.sweep.facts.axes, self.pieces, strict=True)
+        ]
         for number, indices in enumerate(itertools.product(*parts)):
             yield Unit(number, indices)
 
     def size(self, unit: Unit) -> int:
         """Runs of the unit's program: as many as any unit of the same classes has, so that they share it."""
         lengths = []
-        for fact, piece, part in zip(self.sweep.facts, self.pieces, unit.indices, strict=True):
+        for fact, piece, part in zip(self.sweep.facts.axes, self.pieces, unit.indices, strict=True):
             lengths.append(_even(fact.counts[fact.classes[part[0]]], piece))
         return int(np.prod(lengths))
 
@@ -120,9 +127,8 @@ class Plan(NamedTuple):
 
     def bytes_needed(self) -> float:
         """Peak memory of the process, estimated."""
-        configs = [config for fact in self.sweep.facts for config in fact.configs]
-        per_run, alone = max((_bytes_per_run(self.sweep, config) for config in configs), key=sum)
-        return peak_bytes() + COMPILER + alone + per_run * max(self.size(unit) for unit in self._representatives())
+        per_run, alone = _largest(self.sweep)
+        return process_bytes() + COMPILER + alone + per_run * max(self.size(unit) for unit in self._representatives())
 
     def run_steps(self, config: RunConfig) -> float:
         """Steps of one run, the reduced system's counted too."""
@@ -134,7 +140,7 @@ class Plan(NamedTuple):
 
     def _representatives(self) -> list[Unit]:
         firsts = []
-        for fact, piece in zip(self.sweep.facts, self.pieces, strict=True):
+        for fact, piece in zip(self.sweep.facts.axes, self.pieces, strict=True):
             seen: dict[int, tuple[int, ...]] = {}
             for part in _parts(fact.classes, piece):
                 seen.setdefault(fact.classes[part[0]], part)
@@ -142,8 +148,17 @@ class Plan(NamedTuple):
         return [Unit(-1, indices) for indices in itertools.product(*firsts)]
 
     def _runs_like(self, unit: Unit) -> int:
-        facts = zip(self.sweep.facts, unit.indices, strict=True)
+        facts = zip(self.sweep.facts.axes, unit.indices, strict=True)
         return int(np.prod([fact.counts[fact.classes[part[0]]] for fact, part in facts]))
+
+
+def process_bytes() -> float:
+    """Memory that this process takes now (where the system does not say, the most that it has taken so far)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return float(pages * os.sysconf("SC_PAGE_SIZE"))
+    except (OSError, ValueError, IndexError):
+        return peak_bytes()
 
 
 def peak_bytes() -> float:
@@ -158,19 +173,19 @@ def _device_bytes() -> float:
     return float(stats.get("bytes_limit", np.inf))
 
 
-def per_run_data(configs: list[RunConfig]) -> float:
-    """Bytes of the data of one run, where it has its own."""
-    return max(_data_bytes(config) for config in configs)
-
-
 def _data_bytes(config: RunConfig) -> float:
     width = 8 if config.dtype == "float64" else 4
     if uses_prompts(config):
-        longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
-        return width * config.num_prompts * (longest + 1) * (config.dim + 2)
+        return width * config.num_prompts * (config.longest_context + 1) * (config.dim + 2)
     if config.data == "population" and config.blocks == "reduced":
-        return width * config.dim**2 * (2 * max(1, len(config.groups)) + 1)
+        return width * config.dim**2 * (2 * len(config.mixture) + 1)
     return width * num_features(config.dim, config.blocks) ** 2
+
+
+def _largest(sweep: Sweep) -> tuple[float, float]:
+    """The most that each run of a unit takes, and that a unit takes once, over all combinations of classes."""
+    found = [_bytes_per_run(sweep, config) for config in sweep.facts.corners]
+    return max(per_run for per_run, _ in found), max(alone for _, alone in found)
 
 
 def _bytes_per_run(sweep: Sweep, config: RunConfig) -> tuple[float, float]:
@@ -180,22 +195,22 @@ def _bytes_per_run(sweep: Sweep, config: RunConfig) -> tuple[float, float]:
     weights = heads * (1 + dim**2 if config.model != "separate" else 1 + 2 * config.rank * dim)
     seen = (config.num_snapshots + 32) * (dim + 1)
     per_run = width * (12 * weights + 6 * seen + 8 * dim**2) + 3 * _data_bytes(config)
+    tokens = config.num_prompts * config.longest_context
     if uses_prompts(config):
-        longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
-        per_run += 6 * width * config.num_prompts * longest * heads  # the scores of every head
+        per_run += 6 * width * tokens * heads  # the scores of every head
     if config.blocks == "full":
         per_run += 8 * num_features(dim, "full") ** 2  # infinite data, for the population loss
     alone = 0.0
-    if config.data == "prompts" and not uses_prompts(config):
-        longest = max([config.num_context, *(group.num_context for _, group in config.groups)])
-        alone = 6.0 * width * min(config.num_prompts, 2**15) * longest * (dim + 1)
+    if config.data == "prompts":
+        drawn = min(config.num_prompts, CHUNK_SIZE) * config.longest_context
+        alone = min(CACHED_BYTES, sweep.num_runs * _data_bytes(config)) + 6.0 * width * drawn * (dim + 1)
     return float(per_run + (8 * seen if sweep.curves else 0)), alone
 
 
-def _wanted(sweep: Sweep, configs: list[RunConfig]) -> int:
+def _wanted(sweep: Sweep) -> int:
     """Runs of a unit: about a second of work, so that little is lost when the power goes."""
     target = RUN_STEPS if sweep.full else REDUCED_RUN_STEPS
-    steps = max(config.num_steps for config in configs)
+    steps = max(config.num_steps for config in sweep.facts.corners)
     return int(np.clip(target // steps, FEWEST_RUNS, MOST_RUNS))
 
 
@@ -205,7 +220,7 @@ def _pieces(sweep: Sweep, wanted: int, kept_together: list[bool]) -> tuple[int, 
     for position in reversed(range(len(sweep.axes))):
         if kept_together[position]:
             continue
-        pieces[position] = _even(max(sweep.facts[position].counts.values()), max(1, wanted))
+        pieces[position] = _even(max(sweep.facts.axes[position].counts.values()), max(1, wanted))
         wanted //= pieces[position]
     return tuple(pieces)
 

@@ -16,22 +16,12 @@ from icl_theory.errors import InputError
 from icl_theory.store import check_place, code_version, exists, set_aside
 from icl_theory.sweeps.axes import Axis
 from icl_theory.sweeps.batch import Cache, run_batch
-from icl_theory.sweeps.folder import SweepFolder, open_sweep
-from icl_theory.sweeps.measures import DIVERGED
+from icl_theory.sweeps.folder import ALONE, OWN, Process, SweepFolder, hold, open_sweep
+from icl_theory.sweeps.measures import DIVERGED, PREDICTED
 from icl_theory.sweeps.plan import Plan, Unit
 from icl_theory.sweeps.specification import Sweep
 
 TRAINING = 0.98  # of a unit's work; the rest is measuring and saving
-
-
-class Process(NamedTuple):
-    """Which of several processes this is; each does its own units and needs none of the others'."""
-
-    number: int = 0
-    of: int = 1
-
-
-ALONE = Process()
 
 
 class State(NamedTuple):
@@ -137,25 +127,53 @@ def run_sweep(
     if force and process.of > 1:
         raise InputError("--force", True, "several processes cannot start over together; give another --out")
     moved = _start_over(path) if force else None
-    if exists(path) and not _is_empty(path):
+    begun = exists(path) and not _is_empty(path)
+    if begun:
         folder = SweepFolder(path)
         folder.check_same(sweep.description, code)
-        plan = Plan.of(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))
     else:
         plan = Plan.of(sweep, memory_gib=memory_gib)
         check_place(path)
         folder = SweepFolder.create(path, plan, code)
-        folder.check_same(sweep.description, code)
-        plan = Plan.of(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))  # another may have made it
-    with folder.locked(process.number):
+        folder.check_same(sweep.description, code)  # another process may have been the first
+    plan = Plan.of(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))
+    with folder.locked(process):
+        folder.check_intact(plan)
         units = list(plan.units())
         own = [unit for unit in units if unit.number % process.of == process.number]
         missing = [unit for unit in own if not folder.is_complete(unit)]
+        if missing:
+            if begun:
+                plan.check_limit()
+            folder.note(complete=False)
         ran, diverged, writing = _run_units(plan, folder, own, missing, progress)
         receipts = [folder.receipt(unit) for unit in units]
         complete = all(receipt is not None for receipt in receipts)
-        folder.finish(sum(receipt["seconds"] for receipt in receipts if receipt is not None), complete)
+        seconds = round(sum(receipt["seconds"] for receipt in receipts if receipt is not None), 3)
+        folder.note(seconds=seconds, **({"complete": True} if complete else {}))
     return Outcome(sweep.num_runs, ran, diverged, complete, time.monotonic() - began, writing, moved)
+
+
+def run_unit(
+    plan: Plan,
+    unit: Unit,
+    configs: Sequence[RunConfig],
+    *,
+    cache: Cache,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """The variables of the runs of a unit, or of others of its structure (shorter ones, to see how long they take)."""
+    sweep = plan.sweep
+    return run_batch(
+        configs,
+        size=plan.size(unit),
+        shared=plan.shared,
+        full=sweep.full,
+        theory=sweep.theory,
+        curves=sweep.curves,
+        cache=cache,
+        progress=progress,
+    )
 
 
 def _run_units(
@@ -181,22 +199,14 @@ def _run_units(
 
     for unit in missing:
         started, before = time.monotonic(), taken
-        values = run_batch(
-            plan.configs(unit),
-            size=plan.size(unit),
-            shared=plan.shared,
-            full=plan.sweep.full,
-            theory=plan.sweep.theory,
-            curves=plan.sweep.curves,
-            cache=cache,
-            progress=partial(within, unit, before),
-        )
+        values = run_unit(plan, unit, plan.configs(unit), cache=cache, progress=partial(within, unit, before))
         taken += work[unit.number]
         wrote = time.monotonic()
         folder.write(unit, plan, values, wrote - started)
         writing += time.monotonic() - wrote
         ran += unit.num_runs
-        diverged += int(np.sum(values["status"] == DIVERGED))
+        marks = [values[name] for name in ("status", PREDICTED + "status") if name in values]
+        diverged += int(np.sum(np.any(np.asarray(marks) == DIVERGED, axis=0)))
         report(taken)
     return ran, diverged, writing
 
@@ -211,7 +221,9 @@ def _is_empty(path: Path) -> bool:
 def _start_over(path: Path) -> Path | None:
     if not exists(path):
         return None
-    if (path / ".sweep").is_dir():
-        with SweepFolder(path).locked(0):
-            pass
-    return set_aside(path)
+    if (path / OWN).is_dir():
+        with hold(path, ALONE):
+            return set_aside(path)
+    if not _is_empty(path):
+        raise InputError("folder", str(path), "it holds no sweep; give another")
+    return None

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from icl_theory.config import GroupConfig, RunConfig, data_seed, hyperparameters
+from icl_theory.config import GroupConfig, RunConfig, data_seed, has_fixed_task, hyperparameters
 
 SPECTRUM_NUMBERS = {"given": "eigenvalues", "power-law": "exponent", "geometric": "eigenvalue_ratio"}
 
@@ -22,7 +22,7 @@ Numbers = dict[str, Any]
 
 def structure_of(config: RunConfig) -> RunConfig:
     """What a program is compiled for: the config with placeholders where the numbers go."""
-    groups = config.groups or ((1.0, config),)
+    groups = config.mixture
     return RunConfig(
         dim=config.dim,
         basis=config.basis,
@@ -45,12 +45,12 @@ def numbers_of(config: RunConfig) -> Numbers:
     """What is traced: `groups`, one dictionary for each with its `share`, and whichever of `init_scale`, `learning_rate`,
     `rho`, `seed`, `data_seed` and `upsampling_factor` matter. The schedule (steps, snapshots, threshold) is not among them.
     """
-    groups = config.groups or ((1.0, config),)
+    groups = config.mixture
     numbers: Numbers = {"groups": tuple({"share": share} | _group_numbers(group, config) for share, group in groups)}
     numbers |= {"init_scale": config.init_scale} | hyperparameters(config)
     if config.init == "random":
         numbers["seed"] = np.uint32(config.seed)
-    if config.basis == "random" or config.data == "prompts" or any(group.fixed_task_share for _, group in groups):
+    if config.basis == "random" or config.data == "prompts" or has_fixed_task(config):
         numbers["data_seed"] = np.uint32(data_seed(config))
     if len(groups) > 1:
         numbers["upsampling_factor"] = config.upsampling_factor

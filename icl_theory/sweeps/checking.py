@@ -1,0 +1,151 @@
+"""Every value of a sweep checked before the first run, and what varies along each axis found out."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from icl_theory.config import RunConfig, basis_and_mixture, has_fixed_task
+from icl_theory.errors import InputError
+from icl_theory.simulate import check_memory
+from icl_theory.sweeps.axes import FIELDS, Axis
+from icl_theory.sweeps.batch import reduced_kind
+from icl_theory.sweeps.structure import data_numbers, identity, numbers_of, structure_of
+
+if TYPE_CHECKING:
+    from icl_theory.sweeps.specification import Sweep
+
+# Numbers of every run, whose bounds are an interval: of a long axis a few values stand for all.
+ALWAYS_TRACED = ("rho", "learning_rate", "init_scale", "seed", "noise_std", "exponent", "eigenvalue_ratio")
+
+
+class AxisFacts(NamedTuple):
+    """What varies along an axis.
+
+    Attributes:
+        classes: which indices may run as one program, a number for each index.
+        counts: how many indices each class has.
+        data: whether the data depend on it within a class.
+    """
+
+    classes: tuple[int, ...]
+    counts: Counter[int]
+    data: bool
+
+
+class Facts(NamedTuple):
+    """What was found out while checking.
+
+    Attributes:
+        axes: facts of each axis.
+        corners: one config for each combination of classes.
+    """
+
+    axes: tuple[AxisFacts, ...]
+    corners: tuple[RunConfig, ...]
+
+    @property
+    def has_theory(self) -> bool:
+        """Whether some run has a reduced system."""
+        return any(reduced_kind(config) is not None for config in self.corners)
+
+
+def find_facts(sweep: Sweep) -> Facts:
+    """Go along every axis, then through every combination of classes.
+
+    Raises:
+        InputError: a value or a combination that cannot be run; an axis that changes nothing anywhere.
+    """
+    classes = [_classes(sweep, position) for position in range(len(sweep.axes))]
+    members: list[dict[int, list[int]]] = []  # the first two indices of each class
+    for numbers in classes:
+        found: dict[int, list[int]] = {}
+        for index, number in enumerate(numbers):
+            if len(found.setdefault(number, [])) < 2:
+                found[number].append(index)
+        members.append(found)
+    effect, data = [len(axis) == 1 for axis in sweep.axes], [False] * len(sweep.axes)
+    corners, built = [], set[RunConfig]()
+    lists = any(_has_lists(axis) for axis in sweep.axes)
+    for chosen in itertools.product(*members):
+        corner = [found[number][0] for found, number in zip(members, chosen, strict=True)]
+        config = sweep.config(corner)
+        structure = structure_of(config)
+        check_memory(config)
+        if lists or structure not in built:
+            _check_built(config, sweep.system)
+            built.add(structure)
+        corners.append(config)
+        here, drawn = identity(config), str(data_numbers(numbers_of(config)))
+        for position, found in enumerate(members):
+            for number, indices in found.items():
+                for index in indices if number == chosen[position] else indices[:1]:
+                    if index == corner[position] or (
+                        effect[position] and (data[position] or number != chosen[position])
+                    ):
+                        continue
+                    other = sweep.config([*corner[:position], index, *corner[position + 1 :]])
+                    effect[position] |= identity(other) != here
+                    if number == chosen[position]:
+                        data[position] |= str(data_numbers(numbers_of(other))) != drawn
+    for axis, matters in zip(sweep.axes, effect, strict=True):
+        if not matters:
+            raise InputError(axis.name, f"{len(axis)} values", _without_effect(corners[0]))
+    return Facts(tuple(AxisFacts(c, Counter(c), d) for c, d in zip(classes, data, strict=True)), tuple(corners))
+
+
+def _classes(sweep: Sweep, position: int) -> tuple[int, ...]:
+    """Which indices of an axis may run as one program, whatever the texts and points on the other axes are."""
+    axis = sweep.axes[position]
+    others = [
+        range(len(other)) if _is_categorical(other) and i != position else (0,) for i, other in enumerate(sweep.axes)
+    ]
+    checked = _to_check(axis)
+    keys: list[list[Any]] = [[] for _ in checked]
+    for combination in itertools.product(*others):
+        for place, i in enumerate(checked):
+            config = sweep.config([*combination[:position], i, *combination[position + 1 :]])
+            if _has_lists(axis):
+                _check_built(config, sweep.system)
+            follows_seed = config.data_seed < 0  # whether the data depend on another axis, that of the seed
+            keys[place].append((structure_of(config), config.num_steps, config.num_snapshots, follows_seed))
+    if len(checked) < len(axis):
+        return (0,) * len(axis)
+    numbered: dict[Any, int] = {}
+    return tuple(numbered.setdefault(tuple(key), len(numbered)) for key in keys)
+
+
+def _to_check(axis: Axis) -> list[int]:
+    """All indices; of a long axis of numbers of the same structure those at the bounds."""
+    if axis.name in ALWAYS_TRACED:
+        values = [setting[axis.name] for setting in axis.settings]
+        if all(type(value) is type(FIELDS[axis.name].default) for value in values):
+            return sorted({0, min(1, len(axis) - 1), int(np.argmin(values)), int(np.argmax(values))})
+    return list(range(len(axis)))
+
+
+def _is_categorical(axis: Axis) -> bool:
+    return axis.name == "point" or isinstance(FIELDS[axis.name].default, str)
+
+
+def _has_lists(axis: Axis) -> bool:
+    """Lists of numbers, such as eigenvalues, show only when they are used whether they can be."""
+    return any(isinstance(FIELDS[name].default, tuple) for name in axis.fields)
+
+
+def _check_built(config: RunConfig, system: str) -> None:
+    """What only shows when a config is used: spectra, and whether there is a theory where one is asked for."""
+    _, mixture = basis_and_mixture(config)
+    if config.init == "aligned" and has_fixed_task(config) and mixture.dim > 1:
+        raise InputError("init", "aligned", "a fixed task shares no eigenbasis with the inputs; use random")
+    if system == "reduced" and reduced_kind(config) is None:
+        remedy = "the reduced system stands for aligned heads (init = aligned; gd, sam) and merged heads under gd"
+        raise InputError("system", "reduced", f"{remedy}, on infinite data; use another or system = full")
+
+
+def _without_effect(config: RunConfig) -> str:
+    facts = f"optimizer = {config.optimizer}, spectrum = {config.spectrum}, data = {config.data}, init = {config.init}"
+    return f"it changes nothing with {facts}; leave it out or change those"
