@@ -55,8 +55,6 @@ def shared_out(function: Callable, mesh: Mesh, in_specs: tuple, out_specs: Any) 
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def place(tree: Any, mesh: Mesh | None, specs: Any) -> Any:
+def place(tree: Any, mesh: Mesh, specs: Any) -> Any:
     """The arrays on the devices of their specs, so that a program finds them where it needs them."""
-    if mesh is None:
-        return tree
     return jax.tree.map(lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec)), tree, specs)

@@ -14,15 +14,8 @@ import numpy as np
 
 from icl_theory.analysis import Plateau, SimplicityBias, find_plateaus, simplicity_bias
 from icl_theory.attention import aligned_parameters
-from icl_theory.config import (
-    RunConfig,
-    build_mixture,
-    build_model,
-    config_features,
-    hyperparameters,
-    optimizer_factory,
-    prompts_key,
-)
+from icl_theory.building import build_mixture, build_model, config_features, hyperparameters, prompts_key
+from icl_theory.config import RunConfig, optimizer_factory
 from icl_theory.cubic import num_features
 from icl_theory.errors import InputError
 from icl_theory.features import Features

@@ -23,25 +23,14 @@ import optax
 from icl_theory import devices
 from icl_theory.blocks import Workers, run_blocks
 from icl_theory.errors import DivergenceError, InputError, check_number
+from icl_theory.program import NO_LOOK, Axes, State, run_chunk, start
 from icl_theory.run import Run, checked_schedule
 from icl_theory.sharpness import gd
 
 SNAPSHOTS_PER_CHUNK = 32
-DIVERGENCE_FACTOR = 1e3
-NO_LOOK = -1
 
 OptimizerFactory = Callable[..., optax.GradientTransformation]
 Progress = Callable[[int, int], None]
-
-
-class _State(NamedTuple):
-    """Of one run; of a block of runs with their axis last."""
-
-    params: Any
-    optimizer: Any
-    good: Any  # (params, optimizer state) at the last snapshot with a sound loss
-    good_step: Any
-    diverged_at: Any
 
 
 def train(
@@ -78,7 +67,7 @@ def train(
             and the last good state.
         InputError: impossible hyperparameters, numbers of steps or snapshots.
     """
-    axes = _Axes(None, None)
+    axes = Axes(None, None)
     return _train(
         loss, params, None, axes, hyperparameters, optimizer, num_steps, track, num_snapshots, snapshots, progress
     )
@@ -119,7 +108,7 @@ def train_many(
         loss,
         params,
         sizes.pop(),
-        _Axes(loss_axes, track_axes),
+        Axes(loss_axes, track_axes),
         hyperparameters,
         optimizer,
         num_steps,
@@ -153,7 +142,7 @@ def _train(loss, params, runs, axes, hyperparameters, optimizer, num_steps, trac
     if len(blocks) > 1 and mesh is None:  # compile before several threads ask for it: a chunk without a look
         nowhere = np.full(SNAPSHOTS_PER_CHUNK, NO_LOOK)
         first = blocks[0]
-        _run_chunk(first.state, np.int64(0), nowhere, first.limit, first.hyperparameters, *first.program)
+        run_chunk(first.state, np.int64(0), nowhere, first.limit, first.hyperparameters, *first.program)
     with Workers(1 if mesh is not None else len(blocks)) as workers:  # a mesh is busy with one block
         while done < len(steps):
             chunk = steps[done : done + SNAPSHOTS_PER_CHUNK]
@@ -181,13 +170,6 @@ def _train(loss, params, runs, axes, hyperparameters, optimizer, num_steps, trac
     )
 
 
-class _Axes(NamedTuple):
-    """What of `loss` and `track` differs between runs, each None, 0 or a pytree of them."""
-
-    loss: Any
-    track: Any
-
-
 class _Program(NamedTuple):
     """What is compiled once: everything but `loss` and `track`, whose numbers are traced, is static."""
 
@@ -195,14 +177,14 @@ class _Program(NamedTuple):
     track: Any
     optimizer: OptimizerFactory
     many: bool
-    axes: _Axes
+    axes: Axes
     mesh: Any
 
 
 class _Block:
     """Runs that are advanced together (or the one run), and what was seen of them so far."""
 
-    def __init__(self, program: _Program, hyperparameters: Any, state: _State, limit: Any):
+    def __init__(self, program: _Program, hyperparameters: Any, state: State, limit: Any):
         self.program, self.hyperparameters, self.state, self.limit = program, hyperparameters, state, limit
         self.looks: list[Any] = []
 
@@ -244,7 +226,7 @@ def _start_block(program: _Program, params: Any, settings: dict[str, np.ndarray]
             loss = devices.place(loss, mesh, devices.leading(loss, axes.loss))
             track = devices.place(track, mesh, devices.leading(track, axes.track))
         program = program._replace(loss=loss, track=track)
-    state, limit = _start(program.loss, params, hyperparameters, *program[2:])
+    state, limit = start(program.loss, params, hyperparameters, *program[2:])
     return _Block(program, hyperparameters, state, limit)
 
 
@@ -271,7 +253,7 @@ def _joined(blocks: list[_Block], runs: int) -> tuple[Any, Any, np.ndarray]:
 
 def _advance(block: _Block, begin: int, steps: np.ndarray) -> None:
     padded = np.concatenate([steps, np.full(SNAPSHOTS_PER_CHUNK - len(steps), NO_LOOK)])
-    block.state, seen = _run_chunk(
+    block.state, seen = run_chunk(
         block.state, np.int64(begin), padded, block.limit, block.hyperparameters, *block.program
     )
     look_axis = 1 if block.program.many else 0
@@ -310,83 +292,6 @@ def _as_pytree(function: Callable) -> Any:
 
 def _nothing(params: Any) -> tuple:
     return ()
-
-
-@partial(jax.jit, static_argnames=("optimizer", "many", "axes", "mesh"))
-def _start(loss, params, hyperparameters, optimizer, many, axes, mesh):
-    def start(loss, params, hyperparameters):
-        optimizer_state = optimizer(**hyperparameters).init(params)
-        zero = jnp.zeros((), int)
-        state = _State(params, optimizer_state, (params, optimizer_state), zero, zero - 1)
-        return state, DIVERGENCE_FACTOR * jnp.maximum(loss(params), 1.0)
-
-    if many:
-        start = jax.vmap(start, in_axes=(axes.loss, -1, -1), out_axes=-1)
-    given = (loss, params, hyperparameters)
-    if mesh is not None:
-        specs = (devices.leading(loss, axes.loss), devices.last(params), devices.last(hyperparameters))
-        start = devices.shared_out(start, mesh, specs, devices.last(jax.eval_shape(start, *given)))
-    return start(*given)
-
-
-@partial(jax.jit, static_argnames=("optimizer", "many", "axes", "mesh"))
-def _run_chunk(state, begin, steps, limit, hyperparameters, loss, track, optimizer, many, axes, mesh):
-    """From step `begin` through the ascending `steps`, with a look at each; `NO_LOOK` fills the chunk up."""
-    run = partial(_looks, optimizer=optimizer, many=many, axes=axes)
-    given = (state, begin, steps, limit, hyperparameters, loss, track)
-    if mesh is not None:
-        held, seen = jax.eval_shape(run, *given)
-        specs = (
-            devices.last(state),
-            devices.everywhere(begin),
-            devices.everywhere(steps),
-            devices.last(limit),
-            devices.last(hyperparameters),
-            devices.leading(loss, axes.loss),
-            devices.leading(track, axes.track),
-        )
-        run = devices.shared_out(run, mesh, specs, (devices.last(held), devices.second(seen)))
-    return run(*given)
-
-
-def _looks(state, begin, steps, limit, hyperparameters, loss, track, *, optimizer, many, axes):
-
-    def update(loss, hyperparameters, params, optimizer_state, peak):
-        transformation = optax.with_extra_args_support(optimizer(**hyperparameters))
-        value, grads = jax.value_and_grad(loss)(params)
-        updates, optimizer_state = transformation.update(
-            grads, optimizer_state, params, value=value, grad=grads, value_fn=loss, grad_fn=jax.grad(loss)
-        )
-        return optax.apply_updates(params, updates), optimizer_state, jnp.maximum(peak, value)  # NaN stays NaN
-
-    def see(loss, track, limit, state, params, optimizer_state, peak, stop):
-        value = loss(params)
-        sound = jnp.isfinite(value) & (jnp.maximum(peak, value) <= limit) & (state.diverged_at < 0)
-        good, good_step = jax.tree.map(
-            partial(jnp.where, sound), ((params, optimizer_state), stop), (state.good, state.good_step)
-        )
-        diverged_at = jnp.where(sound | (state.diverged_at >= 0), state.diverged_at, stop)
-        return _State(params, optimizer_state, good, good_step, diverged_at), (value, track(params))
-
-    if many:
-        update = jax.vmap(update, in_axes=(axes.loss, -1, -1, -1, -1), out_axes=-1)
-        see = jax.vmap(see, in_axes=(axes.loss, axes.track, -1, -1, -1, -1, -1, None), out_axes=(-1, 0))
-
-    def look(step, state, stop):
-        begun = (state.params, state.optimizer, jnp.full_like(limit, -jnp.inf))
-        advanced = jax.lax.fori_loop(step, stop, lambda _, now: update(loss, hyperparameters, *now), begun)
-        state, seen = see(loss, track, limit, state, *advanced, stop)
-        return stop, state, seen
-
-    def maybe_look(carry, stop):
-        nothing_new = lambda: carry  # noqa: E731
-        carry = jax.lax.cond(stop != NO_LOOK, lambda: look(*carry[:2], stop), nothing_new)
-        return carry, carry[2]
-
-    shapes = jax.eval_shape(look, begin, state, steps[0])[2]
-    unseen = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (_, state, _), seen = jax.lax.scan(maybe_look, (begin, state, unseen), steps)
-    return state, seen
 
 
 def _locate_divergence(block: _Block, settings: dict[str, np.ndarray]) -> DivergenceError:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from icl_theory import TaskMixture, linear_spectrum
+from icl_theory.cli import main
 
 jax.config.update("jax_enable_x64", True)
 hypothesis.settings.register_profile("default", deadline=None, max_examples=20, derandomize=True)
@@ -30,6 +31,28 @@ def key():
 def mixture():
     """D = 4, the default spectrum on the coordinate axes, N = 31."""
     return TaskMixture.single(linear_spectrum(4), num_context=31)
+
+
+def run_command(*arguments):
+    """Exit code of the command line."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+def refused(capsys, *arguments):
+    """The one line printed for bad input."""
+    assert run_command(*arguments) == 2
+    return one_line(capsys)
+
+
+def one_line(capsys):
+    """What stands on standard error, which has to be one line of the command's own."""
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("icl-theory: error: ")
+    assert "\n" not in error
+    assert "Traceback" not in error
+    return error
 
 
 def assert_close(actual, desired, *, rtol=None):

@@ -6,28 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import refused, run_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from icl_theory.cli import main
-
 SHORT = ["--num-steps", "400", "--num-snapshots", "20", "--quiet"]
-
-
-def call(*arguments):
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    return stop.value.code
-
-
-def refused(capsys, *arguments):
-    """The one line printed for bad input."""
-    assert call(*arguments) == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("icl-theory: error: ")
-    assert "\n" not in error
-    assert "Traceback" not in error
-    return error
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +20,10 @@ def elsewhere(tmp_path, monkeypatch):
 
 def test_simulate_writes_what_a_person_can_open(tmp_path, capsys):
     out = tmp_path / "run"
-    assert call("simulate", "--out", out, *SHORT, "--init", "aligned", "--eigenvalues", "2,1", "--optimizer", "gd") == 0
+    assert (
+        run_command("simulate", "--out", out, *SHORT, "--init", "aligned", "--eigenvalues", "2,1", "--optimizer", "gd")
+        == 0
+    )
     shown = capsys.readouterr().out
     assert str(out) in shown
     summary = json.loads((out / "summary.json").read_text())
@@ -54,9 +40,9 @@ def test_simulate_writes_what_a_person_can_open(tmp_path, capsys):
 
 
 def test_a_finished_folder_is_reused_and_another_setting_refused(tmp_path, capsys):
-    assert call("simulate", "--out", "run", *SHORT) == 0
+    assert run_command("simulate", "--out", "run", *SHORT) == 0
     capsys.readouterr()
-    assert call("simulate", "--out", "run", *SHORT) == 0
+    assert run_command("simulate", "--out", "run", *SHORT) == 0
     assert "reused" in capsys.readouterr().out
     stamp = (tmp_path / "run" / "summary.json").stat().st_mtime_ns
     error = refused(capsys, "simulate", "--out", "run", *SHORT, "--seed", "3")
@@ -83,7 +69,7 @@ def test_a_finished_folder_is_reused_and_another_setting_refused(tmp_path, capsy
     ],
 )
 def test_every_kind_of_run(options, capsys):
-    assert call("simulate", *SHORT, *options) == 0
+    assert run_command("simulate", *SHORT, *options) == 0
     assert "final_loss" in capsys.readouterr().out
 
 
@@ -91,7 +77,7 @@ def test_groups_come_from_a_file_and_options_win(tmp_path, capsys):
     (tmp_path / "mixture.toml").write_text(
         'basis = "axes"\nnum_heads = 3\n[[groups]]\nshare = 0.7\n[[groups]]\nshare = 0.3\nspectrum = "white"\nnum_context = 5\n'
     )
-    assert call("simulate", "--config", "mixture.toml", "--num-heads", "4", "--out", "run", *SHORT) == 0
+    assert run_command("simulate", "--config", "mixture.toml", "--num-heads", "4", "--out", "run", *SHORT) == 0
     config = json.loads((tmp_path / "run" / "manifest.json").read_text())["config"]
     assert config["num_heads"] == 4
     assert config["groups"][1][0] == 0.3
@@ -117,7 +103,7 @@ def test_groups_come_from_a_file_and_options_win(tmp_path, capsys):
     (tmp_path / "noisy.toml").write_text("[[groups]]\nshare = 1.0\nnoise_std = 0.1\n")
     assert "noise_std" in refused(capsys, "simulate", "--config", "noisy.toml", "--noise-std", "0.5")
     (tmp_path / "given.toml").write_text("eigenvalues = [2.0, 1.0]\n")
-    assert call("simulate", "--config", "given.toml", "--spectrum", "white", "--out", "white", *SHORT) == 0
+    assert run_command("simulate", "--config", "given.toml", "--spectrum", "white", "--out", "white", *SHORT) == 0
     config = json.loads((tmp_path / "white" / "manifest.json").read_text())["config"]
     assert (config["spectrum"], config["eigenvalues"], config["dim"]) == ("white", [], 4)
 
@@ -179,12 +165,12 @@ def test_unknown_commands_and_letters(capsys):
     assert "simulat" in refused(capsys, "simulat")
     for letters in ("Z", "", ",", "A,"):
         assert "--only" in refused(capsys, "verify", "--only", letters)
-    assert call() == 0
+    assert run_command() == 0
     assert "Commands:" in capsys.readouterr().out
 
 
 def test_divergence_saves_the_last_good_state(tmp_path, capsys):
-    assert call("simulate", "--learning-rate", "100", "--out", "run", *SHORT) == 1
+    assert run_command("simulate", "--learning-rate", "100", "--out", "run", *SHORT) == 1
     error = capsys.readouterr().err
     assert "diverged at step" in error
     assert "learning_rate = 100" in error
@@ -198,7 +184,7 @@ def test_divergence_saves_the_last_good_state(tmp_path, capsys):
 
 
 def test_verify_prints_and_writes_the_table(tmp_path, capsys):
-    assert call("verify", "--only", "b", "--json", "table.json", "--quiet") == 0
+    assert run_command("verify", "--only", "b", "--json", "table.json", "--quiet") == 0
     assert "statements hold in float64" in capsys.readouterr().out
     table = json.loads((tmp_path / "table.json").read_text())
     assert [row["id"] for row in table["statements"]] == [f"B{n}" for n in range(1, 8)]
@@ -210,13 +196,13 @@ def test_verify_exits_one_when_a_statement_does_not_hold(monkeypatch, capsys):
     from icl_theory.verification import fixed_points
 
     monkeypatch.setattr(fixed_points, "plateau_loss", lambda features, subset: 1.0)
-    assert call("verify", "--only", "B", "--no-float32", "--quiet") == 1
+    assert run_command("verify", "--only", "B", "--no-float32", "--quiet") == 1
     assert "FAILS" in capsys.readouterr().out
 
 
 def test_help_is_worth_reading(capsys):
     for command in ("simulate", "verify"):
-        assert call(command, "--help") == 0
+        assert run_command(command, "--help") == 0
         text = capsys.readouterr().out
         assert "Examples" in text or "Claims" in text
         assert len(text) > 800
@@ -249,6 +235,6 @@ NUMBERS = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(
 def test_random_options_never_end_in_a_traceback(values, tmp_path):
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     options = [part for name, value in values.items() for part in (f"--{name}", str(value))]
-    code = call("simulate", "--out", "run", "--num-steps", "20", "--num-snapshots", "5", "--quiet", *options)
+    code = run_command("simulate", "--out", "run", "--num-steps", "20", "--num-snapshots", "5", "--quiet", *options)
     assert code in (0, 1, 2)
     assert (tmp_path / "run").exists() == (code == 0)

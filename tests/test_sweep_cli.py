@@ -4,28 +4,14 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import refused, run_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from icl_theory import open_sweep
-from icl_theory.cli import main
 
 SHORT = ["--quiet", "--num-steps", "600", "--num-snapshots", "30", "--learning-rate", "0.05"]
 ALIGNED = ["--init", "aligned", "--dim", "2", "--init-scale", "0.2", "--optimizer", "sam"]
-
-
-def call(*arguments):
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    return stop.value.code
-
-
-def refused(capsys, *arguments):
-    assert call(*arguments) == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("icl-theory: error: ")
-    assert "\n" not in error
-    return error
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +21,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 def test_dry_run_says_what_it_takes_and_writes_nothing(capsys, tmp_path):
     grid = ("seed=0:50", "optimizer=gd,sam", "rho=0:0.1:3")
-    assert call("sweep", *grid, *SHORT, "--out", "s", "--dry-run") == 0
+    assert run_command("sweep", *grid, *SHORT, "--out", "s", "--dry-run") == 0
     shown = capsys.readouterr().out
     for words in (
         "runs      300 (seed 50 × optimizer 2 × rho 3)",
@@ -49,15 +35,17 @@ def test_dry_run_says_what_it_takes_and_writes_nothing(capsys, tmp_path):
 
 
 def test_a_sweep_is_named_by_its_settings_and_compared(capsys, tmp_path, monkeypatch):
-    assert call("sweep", "rho=0:0.1:3", "eigenvalue_ratio=1.2:2:3", *SHORT, *ALIGNED) == 0
+    assert run_command("sweep", "rho=0:0.1:3", "eigenvalue_ratio=1.2:2:3", *SHORT, *ALIGNED) == 0
     shown = capsys.readouterr().out
     assert "ran 9 of 9 runs" in shown
     (folder,) = (tmp_path / "results" / "sweeps").iterdir()
-    assert call("compare", folder) == 0
+    assert run_command("compare", folder) == 0
     shown = capsys.readouterr().out
     assert "largest |error|" in shown
     assert folder.with_name(f"{folder.name}-compare.png").stat().st_size > 10_000
-    assert call("compare", folder, "--variable", "learning_time", "--select", "rho=0.05", "--out", "curve.png") == 0
+    assert (
+        run_command("compare", folder, "--variable", "learning_time", "--select", "rho=0.05", "--out", "curve.png") == 0
+    )
     assert (tmp_path / "curve.svg").exists()
     assert "exists" in refused(capsys, "compare", folder, "--out", "curve.png")
     for options, words in (
@@ -72,7 +60,7 @@ def test_a_sweep_is_named_by_its_settings_and_compared(capsys, tmp_path, monkeyp
         assert words in refused(capsys, "compare", folder, *options)
     assert "holds no sweep" in refused(capsys, "compare", "nowhere")
     monkeypatch.chdir(folder)
-    assert call("compare", ".") == 0
+    assert run_command("compare", ".") == 0
     (chunk,) = (folder / "learning_time_ratio").glob("[0-9]*")
     chunk.write_bytes(b"abc")
     assert "run the same sweep again" in refused(capsys, "compare", folder)
@@ -80,16 +68,16 @@ def test_a_sweep_is_named_by_its_settings_and_compared(capsys, tmp_path, monkeyp
 
 def test_compare_takes_medians_over_seeds_and_says_when_there_is_nothing_to_compare(capsys):
     merged = ["--model", "merged", "--init-scale", "0.05", *SHORT, "--num-steps", "2000"]
-    assert call("sweep", "seed=0:7", "num_context=8,31", *merged, "--out", "merged") == 0
-    assert call("compare", "merged", "--variable", "final_loss") == 0
-    assert call("compare", "merged", "--select", "num_context=8", "--out", "points") == 0
-    assert call("sweep", "seed=0:3", *SHORT, "--out", "random") == 0
+    assert run_command("sweep", "seed=0:7", "num_context=8,31", *merged, "--out", "merged") == 0
+    assert run_command("compare", "merged", "--variable", "final_loss") == 0
+    assert run_command("compare", "merged", "--select", "num_context=8", "--out", "points") == 0
+    assert run_command("sweep", "seed=0:3", *SHORT, "--out", "random") == 0
     capsys.readouterr()
     assert "no measurement beside a prediction" in refused(capsys, "compare", "random")
 
 
 def test_the_reduced_system_alone(capsys):
-    assert call("sweep", "rho=0:0.1:3", *SHORT, *ALIGNED, "--system", "reduced", "--out", "s") == 0
+    assert run_command("sweep", "rho=0:0.1:3", *SHORT, *ALIGNED, "--system", "reduced", "--out", "s") == 0
     found = open_sweep("s")
     assert "learning_time" not in found
     assert np.isfinite(found.predicted_final_loss).all()
@@ -169,6 +157,6 @@ def test_random_sweeps_never_end_in_a_traceback(axes, optimizer, tmp_path):
     shutil.rmtree(tmp_path / "s", ignore_errors=True)
     base = ["--quiet", "--num-snapshots", "5", "--optimizer", optimizer, "--out", "s", "--memory", "8"]
     base += [] if "num_steps" in axes else ["--num-steps", "20"]
-    code = call("sweep", *(f"{name}={values}" for name, values in axes.items()), *base)
+    code = run_command("sweep", *(f"{name}={values}" for name, values in axes.items()), *base)
     assert code in (0, 2)
     assert (tmp_path / "s").exists() == (code == 0)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import one_line, run_command
 
 from icl_theory import InputError, sweep
-from icl_theory.cli import main
-from icl_theory.sweeps.folder import SweepFolder
+from icl_theory.sweeps.folder import ALONE, Process, SweepFolder, hold
 from icl_theory.sweeps.plan import Plan
-from icl_theory.sweeps.run import Process, run_sweep
+from icl_theory.sweeps.run import run_sweep
 from icl_theory.sweeps.specification import Sweep
 
 BASE = {"dim": 2, "num_heads": 2, "num_steps": 100_000, "num_snapshots": 40, "learning_rate": 0.05}
@@ -49,16 +49,7 @@ def command(*arguments, **environment):
 
 
 def call(*arguments):
-    with pytest.raises(SystemExit) as stop:
-        main(["sweep", "--quiet", *(str(argument) for argument in arguments)])
-    return stop.value.code
-
-
-def one_line(capsys) -> str:
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("icl-theory: error: ")
-    assert "\n" not in error
-    return error
+    return run_command("sweep", "--quiet", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +182,7 @@ def test_a_truncated_chunk_is_detected_and_only_its_unit_run_again(undisturbed, 
 def test_a_second_sweep_on_the_same_folder_refuses(undisturbed, capsys, tmp_path):
     folder = tmp_path / "s"
     shutil.copytree(undisturbed, folder)
-    with SweepFolder(folder).locked(Process()):
+    with hold(folder, ALONE):
         for extra in ([], ["--force"]):
             assert call("--out", folder, *COMMAND, *extra) == 2
             assert "another sweep is running in it" in one_line(capsys)
@@ -202,14 +193,14 @@ def test_a_second_sweep_on_the_same_folder_refuses(undisturbed, capsys, tmp_path
 def test_nobody_runs_or_starts_over_beside_another(undisturbed, capsys, tmp_path, held):
     folder = tmp_path / "s"
     shutil.copytree(undisturbed, folder)
-    with SweepFolder(folder).locked(Process(1, 2) if held == "one of several" else Process()):
+    with hold(folder, Process(1, 2) if held == "one of several" else ALONE):
         for extra in ([], ["--force"]):
             assert call("--out", folder, *COMMAND, *extra) == 2
             assert "another sweep is running in it" in one_line(capsys)
         if held == "one of several":
-            with SweepFolder(folder).locked(Process(0, 2)):
+            with hold(folder, Process(0, 2)):
                 pass
-            with pytest.raises(InputError, match="another sweep"), SweepFolder(folder).locked(Process(1, 3)):
+            with pytest.raises(InputError, match="another sweep"), hold(folder, Process(1, 3)):
                 pass
     assert not list(tmp_path.glob("s.old-*"))
 

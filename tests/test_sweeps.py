@@ -11,6 +11,7 @@ from conftest import assert_close
 
 from icl_theory import InputError, RunConfig, simulate
 from icl_theory.analysis import bias_of_fractions
+from icl_theory.program import run_chunk
 from icl_theory.sweeps import measures
 from icl_theory.sweeps.axes import parse_axis
 from icl_theory.sweeps.batch import Cache, run_batch
@@ -19,7 +20,6 @@ from icl_theory.sweeps.plan import Plan
 from icl_theory.sweeps.run import run_sweep, sweep
 from icl_theory.sweeps.specification import Sweep
 from icl_theory.sweeps.structure import batch_numbers, join_config, numbers_of, structure_of
-from icl_theory.training import _run_chunk
 
 SHORT = {"num_steps": 2000, "num_snapshots": 60, "learning_rate": 0.05}
 MIXTURE = [{"share": 0.7}, {"share": 0.3, "eigenvalues": [0.1, 0.1, 0.1, 0.4]}]
@@ -213,12 +213,12 @@ def test_one_compilation_a_program_and_none_for_changed_numbers(tmp_path):
     base = {"dim": 5, "num_heads": 3, "num_snapshots": 10}
     specified = Sweep.create(base, grid=grid)
     assert len(Plan.of(specified).programs()) == 2
-    before = _run_chunk._cache_size()
+    before = run_chunk._cache_size()
     run_sweep(specified, tmp_path / "first")
-    assert _run_chunk._cache_size() - before == 2
+    assert run_chunk._cache_size() - before == 2
     other = Sweep.create(base | {"learning_rate": 0.1, "noise_std": 0.2}, grid=grid | {"rho": [0.01, 0.05]})
     run_sweep(other, tmp_path / "second")
-    assert _run_chunk._cache_size() - before == 2
+    assert run_chunk._cache_size() - before == 2
 
 
 def test_diverging_runs_are_marked_and_the_others_go_on(tmp_path):

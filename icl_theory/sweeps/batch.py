@@ -12,16 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from icl_theory.attention import aligned_parameters, split_model
-from icl_theory.config import (
-    RunConfig,
+from icl_theory.building import (
     basis_and_mixture,
     build_model,
     has_fixed_task,
     hyperparameters,
-    optimizer_factory,
     prompts_key,
     upsampling_factors,
 )
+from icl_theory.config import RunConfig, optimizer_factory
 from icl_theory.features import Features, features_along
 from icl_theory.losses import FeatureStrength, MomentsLoss, PromptsLoss
 from icl_theory.moments import for_training, prompt_moments

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from icl_theory.config import RunConfig, basis_and_mixture, has_fixed_task
+from icl_theory.building import basis_and_mixture, has_fixed_task
+from icl_theory.config import RunConfig
 from icl_theory.errors import InputError
 from icl_theory.simulate import check_memory
 from icl_theory.sweeps.axes import FIELDS, Axis

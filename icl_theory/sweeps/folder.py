@@ -16,7 +16,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,10 +102,6 @@ class SweepFolder:
                 json.loads((self.path / name).read_text())
         except Exception as error:
             raise damaged(self.path, error) from error
-
-    def locked(self, process: Process) -> AbstractContextManager[None]:
-        """Hold the folder; see `hold`."""
-        return hold(self.path, process)
 
     def is_complete(self, unit: Unit) -> bool:
         """Whether the unit has a receipt and its chunks are as they were written."""

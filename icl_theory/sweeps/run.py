@@ -137,7 +137,7 @@ def run_sweep(
         folder = SweepFolder.create(path, plan, code)
         folder.check_same(sweep.description, code)  # another process may have been the first
     plan = Plan.of(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))
-    with folder.locked(process):
+    with hold(path, process):
         folder.check_intact(plan)
         units = list(plan.units())
         own = [unit for unit in units if unit.number % process.of == process.number]

@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from icl_theory.config import GroupConfig, RunConfig, data_seed, has_fixed_task, hyperparameters
+from icl_theory.building import data_seed, has_fixed_task, hyperparameters
+from icl_theory.config import GroupConfig, RunConfig
 
 SPECTRUM_NUMBERS = {"given": "eigenvalues", "power-law": "exponent", "geometric": "eigenvalue_ratio"}
 
