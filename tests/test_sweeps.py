@@ -102,6 +102,13 @@ def test_no_run_of_a_grid_is_trained_on_the_data_of_another(base, grid, tmp_path
         np.testing.assert_allclose(found.final_loss.values[index], alone, rtol=1e-9)
 
 
+def test_sharing_is_refused_to_runs_whose_data_differ():
+    configs = [RunConfig.from_mapping({"num_steps": 50, "num_snapshots": 5, "seed": seed}) for seed in range(2)]
+    settings = {"size": 2, "full": True, "theory": False, "curves": False, "cache": Cache()}
+    own, asked = (run_batch(configs, shared=shared, **settings) for shared in (False, True))
+    np.testing.assert_array_equal(own["final_strength"], asked["final_strength"])
+
+
 def test_an_axis_that_matters_at_some_values_of_another_is_taken():
     grid = {"fixed_task_share": [0.0, 0.3], "data_seed": range(3)}
     assert Sweep.create({"basis": "axes"}, grid=grid).num_runs == 6
