@@ -16,7 +16,7 @@ from jaxtyping import Array, Key
 from icl_theory.attention import CubicFeatureMLP, MergedAttention, SeparateAttention
 from icl_theory.config import GroupConfig, RunConfig
 from icl_theory.errors import InputError, is_traced
-from icl_theory.features import Features, features_along, find_group_features
+from icl_theory.features import Features, features_along, find_group_features, group_matrices
 from icl_theory.spectra import (
     geometric_spectrum,
     given_spectrum,
@@ -26,7 +26,6 @@ from icl_theory.spectra import (
     white_spectrum,
 )
 from icl_theory.tasks import TaskDistribution, TaskMixture
-from icl_theory.theory.population import beta_second_moment
 
 
 def hyperparameters(config: RunConfig) -> dict[str, float]:
@@ -89,8 +88,8 @@ def config_features(config: RunConfig) -> Features:
         found = find_group_features(mixture)
     else:
         directions = np.eye(config.dim) if basis is None else np.asarray(basis, float)
-        groups = [(group.covariance, group.task_second_moment, beta_second_moment(group)) for group in mixture.groups]
-        found = features_along(directions, groups, np.asarray(mixture.shares))
+        matrices = [group_matrices(group) for group in mixture.groups]
+        found = features_along(directions, matrices, np.asarray(mixture.shares))
     return found.upsampled(np.asarray(upsampling_factors(config, mixture)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from icl_theory.errors import InputError, as_floats
-from icl_theory.tasks import TaskMixture
+from icl_theory.tasks import TaskDistribution, TaskMixture
 from icl_theory.theory.population import beta_second_moment
 
 
@@ -131,8 +131,12 @@ def find_group_features(mixture: TaskMixture) -> GroupFeatures:
             f"off-diagonal share {residual.max():.1e}",
             "features need all input and task covariances to share one eigenbasis",
         )
-    groups = [(group.covariance, group.task_second_moment, beta_second_moment(group)) for group in mixture.groups]
-    return features_along(directions, groups, np.asarray(mixture.shares))
+    return features_along(directions, [group_matrices(group) for group in mixture.groups], np.asarray(mixture.shares))
+
+
+def group_matrices(group: TaskDistribution) -> tuple[Any, Any, Any]:
+    """`(Λ, S, B)` of one group, with `S = E[wwᵀ]` and `B = E[ββᵀ]`; runs first under `jax.vmap`."""
+    return group.covariance, group.task_second_moment, beta_second_moment(group)
 
 
 def features_along(
@@ -144,7 +148,7 @@ def features_along(
 
     Args:
         directions: columns e_d.
-        matrices: `(Λ_g, S_g, B_g)` of each group, (..., D, D), with `S = E[wwᵀ]` and `B = E[ββᵀ]`.
+        matrices: `group_matrices` of each, (..., D, D).
         shares: π_g.
 
     Returns:

@@ -21,7 +21,7 @@ from icl_theory.building import (
     upsampling_factors,
 )
 from icl_theory.config import RunConfig, optimizer_factory
-from icl_theory.features import Features, features_along
+from icl_theory.features import Features, features_along, group_matrices
 from icl_theory.losses import FeatureStrength, MomentsLoss, PromptsLoss
 from icl_theory.moments import for_training, prompt_moments
 from icl_theory.prompts import concatenate_prompts, sample_prompt_chunks
@@ -39,7 +39,7 @@ from icl_theory.tasks import TaskMixture
 from icl_theory.theory import reduced
 from icl_theory.theory.gaussian_moments import full_population_moments
 from icl_theory.theory.merged import effective_start
-from icl_theory.theory.population import beta_second_moment, population_moments
+from icl_theory.theory.population import population_moments
 from icl_theory.training import Progress, train_many
 
 CACHED_BYTES = 2**28
@@ -219,14 +219,7 @@ def _prepare(numbers: Any, structure: RunConfig) -> Prepared:
 
 def _features(prepared: Prepared) -> Features:
     """Features of each run, numbered by their drive before anything is upsampled."""
-    matrices = [
-        (
-            np.asarray(group.covariance),
-            np.asarray(group.task_covariance),
-            np.asarray(jax.vmap(beta_second_moment)(group)),
-        )
-        for group in prepared.original.groups
-    ]
+    matrices = [jax.vmap(group_matrices)(group) for group in prepared.original.groups]
     shares = np.asarray(prepared.original.shares, float)
     found = features_along(np.asarray(prepared.basis, float), matrices, shares)
     return found.with_shares(shares * np.asarray(prepared.factors, float))

@@ -103,25 +103,26 @@ def summary_of(shown: xr.Dataset, variable: str) -> list[str]:
 
 @styled
 def _draw_curves(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
-    figure, ((left, right),) = new_figure(10.5, 4.2, 1, 2)
+    figure, ((left, right),) = new_figure(11.5, 4.2, 1, 2)
     (dim,) = swept
     labels, positions = shown[dim].values, _positions(shown[dim].values)
-    for number, column in _by_feature(shown):
+    numeric = _is_numeric(labels)
+    solid, dashed = ("o-", "--") if numeric else ("o", "_")  # nothing lies between two texts
+    columns = _by_feature(shown)
+    for place, (number, column) in enumerate(columns):
         colour = GD if number is None else feature_colour(number - 1)
-        measured, low, high = _median(column[variable], dim)
-        predicted, _, _ = _median(column[PREDICTED + variable], dim)
-        error, error_low, error_high = _median(column[f"{variable}_error"], dim)
-        name = "measured" if number is None else f"feature {number}"
-        left.plot(positions, _drawn(measured), "o-", markersize=3, color=colour, linewidth=2.4, label=name)
-        left.fill_between(positions, _drawn(low), _drawn(high), color=colour, alpha=0.18, linewidth=0)
-        left.plot(positions, _drawn(predicted), "--", color=THEORY, linewidth=1.2)
-        right.plot(positions, 100 * _drawn(error), "o-", markersize=3, color=colour)
-        right.fill_between(
-            positions, 100 * _drawn(error_low), 100 * _drawn(error_high), color=colour, alpha=0.18, linewidth=0
+        at = positions if numeric else positions + 0.1 * (place - (len(columns) - 1) / 2)  # side by side
+        measured, predicted, error = (
+            _median(column[name], dim) for name in (variable, PREDICTED + variable, f"{variable}_error")
         )
-    left.plot([], [], "--", color=THEORY, linewidth=1.2, label="predicted")
-    left.legend()
-    left.set(title="Measured (solid) and predicted (dashed)", ylabel=NAMES[variable])
+        name = "measured" if number is None else f"feature {number}"
+        _draw_medians(left, at, measured, solid, color=colour, linewidth=2.4, label=name)
+        left.plot(at, _drawn(predicted[0]), dashed, color=THEORY, linewidth=1.2, markersize=18)
+        _draw_medians(right, at, 100 * np.asarray(error), solid, color=colour)
+    left.plot([], [], dashed, color=THEORY, linewidth=1.2, label="predicted")
+    left.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    title = "Measured (solid) and predicted (dashed)" if numeric else "Measured (dots) and predicted (bars)"
+    left.set(title=title, ylabel=NAMES[variable])
     right.axhline(0.0, color=THEORY, linewidth=0.8)
     right.set(title="Difference", ylabel="measured / predicted − 1, %")
     for axis in (left, right):
@@ -201,7 +202,7 @@ def _selected(data: xr.Dataset, select: Mapping[str, Any]) -> xr.Dataset:
             dims = ", ".join(str(dim) for dim in data.dims if dim != "feature")
             raise InputError("select", name, f"it is not swept; give one of {dims}")
         labels = data[name].values
-        if labels.dtype.kind in "iuf":
+        if _is_numeric(labels):
             try:
                 found = np.flatnonzero(np.isclose(labels.astype(float), float(wanted), rtol=1e-9, atol=0.0))
             except (TypeError, ValueError):
@@ -257,13 +258,24 @@ def _over_seeds(values: xr.DataArray) -> xr.DataArray:
     return values.median(seeds) if seeds else values
 
 
+def _draw_medians(axis: Axes, positions: np.ndarray, found: Any, style: str, *, color: str, **line: Any) -> None:
+    """Medians with their intervals: a band along a number, bars at texts."""
+    median, low, high = (_drawn(values) for values in found)
+    axis.plot(positions, median, style, markersize=3 if "-" in style else 6, color=color, **line)
+    if "-" in style:
+        axis.fill_between(positions, low, high, color=color, alpha=0.18, linewidth=0)
+    else:
+        axis.vlines(positions, low, high, color=color, linewidth=1.5)
+        axis.margins(x=0.2)
+
+
 def _drawn(values: np.ndarray) -> np.ndarray:
     """Infinite values (never) leave a gap."""
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def _positions(labels: np.ndarray) -> np.ndarray:
-    return labels if labels.dtype.kind in "iuf" else np.arange(len(labels))
+    return labels if _is_numeric(labels) else np.arange(len(labels))
 
 
 def _label_axis(axis: Axes, dim: str, labels: np.ndarray, positions: np.ndarray, *, vertical: bool = False) -> None:
@@ -273,7 +285,7 @@ def _label_axis(axis: Axes, dim: str, labels: np.ndarray, positions: np.ndarray,
             dim, dim.replace("_", " ")
         )
     )
-    if labels.dtype.kind not in "iuf":
+    if not _is_numeric(labels):
         set_ticks(list(positions), [str(label) for label in labels])
 
 
@@ -292,6 +304,10 @@ def _log_where_wide(axis: Axes, values: np.ndarray) -> None:
 
 def _like(values: xr.DataArray, error: xr.DataArray) -> xr.DataArray:
     return values.stack(all=error.dims) if error.ndim else values.expand_dims("all")
+
+
+def _is_numeric(labels: np.ndarray) -> bool:
+    return labels.dtype.kind in "iuf"
 
 
 def _is_number(value: Any) -> bool:
