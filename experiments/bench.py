@@ -7,7 +7,6 @@ runs, compilation apart; but sweeps are timed once as whole processes. The bound
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import time
@@ -29,7 +28,7 @@ import icl_theory as icl
 from experiments.bench_sweeps import sweeping
 from icl_theory.errors import IclTheoryError, InputError
 from icl_theory.progress import ProgressReport
-from icl_theory.store import machine, memory_bytes
+from icl_theory.store import machine, memory_bytes, process_bytes
 
 NUM_CONTEXT, NUM_HEADS, REPEATS = 31, 8, 5
 DTYPES = ("float32", "float64")
@@ -93,11 +92,6 @@ def memory_bandwidth() -> float:
     array = jnp.ones(2**26)
     total = jax.jit(jnp.sum)
     return array.nbytes / min(all_seconds(lambda: total(array), 9)[1:])
-
-
-def peak_memory() -> float:
-    """Largest resident memory of the whole process so far, all precisions and parts, GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (30 if sys.platform == "darwin" else 20)
 
 
 def mixture(dim: int) -> icl.TaskMixture:
@@ -313,7 +307,7 @@ def measure(
         for index, part in enumerate(parts):
             rows += part()
             report(title, index + 1, len(parts))
-    return sorted(rows, key=lambda row: row.part[:3]), bounds | {"peak_memory_gib": peak_memory()}
+    return sorted(rows, key=lambda row: row.part[:3]), bounds | {"peak_memory_gib": process_bytes(peak=True) / 2**30}
 
 
 def show(dtype: str, rows: list[Row], bounds: dict[str, float], console: Console) -> None:

@@ -13,7 +13,7 @@ IN_A_PROCESS = """
 import json, sys, time
 began = time.monotonic()
 from pathlib import Path
-from icl_theory.sweeps.plan import Plan, peak_bytes
+from icl_theory.store import process_bytes
 from icl_theory.sweeps.run import run_sweep
 from icl_theory.sweeps.specification import Sweep
 
@@ -21,7 +21,7 @@ asked = json.loads(sys.argv[1])
 sweep = Sweep.create(asked["base"], grid=asked["grid"], system=asked["system"])
 outcome = run_sweep(sweep, Path(sys.argv[2]), memory_gib=asked["memory_gib"])
 seconds = time.monotonic() - began
-print(json.dumps({"seconds": seconds, "writing": outcome.writing, "runs": outcome.ran, "peak": peak_bytes()}))
+print(json.dumps({"seconds": seconds, "writing": outcome.writing, "runs": outcome.ran, "peak": process_bytes(peak=True)}))
 """
 
 

@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -212,6 +214,20 @@ def memory_bytes() -> float:
     """Memory of this machine; infinite where the system does not say."""
     names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
     return float(os.sysconf(names[0]) * os.sysconf(names[1])) if hasattr(os, "sysconf") else np.inf
+
+
+def process_bytes(*, peak: bool = False) -> float:
+    """Memory that this process takes now, or the most that it has taken.
+
+    On Linux from `/proc`: the peak that `getrusage` tells is, after a start from a larger process, that of the other.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        found = dict(line.split(":", 1) for line in lines)
+        return 1024.0 * int(found["VmHWM" if peak else "VmRSS"].split()[0])
+    except (OSError, KeyError, ValueError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return float(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def exists(folder: Path) -> bool:

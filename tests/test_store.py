@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from icl_theory.store import (
     is_complete,
     load_arrays,
     plain,
+    process_bytes,
     read_manifest,
     save_arrays,
     set_aside,
@@ -134,3 +137,13 @@ def test_versions_and_configs_are_plain(tmp_path):
     (tmp_path / "a.py").write_text("x = 2")
     assert code_version(tmp_path) != before
     assert json.dumps(plain({"a": np.float64(1.0), "b": np.arange(2), "c": Config()}))
+
+
+def test_the_peak_of_a_process_is_its_own():
+    """Not that of the larger one which started it."""
+    ballast = np.ones(2**27)  # 1 GiB
+    code = "from icl_theory.store import process_bytes as p; print(p(), p(peak=True))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    now, peak = map(float, done.stdout.split())
+    assert process_bytes() > ballast.nbytes
+    assert 0.9 * now < peak < ballast.nbytes

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
-import resource
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -17,7 +13,7 @@ from icl_theory.config import RunConfig
 from icl_theory.cubic import num_features
 from icl_theory.errors import InputError
 from icl_theory.simulate import CHUNK_SIZE
-from icl_theory.store import memory_bytes
+from icl_theory.store import memory_bytes, process_bytes
 from icl_theory.sweeps.batch import CACHED_BYTES
 from icl_theory.sweeps.specification import Sweep
 from icl_theory.sweeps.structure import structure_of, uses_prompts
@@ -150,21 +146,6 @@ class Plan(NamedTuple):
     def _runs_like(self, unit: Unit) -> int:
         facts = zip(self.sweep.facts.axes, unit.indices, strict=True)
         return int(np.prod([fact.counts[fact.classes[part[0]]] for fact, part in facts]))
-
-
-def process_bytes() -> float:
-    """Memory that this process takes now (where the system does not say, the most that it has taken so far)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return float(pages * os.sysconf("SC_PAGE_SIZE"))
-    except (OSError, ValueError, IndexError):
-        return peak_bytes()
-
-
-def peak_bytes() -> float:
-    """The most memory this process has taken so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
 def _device_bytes() -> float:
