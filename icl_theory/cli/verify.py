@@ -24,7 +24,7 @@ def verify_command(only: str | None, json_file: Path | None, force: bool, float3
 
     Each statement has a tolerance that stands in the code. They are judged in float64; a last column says which are
     also within tolerance in float32 (claims F to H are measured in float64 alone). The exit code is 1 when one does not
-    hold in float64. Takes about four minutes on two cores; the session's precision is left as it is.
+    hold in float64. Takes about three minutes on two cores; the session's precision is left as it is.
 
     \b
     Claims:
