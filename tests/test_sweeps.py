@@ -254,14 +254,26 @@ def test_units_cover_every_run_once_and_fit_chunks():
     assert (seen == 1).all()
 
 
-def test_less_memory_makes_smaller_units_and_too_little_is_refused():
-    specified = Sweep.create({"dim": 16, "num_snapshots": 2000, "num_steps": 2000}, grid={"seed": "0:4000"})
-    large, small = (
-        Plan.of(specified, memory_gib=1e3),
-        Plan.of(specified, memory_gib=Plan.of(specified).bytes_needed() / 2**31),
+def test_units_of_large_models_hold_fewer_runs():
+    """So that no more than some seconds are lost, whatever the model."""
+    grid = {"seed": "0:512"}
+    small, large, prompts = (
+        Plan.of(Sweep.create({"num_steps": 2000} | base, grid=grid), memory_gib=1e3)
+        for base in ({}, {"dim": 32}, {"data": "prompts", "scores": "softmax"})
     )
-    assert large.pieces[0] == 2000
+    assert small.pieces == (512,)
+    assert 8 <= large.pieces[0] < 64
+    assert prompts.pieces == (1,)
+
+
+def test_less_memory_makes_smaller_units_and_too_little_is_refused():
+    specified = Sweep.create({"dim": 8, "num_snapshots": 2000, "num_steps": 2000}, grid={"seed": "0:4000"})
+    large = Plan.of(specified, memory_gib=1e3)
+    limit = 0.75 * large.bytes_needed()
+    small = Plan.of(specified, memory_gib=limit / 2**30)
+    assert large.pieces[0] == 800
     assert small.pieces[0] < large.pieces[0] / 1.5
+    assert small.bytes_needed() < limit
     with pytest.raises(InputError, match="one run alone takes"):
         Plan.of(specified, memory_gib=0.01)
 

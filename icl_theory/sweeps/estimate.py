@@ -94,6 +94,6 @@ def _measure(plan: Plan, unit: Unit) -> Speed:
     beside = run(1)
     steps, seconds = 1, beside
     while seconds - beside < LONG_ENOUGH and steps < longest:
-        steps = min(longest, 4 * max(steps, 250))
+        steps = min(longest, 4 * steps)
         seconds = run(steps)
     return Speed(max(0.0, first - beside), beside, max(0.0, seconds - beside) / steps)

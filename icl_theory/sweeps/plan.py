@@ -18,8 +18,9 @@ from icl_theory.sweeps.batch import CACHED_BYTES
 from icl_theory.sweeps.specification import Sweep
 from icl_theory.sweeps.structure import structure_of, uses_prompts
 
-FEWEST_RUNS, MOST_RUNS = 64, 4096  # of a unit, where memory does not ask for fewer
+FEWEST_RUNS, FEWEST_LARGE, MOST_RUNS = 64, 8, 4096  # of a unit, of one of large models; memory may ask for fewer
 RUN_STEPS, REDUCED_RUN_STEPS = 5 * 10**6, 10**8  # of a unit: about a second of work on two cores
+SMALL_PRODUCTS = 500.0  # multiply-adds of a loss (D = 4, moments) from which a step costs more than to be taken at all
 HEAVY = 2**16  # bytes of data from which runs that share them go together
 COMPILER = 400 * 2**20  # what compiling takes beside the arrays
 PLANNED = 0.95  # of the limit, so that a process that goes on with the same units fits too
@@ -174,7 +175,7 @@ def _bytes_per_run(sweep: Sweep, config: RunConfig) -> tuple[float, float]:
     width = 8 if config.dtype == "float64" else 4
     dim, heads = config.dim, config.dim if config.init == "aligned" else config.num_heads
     weights = heads * (1 + dim**2 if config.model != "separate" else 1 + 2 * config.rank * dim)
-    seen = (config.num_snapshots + 32) * (dim + 1)
+    seen = (min(config.num_snapshots, config.num_steps + 1) + 32) * (dim + 1)
     per_run = width * (12 * weights + 6 * seen + 8 * dim**2) + 3 * _data_bytes(config)
     tokens = config.num_prompts * config.longest_context
     if uses_prompts(config):
@@ -191,8 +192,21 @@ def _bytes_per_run(sweep: Sweep, config: RunConfig) -> tuple[float, float]:
 def _wanted(sweep: Sweep) -> int:
     """Runs of a unit: about a second of work, so that little is lost when the power goes."""
     target = RUN_STEPS if sweep.full else REDUCED_RUN_STEPS
-    steps = max(config.num_steps for config in sweep.facts.corners)
-    return int(np.clip(target // steps, FEWEST_RUNS, MOST_RUNS))
+    sizes = [max(1.0, _products(config) / SMALL_PRODUCTS) if sweep.full else 1.0 for config in sweep.facts.corners]
+    work = max(config.num_steps * size for config, size in zip(sweep.facts.corners, sizes, strict=True))
+    fewest = max(FEWEST_LARGE, FEWEST_RUNS / max(sizes))
+    return int(np.clip(target / work, fewest, MOST_RUNS))
+
+
+def _products(config: RunConfig) -> float:
+    """Multiply-adds of the loss of one run, to its order."""
+    dim, heads = config.dim, config.dim if config.init == "aligned" else config.num_heads
+    weights = heads * dim * (dim if config.model != "separate" else config.rank * dim)
+    if uses_prompts(config):
+        return float(config.num_prompts * config.longest_context * (dim + 1) ** 2 * heads)
+    if config.data == "population" and config.blocks == "reduced":
+        return float(2 * len(config.mixture) * dim**3 + weights)
+    return float(num_features(dim, config.blocks) ** 2 + weights)
 
 
 def _pieces(sweep: Sweep, wanted: int, kept_together: list[bool]) -> tuple[int, ...]:
