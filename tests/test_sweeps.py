@@ -266,7 +266,8 @@ def test_units_of_large_models_hold_fewer_runs():
     assert prompts.pieces == (1,)
 
 
-def test_less_memory_makes_smaller_units_and_too_little_is_refused():
+def test_less_memory_makes_smaller_units_and_too_little_is_refused(monkeypatch):
+    monkeypatch.setattr("icl_theory.sweeps.plan.process_bytes", lambda: 3e8)  # as in a process of its own
     specified = Sweep.create({"dim": 8, "num_snapshots": 2000, "num_steps": 2000}, grid={"seed": "0:4000"})
     large = Plan.of(specified, memory_gib=1e3)
     limit = 0.75 * large.bytes_needed()
