@@ -25,6 +25,9 @@ from icl_theory.cubic import cubic_features, num_features
 from icl_theory.errors import DivergenceError, IclTheoryError, InputError
 from icl_theory.examples import Examples, compress
 from icl_theory.features import Features, GroupFeatures, find_features, find_group_features
+from icl_theory.finetuning.loss_record import LossRecord
+from icl_theory.finetuning.record_files import LossRecorder, load_loss_record, save_loss_record
+from icl_theory.finetuning.rule import Upsampling, upsample
 from icl_theory.lateness import (
     Clusters,
     example_learning_times,
@@ -109,6 +112,8 @@ __all__ = [
     "GroupFeatures",
     "IclTheoryError",
     "InputError",
+    "LossRecord",
+    "LossRecorder",
     "MergedAttention",
     "MergedFlow",
     "MergedLogistic",
@@ -129,6 +134,7 @@ __all__ = [
     "TaskDistribution",
     "TaskMixture",
     "Trajectory",
+    "Upsampling",
     "__version__",
     "aligned_parameters",
     "at_context_lengths",
@@ -152,6 +158,7 @@ __all__ = [
     "learning_time_ratio",
     "learning_times",
     "linear_spectrum",
+    "load_loss_record",
     "load_moments",
     "make_loss",
     "median_interval",
@@ -177,6 +184,7 @@ __all__ = [
     "sam_equivalent_factor",
     "sample_prompt_chunks",
     "sample_prompts",
+    "save_loss_record",
     "secant_factor",
     "simplicity_bias",
     "simulate",
@@ -188,6 +196,7 @@ __all__ = [
     "trajectory_clusters",
     "two_phase_factor",
     "unnormalised_sam",
+    "upsample",
     "upsampled_learning_times",
     "upsampled_loss",
     "white_spectrum",

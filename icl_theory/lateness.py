@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from icl_theory.errors import InputError, as_floats, check_number
 
+CHUNK = 2**16  # examples looked at together
 CONVERGED = 1e-9  # change of the mean distance at which two-means stops
 
 
@@ -80,20 +81,8 @@ def relative_losses(losses: Float[Any, "*batch T P"], *, floor: np.ndarray | flo
         InputError: no examples or checkpoints, a loss that is not finite or negative (with its place), a floor of
             another shape or not finite.
     """
-    losses = as_floats("losses", losses)
-    if losses.ndim < 2 or not losses.size:
-        raise InputError("losses", f"shape {losses.shape}", "give shape (..., T, P), both at least one")
-    bad = ~((losses >= 0) & np.isfinite(losses))
-    if bad.any():
-        place = tuple(int(axis) for axis in np.argwhere(bad)[0])
-        raise InputError(
-            f"losses[{', '.join(map(str, place))}]", float(losses[place]), "must be a finite number, not negative"
-        )
-    floor = as_floats("floor", floor)
-    if floor.ndim and floor.shape not in (losses.shape[-1:], losses.shape[:-2] + losses.shape[-1:]):
-        raise InputError("floor", f"shape {floor.shape}", f"give one number, or one for each of {losses.shape[-1]}")
-    if not np.all(np.isfinite(floor)):
-        raise InputError("floor", "NaN or infinity", "every floor must be a finite number")
+    losses = _checked_losses(losses)
+    floor = _checked_floor(floor, losses.shape)
     floor = floor[..., None, :] if floor.ndim else floor
     left, room = losses - floor, losses[..., :1, :] - floor
     return np.divide(left, room, out=np.zeros(left.shape), where=room > 0)
@@ -181,7 +170,11 @@ def trajectory_clusters(losses: Float[Any, "T P"], *, floor: np.ndarray | float 
     Raises:
         InputError: what `relative_losses` refuses.
     """
-    rows = np.clip(relative_losses(_matrix(losses), floor=floor), 0.0, 2.0).T
+    losses = _checked_losses(_matrix(losses))
+    floor = _checked_floor(floor, losses.shape)
+    rows = np.empty(losses.T.shape)
+    for part in _parts(len(rows)):
+        rows[part] = np.clip(relative_losses(losses[:, part], floor=floor[part] if floor.ndim else floor), 0.0, 2.0).T
     level = rows.mean(axis=1)
     if not np.ptp(level):
         return Clusters(np.zeros(len(rows), bool), np.stack([rows.mean(axis=0)] * 2), np.zeros(len(rows)))
@@ -191,8 +184,37 @@ def trajectory_clusters(losses: Float[Any, "T P"], *, floor: np.ndarray | float 
     centres, _ = scipy.cluster.vq.kmeans(rows, begin, thresh=CONVERGED)
     label, _ = scipy.cluster.vq.vq(rows, centres)
     slow = int(np.argmax(centres.mean(axis=1)))
-    distance = np.sqrt(np.mean(np.square(rows - centres[label]), axis=1))
+    distance = np.concatenate(
+        [np.sqrt(np.mean(np.square(rows[part] - centres[label[part]]), axis=1)) for part in _parts(len(rows))]
+    )
     return Clusters(label == slow, centres if slow == 1 else centres[::-1], distance)
+
+
+def _parts(count: int) -> list[slice]:
+    """Slices of examples, so that temporary arrays stay small."""
+    return [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
+
+
+def _checked_losses(losses: Any) -> np.ndarray:
+    losses = as_floats("losses", losses)
+    if losses.ndim < 2 or not losses.size:
+        raise InputError("losses", f"shape {losses.shape}", "give shape (..., T, P), both at least one")
+    bad = ~((losses >= 0) & np.isfinite(losses))
+    if bad.any():
+        place = tuple(int(axis) for axis in np.argwhere(bad)[0])
+        raise InputError(
+            f"losses[{', '.join(map(str, place))}]", float(losses[place]), "must be a finite number, not negative"
+        )
+    return losses
+
+
+def _checked_floor(floor: Any, shape: tuple[int, ...]) -> np.ndarray:
+    floor = as_floats("floor", floor)
+    if floor.ndim and floor.shape not in (shape[-1:], shape[:-2] + shape[-1:]):
+        raise InputError("floor", f"shape {floor.shape}", f"give one number, or one for each of {shape[-1]}")
+    if not np.all(np.isfinite(floor)):
+        raise InputError("floor", "NaN or infinity", "every floor must be a finite number")
+    return floor
 
 
 def _matrix(losses: Any) -> np.ndarray:

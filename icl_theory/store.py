@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -148,6 +149,31 @@ def write_result(
         if partial is not None and partial.exists():
             shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A hidden place beside `path`, of the same suffix, that becomes `path` in one step when the block ends well.
+
+    Raises:
+        InputError: `path` exists, at the start or by the end, or cannot be written; nothing is left behind.
+    """
+    if exists(path):
+        raise InputError("output", str(path), "it exists; give another or remove it")
+    folder = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.stem[:100]}.", dir=path.parent))
+        yield folder / path.name
+        if exists(path):
+            raise InputError("output", str(path), "it was made meanwhile; give another or remove it")
+        os.replace(folder / path.name, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError("output", str(path), f"cannot be written ({reason}); free space or give another") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def set_aside(folder: Path) -> Path | None:

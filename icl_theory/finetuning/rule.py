@@ -1,0 +1,311 @@
+"""Which examples to upsample, and by how much, from a record of their losses (theory notes, §8).
+
+`R`, the ratio of learning times, is the median over the late examples over that of the early ones; upsampling the late by κ
+divides it by about κ. The rules:
+
+    ratio   κ = R / target; target 1: late and early are to be learned at the same time
+    match   κ = R / R', R' of another record of the same examples, such as one under SAM: the data that stand in for it
+    secant  κ = κ'^(ln(R/target) / ln(R/R')), R' of a record that was made under a factor κ': corrects a first try
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from icl_theory.errors import InputError, as_floats, check_choice, check_number
+from icl_theory.finetuning.loss_record import LossRecord
+from icl_theory.lateness import (
+    example_learning_times,
+    late_by_clustering,
+    late_by_quantile,
+    late_by_threshold,
+    relative_losses,
+)
+from icl_theory.upsampling import (
+    early_group,
+    example_copies,
+    example_weights,
+    learning_time_ratio,
+    random_group,
+    ratio_factor,
+    secant_factor,
+)
+
+RULES = ("ratio", "match", "secant")
+GROUPS = ("late", "random", "early")
+LATE = {"quantile": 0.5, "threshold": 0.5, "clusters": 0.0}  # how to tell the late, and its default setting
+MOST_SHOWN = 2.0  # relative losses above count as this, as for clusters
+MAX_FACTOR = 5.0  # keeps an epoch short; no theory behind it
+
+
+class Upsampling(NamedTuple):
+    """What to upsample and why.
+
+    Attributes:
+        weights: (P,) κ for the upsampled, 1 for the rest: of a loss or of a sampler.
+        late: (P,) learned late.
+        chosen: (P,) upsampled; the late, unless a control group was asked for.
+        times: (P,) learning times in steps; infinite where never learned, 0 where there was nothing to learn.
+        ratio: R, a lower bound where never learned ones count as learned at the last step; NaN where not measurable.
+        factor: κ.
+        why: in words, how κ came about.
+        parted: in words, what parts the late from the others.
+        floor: one number or (P,): the loss of each example that stays whatever is learned.
+    """
+
+    weights: np.ndarray
+    late: np.ndarray
+    chosen: np.ndarray
+    times: np.ndarray
+    ratio: float
+    factor: float
+    why: str
+    parted: str
+    floor: Any
+
+    def copies(self, *, seed: int = 0) -> np.ndarray:
+        """How often each example occurs in the upsampled set, (P,); `seed` draws those that take the rounding."""
+        return example_copies(self.chosen, self.factor, seed=seed)
+
+    def indices(self, *, seed: int = 0) -> np.ndarray:
+        """The upsampled set as rows of the original, in their order: `dataset.select(indices)`."""
+        copies = self.copies(seed=seed)
+        return np.repeat(np.arange(len(copies)), copies)
+
+
+def upsample(
+    record: LossRecord,
+    *,
+    late: str = "quantile",
+    remaining: float = 0.5,
+    floor: str | np.ndarray = "zero",
+    rule: str = "ratio",
+    target: float | None = None,
+    other: LossRecord | None = None,
+    tried_factor: float | None = None,
+    factor: float | None = None,
+    max_factor: float | None = None,
+    group: str = "late",
+    seed: int = 0,
+) -> Upsampling:
+    """Find the late examples of a record and the factor for them.
+
+    An example is learned at the first step at which the share `remaining` of its first loss (above its floor) is left, read
+    off between checkpoints. The late are told by `late`:
+
+        quantile=q    later than the quantile q of learning times (default ½)
+        threshold=s   more than the share s of the loss left at the last checkpoint (default ½)
+        clusters      in the slower of two clusters of relative-loss trajectories
+
+    >>> record = LossRecord([0, 100, 200], [[1.0, 1.0], [0.3, 0.9], [0.1, 0.4]])
+    >>> found = upsample(record)
+    >>> found.weights.round(2).tolist(), found.why
+    ([1.0, 2.52], 'R / target = 2.52 / 1')
+
+    Args:
+        record: losses, the first before training.
+        late: as above.
+        remaining: from 0, below 1.
+        floor: the loss that stays whatever is learned: "zero", "last" (an example's own last loss), or (P,) losses, such as
+            those of a converged model. With "zero" what no model can fit is late; with "last" what was not begun to be learned
+            has nothing to learn.
+        rule: "ratio", "match" or "secant", as in the module's text.
+        target: the ratio of learning times that is wanted (rules ratio and secant), at least 1 (default 1).
+        other: the other record of match and secant, of the same examples in the same order.
+        tried_factor: κ' of secant.
+        factor: κ itself instead of a rule; at least 1.
+        max_factor: an upper bound on what a rule gives (default 5; no theory behind it).
+        group: "late", or a control of equal size: "random" or "early".
+        seed: of the random control.
+
+    Returns:
+        With no late example (all learned at once), or none that is early, κ is 1.
+
+    Raises:
+        InputError: a single checkpoint, numbers out of range, options that exclude each other, a ratio that cannot be
+            measured (give `factor`).
+    """
+    method, setting = parse_late(late)
+    check_choice("rule", rule, RULES)
+    check_choice("group", group, GROUPS)
+    _check_options(rule, target, other, tried_factor, factor, max_factor)
+    if len(record.steps) < 2:
+        raise InputError("steps", f"{len(record.steps)} checkpoint", "a learning time needs at least two")
+    if method == "threshold" and isinstance(floor, str) and floor == "last":
+        raise InputError(
+            "floor", floor, "above the last loss nothing is left at the last checkpoint: no threshold parts it"
+        )
+    levels = _floors(record, floor)
+    times = _times(record, remaining, levels)
+    late_ones, parted = _late(record, times, method, setting, levels)
+    if not late_ones.any() or late_ones.all():
+        none, why = np.zeros(len(times), bool), _no_groups(late_ones, times)
+        return Upsampling(example_weights(none, 1.0), late_ones, none, times, 1.0, 1.0, why, parted, levels)
+    if factor is not None:
+        kappa, why = float(factor), "as given"
+        try:
+            ratio = _ratio(record, late_ones, times)
+        except InputError:
+            ratio = np.nan
+    else:
+        ratio = _ratio(record, late_ones, times)
+        achieved = None
+        if other is not None:
+            if other.num_examples != record.num_examples:
+                raise InputError(
+                    "other", f"{other.num_examples} examples", f"give {record.num_examples}, the same ones"
+                )
+            achieved = _ratio(other, late_ones, _times(other, remaining, _floors(other, floor)))
+        kappa, why = _rule(rule, ratio, achieved, 1.0 if target is None else float(target), tried_factor)
+        largest = MAX_FACTOR if max_factor is None else float(max_factor)
+        if kappa > largest:
+            kappa, why = largest, f"{why} = {kappa:.3g}, limited to {largest:g}"
+        elif kappa < 1.0:
+            kappa, why = 1.0, f"{why} = {kappa:.3g}: the late are learned soon enough already"
+    chosen = _chosen(group, late_ones, times, seed)
+    return Upsampling(example_weights(chosen, kappa), late_ones, chosen, times, ratio, kappa, why, parted, levels)
+
+
+def parse_late(text: str) -> tuple[str, float]:
+    """`"quantile=0.7"` to `("quantile", 0.7)`; without a number its default.
+
+    Raises:
+        InputError: another way, or a setting that is no number from 0 to 1.
+    """
+    method, equals, setting = str(text).partition("=")
+    if method not in LATE or (equals and method == "clusters"):
+        raise InputError("late", text, "give quantile=Q, threshold=S or clusters")
+    if not equals:
+        return method, LATE[method]
+    try:
+        value = float(setting)
+    except ValueError:
+        raise InputError("late", text, f"give {method}=NUMBER, such as {method}=0.5") from None
+    check_number(f"late: {method}", value, minimum=0.0, maximum=1.0)
+    return method, value
+
+
+def group_centres(record: LossRecord, found: Upsampling) -> tuple[np.ndarray, np.ndarray]:
+    """Mean relative-loss trajectory of the early and of the late, (2, T), and the distance of each example to its own.
+
+    Relative losses are cut to 0 … 2, as for clusters; the distance (P,) is the root mean square over checkpoints.
+    """
+    centres = np.zeros((2, len(record.steps)))
+    for part in record.chunks():
+        rows = relative_rows(record, part, found.floor)
+        for group, members in enumerate((~found.late[part], found.late[part])):
+            centres[group] += rows[:, members].sum(axis=1)
+    centres /= np.maximum([[np.sum(~found.late)], [np.sum(found.late)]], 1)
+    distance = np.empty(record.num_examples)
+    for part in record.chunks():
+        gap = relative_rows(record, part, found.floor) - centres[found.late[part].astype(int)].T
+        distance[part] = np.sqrt(np.mean(np.square(gap), axis=0))
+    return centres, distance
+
+
+def relative_rows(record: LossRecord, part: slice, floor: Any) -> np.ndarray:
+    """Relative losses of some of the examples, (T, some), cut to 0 … 2; `floor` is one number or (P,)."""
+    return np.clip(relative_losses(record.losses[:, part], floor=_of(floor, part)), 0.0, MOST_SHOWN)
+
+
+def _check_options(
+    rule: str,
+    target: float | None,
+    other: LossRecord | None,
+    tried_factor: float | None,
+    factor: float | None,
+    max_factor: float | None,
+) -> None:
+    """Refuse settings that would do nothing, and rules without what they need."""
+    given = {"target": target, "other": other, "tried_factor": tried_factor, "max_factor": max_factor}
+    given = {name: value for name, value in given.items() if value is not None}
+    if factor is not None:
+        check_number("factor", factor, minimum=1.0)
+        if given or rule != "ratio":
+            raise InputError("factor", factor, f"with it {next(iter(given), 'rule')} does nothing; give one of them")
+        return
+    uses = {"ratio": {"target"}, "match": {"other"}, "secant": {"target", "other", "tried_factor"}}[rule]
+    for name in given.keys() - uses - {"max_factor"}:
+        raise InputError(name, "given", f"the rule {rule} does not use it")
+    for name in uses - given.keys() - {"target"}:
+        raise InputError(name, "none", f"the rule {rule} needs it")
+    for name, minimum in (("target", 1.0), ("tried_factor", 1.0), ("max_factor", 1.0)):
+        if name in given:
+            check_number(name, given[name], minimum=minimum)
+
+
+def _floors(record: LossRecord, floor: str | np.ndarray) -> Any:
+    """One number, or (P,)."""
+    if isinstance(floor, str):
+        check_choice("floor", floor, ("zero", "last"))
+        return 0.0 if floor == "zero" else record.losses[-1]
+    levels = as_floats("floor", floor)
+    if levels.shape != (record.num_examples,) or not np.all(np.isfinite(levels)):
+        raise InputError("floor", f"shape {levels.shape}", f"give {record.num_examples} finite numbers")
+    return levels
+
+
+def _of(floor: Any, part: slice) -> Any:
+    return floor[part] if np.ndim(floor) else floor
+
+
+def _times(record: LossRecord, remaining: float, floor: Any) -> np.ndarray:
+    parts = [
+        example_learning_times(record.steps, record.losses[:, part], remaining=remaining, floor=_of(floor, part))
+        for part in record.chunks()
+    ]
+    return np.concatenate(parts)
+
+
+def _late(record: LossRecord, times: np.ndarray, method: str, setting: float, floor: Any) -> tuple[np.ndarray, str]:
+    """The late ones, and in words what parts them from the others."""
+    if method == "quantile":
+        late = late_by_quantile(times, quantile=setting)
+        if not late.any():
+            return late, "none"
+        return late, f"learned after step {times[~late].max():.4g}, quantile {setting:g}"
+    if method == "threshold":
+        ends = record.losses[[0, -1]]
+        parts = [late_by_threshold(ends[:, p], threshold=setting, floor=_of(floor, p)) for p in record.chunks()]
+        return np.concatenate(parts), f"more than {setting:g} of the loss left at step {record.steps[-1]:g}"
+    return late_by_clustering(record.losses, floor=floor), "the slower of two clusters of trajectories"
+
+
+def _rule(
+    rule: str, ratio: float, achieved: float | None, target: float, tried_factor: float | None
+) -> tuple[float, str]:
+    """κ, and in words how it came about."""
+    if rule == "ratio":
+        return float(ratio_factor(ratio, target=target)), f"R / target = {ratio:.3g} / {target:g}"
+    assert achieved is not None
+    if rule == "match":
+        return float(ratio_factor(ratio, target=achieved)), f"R / R' = {ratio:.3g} / {achieved:.3g}"
+    assert tried_factor is not None
+    kappa = float(secant_factor(tried_factor, ratio=ratio, achieved=achieved, target=target))
+    why = f"secant: a factor {tried_factor:g} brought R from {ratio:.3g} to {achieved:.3g}, {target:g} wanted"
+    return kappa, why
+
+
+def _chosen(group: str, late: np.ndarray, times: np.ndarray, seed: int) -> np.ndarray:
+    if group == "random":
+        return random_group(late, seed=seed)
+    return early_group(times, late) if group == "early" else late
+
+
+def _no_groups(late: np.ndarray, times: np.ndarray) -> str:
+    if late.any():
+        return "all examples count as late: there is no group to upsample"
+    if np.isinf(times).all():
+        return "no example is learned by the last checkpoint: train longer, or raise what may remain"
+    if not times.any():
+        return "no example had anything to learn"
+    return "all examples are learned at once: there is no late group"
+
+
+def _ratio(record: LossRecord, late: np.ndarray, times: np.ndarray) -> float:
+    try:
+        return learning_time_ratio(times, late, last=float(record.steps[-1]))
+    except InputError as error:
+        raise InputError("learning-time ratio", str(error.value), f"{error.remedy}; or give the factor") from None

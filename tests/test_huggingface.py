@@ -1,0 +1,118 @@
+"""Losses recorded by Hugging Face's Trainer, with a tiny model of random weights. Runs where torch is installed."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from icl_theory.errors import InputError  # noqa: E402
+from icl_theory.finetuning.huggingface import RecordLosses, example_losses  # noqa: E402
+from icl_theory.finetuning.record_files import load_loss_record  # noqa: E402
+from icl_theory.finetuning.rule import upsample  # noqa: E402
+
+VOCABULARY, LENGTHS, STEPS = 16, (5, 9, 7, 6, 8, 5, 7, 9, 6, 4), 6
+
+
+def rows():
+    generator = np.random.default_rng(0)
+    return [{"input_ids": generator.integers(1, VOCABULARY, size=length).tolist()} for length in LENGTHS]
+
+
+def collate(examples):
+    longest = max(len(row["input_ids"]) for row in examples)
+    tokens = torch.zeros((len(examples), longest), dtype=torch.long)
+    labels = torch.full_like(tokens, -100)
+    mask = torch.zeros_like(tokens)
+    for place, row in enumerate(examples):
+        ids = torch.tensor(row["input_ids"])
+        tokens[place, : len(ids)] = ids
+        labels[place, 2 : len(ids)] = ids[2:]  # the first two are the prompt
+        mask[place, : len(ids)] = 1
+    return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+
+
+def model(dropout=0.0):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    settings = transformers.LlamaConfig(vocab_size=VOCABULARY, attention_dropout=dropout, pad_token_id=0, **sizes)
+    return transformers.LlamaForCausalLM(settings)
+
+
+def train(folder, network, steps=STEPS, resume=None, callbacks=()):
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+        save_steps=4,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        lr_scheduler_type="constant",
+    )
+    trainer = transformers.Trainer(
+        network, arguments, train_dataset=rows(), data_collator=collate, callbacks=list(callbacks)
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return network
+
+
+def test_losses_are_those_of_the_model_one_by_one():
+    network = model()
+    found = example_losses(network, rows(), collate, batch_size=3)
+    alone = [network(**collate([row])).loss.item() for row in rows()]
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
+    assert network.training
+
+
+def test_an_example_without_labels_has_nothing_to_lose():
+    assert example_losses(model(), [{"input_ids": [1, 2]}], collate)[0] == 0
+
+
+def test_the_trainer_records_before_during_and_after(tmp_path):
+    ids = [f"example {row}" for row in range(len(LENGTHS))]
+    network = train(tmp_path / "run", model(), callbacks=[RecordLosses(tmp_path / "losses.zarr", every=4, ids=ids)])
+    record = load_loss_record(tmp_path / "losses.zarr")
+    assert record.steps.tolist() == [0, 4, 6]
+    assert record.ids.to_pylist() == ids
+    np.testing.assert_allclose(record.losses[0], example_losses(model(), rows(), collate), rtol=1e-5)
+    np.testing.assert_allclose(record.losses[-1], example_losses(network, rows(), collate), rtol=1e-5)
+    assert record.losses[-1].mean() < record.losses[0].mean()
+
+
+def test_recording_does_not_change_training(tmp_path):
+    with_record = train(tmp_path / "a", model(0.3), callbacks=[RecordLosses(tmp_path / "losses.zarr", every=1)])
+    without = train(tmp_path / "b", model(0.3))
+    for ours, theirs in zip(with_record.parameters(), without.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_resumed_run_goes_on_with_its_record(tmp_path):
+    whole, parts = tmp_path / "whole.zarr", tmp_path / "parts.zarr"
+    train(tmp_path / "whole", model(), callbacks=[RecordLosses(whole, every=2)])
+    train(tmp_path / "parts", model(), callbacks=[RecordLosses(parts, every=2)])
+    checkpoint = str(tmp_path / "parts" / "checkpoint-4")
+    train(tmp_path / "parts", model(), resume=checkpoint, callbacks=[RecordLosses(parts, every=2)])
+    expected, found = load_loss_record(whole), load_loss_record(parts)
+    assert found.steps.tolist() == expected.steps.tolist() == [0, 2, 4, 6]
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
+
+
+def test_streams_and_packing_are_refused():
+    with pytest.raises(InputError, match="with a length"):
+        example_losses(model(), iter(rows()), collate)
+    with pytest.raises(InputError, match="packing off"):
+        example_losses(model(), rows(), lambda examples: {"input_ids": torch.ones((1, 4), dtype=torch.long)})
+
+
+def test_weights_drive_the_weighted_sampler(tmp_path):
+    train(tmp_path / "run", model(), steps=30, callbacks=[RecordLosses(tmp_path / "losses.zarr", every=3)])
+    found = upsample(load_loss_record(tmp_path / "losses.zarr"), factor=3.0)
+    torch.manual_seed(0)
+    sampler = torch.utils.data.WeightedRandomSampler(found.weights, num_samples=20_000)
+    share = np.isin(list(sampler), np.flatnonzero(found.late)).mean()
+    late = found.late.mean()
+    expected = 3 * late / (3 * late + 1 - late)
+    assert 0 < late < 1
+    assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / 20_000)
