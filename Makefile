@@ -1,7 +1,7 @@
 # make reproduce   simulate, compare with theory, draw, write results/report/index.html
 # make test        lint, type check and tests
 # make fresh       like reproduce, after setting older results aside
-# make bench       what steps, batches of runs, the folding of data and sweeps cost, against their bounds
+# make bench       what steps, batches of runs, the folding of data, sweeps and upsampling cost, against their bounds
 # make lock        resolve requirements.lock again from pyproject.toml
 
 VENV := .venv

@@ -1,7 +1,7 @@
 """`python -m experiments.bench`: what a step, a batch of runs, the folding of data and sweeps cost, against their bounds.
 
 Everything is measured in one run on one machine, so that ratios hold where absolute times drift. Medians of several
-runs, compilation apart; but sweeps are timed once as whole processes. The bounds are the machine's own: a large matrix product and a large sum, timed here.
+runs, compilation apart; but sweeps and upsampling are timed once as whole processes. The bounds are the machine's own: a large matrix product and a large sum, timed here.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rich.table import Table
 
 import icl_theory as icl
 from experiments.bench_sweeps import sweeping
+from experiments.bench_upsampling import upsampling
 from icl_theory.errors import IclTheoryError, InputError
 from icl_theory.progress import ProgressReport
 from icl_theory.store import machine, memory_bytes, process_bytes
@@ -302,6 +303,7 @@ def measure(
             lambda: many_runs(peak, runs, run_steps),
             lambda: building(double_peak, bandwidth, largest),
             lambda: [Row(*figures) for figures in sweeping(dtype, quick=largest < 10**4)],
+            lambda: [Row(*figures) for figures in upsampling(dtype, quick=largest < 10**4)],
             lambda: prompts_against_moments(largest, note),
         ]
         for index, part in enumerate(parts):

@@ -95,7 +95,7 @@ def as_floats(field: str, value: Any) -> np.ndarray:
     try:
         values = np.asarray(value)
         if values.dtype.kind in "fiub":
-            return values.astype(float)
+            return values.astype(float, copy=False)
     except (TypeError, ValueError):
         pass
     raise InputError(field, value, "give real numbers, in a shape without gaps")

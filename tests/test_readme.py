@@ -4,13 +4,15 @@ import importlib
 import re
 from pathlib import Path
 
+from conftest import run_command
+
 from figures import FIGURES
 from icl_theory import Sweep
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-FIRST, SECOND, THIRD, SWEEP = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+FIRST, SECOND, THIRD, FINE_TUNING, SWEEP = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_compressed_training_runs_when_pasted(capsys):
@@ -32,6 +34,14 @@ def test_python_runs_when_pasted(capsys):
     assert "gd" in printed
     assert "sam" in printed
     assert "plateaus [1.    0.641 0.377 0.21  0.136]" in printed
+
+
+def test_a_fine_tuning_set_is_upsampled_when_pasted(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(FINE_TUNING, "README.md", "exec"), {})
+    assert "435 late, factor 4.00" in capsys.readouterr().out
+    assert run_command("upsample", "train.jsonl", "losses.zarr", "--max-factor", 4) == 0
+    assert (tmp_path / "train-upsampled.jsonl").exists()
 
 
 def test_a_sweep_runs_when_pasted(capsys, tmp_path, monkeypatch):

@@ -219,17 +219,17 @@ def _matched(record: LossRecord, scan: Scan, by_row: bool) -> tuple[LossRecord, 
 def _drawn(data: DataFile, record: LossRecord, found: Upsampling, scan: Scan, title: str) -> Any:
     """The picture, with the typical examples looked up in the data."""
     distance = group_centres(record, found)[1]
-    wanted = {int(p): bool(group) for group in (False, True) for p in nearest(distance, found.late == group)}
-    rows: dict[int, dict[str, Any]] = {}
-    for place, row in enumerate(data.rows()):
-        if place in wanted:
-            rows[place] = row
-            if len(rows) == len(wanted):
-                break
-    typical: dict[bool, list[tuple[str, dict[str, Any]]]] = {False: [], True: []}
-    for place, group in wanted.items():
-        name = f"row {place}" if scan.ids is None else f"{scan.id_field} {scan.ids[place].as_py()}"
-        time = found.times[place]
-        when = "never learned" if np.isinf(time) else f"learned at step {time:.4g}" if time else "nothing to learn"
-        typical[group].append((f"{name}, {when}", rows[place]))
+    shown = {group: nearest(distance, found.late == group) for group in (False, True)}
+    wanted = np.sort(np.concatenate(list(shown.values())))
+    rows = dict(zip(wanted.tolist(), data.rows(wanted), strict=True))
+    typical = {
+        group: [(_named(row, found.times[row], scan), rows[row]) for row in places.tolist()]
+        for group, places in shown.items()
+    }
     return draw_upsampling(record, found, typical=typical, title=title)
+
+
+def _named(row: int, time: float, scan: Scan) -> str:
+    name = f"row {row}" if scan.ids is None else f"{scan.id_field} {scan.ids[row].as_py()}"
+    when = "never learned" if np.isinf(time) else f"learned at step {time:.4g}" if time else "nothing to learn"
+    return f"{name}, {when}"

@@ -49,8 +49,8 @@ class DataFile(Protocol):
     def scan(self, id_field: str | None, progress: Progress | None = None) -> Scan:
         """Check every row; read ids from `id_field` (default `id`, where the first row has it)."""
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Every row as a dictionary."""
+    def rows(self, wanted: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
+        """Rows as dictionaries, all or those numbered in `wanted` (ascending), in their order."""
 
     def write(
         self, out: Path, copies: np.ndarray, versions: Versions | None = None, progress: Progress | None = None
@@ -105,9 +105,16 @@ class JsonLines:
         parts.append(pa.array(some, pa.large_string()))
         return Scan(count, None if id_field is None else pa.concat_arrays(parts), id_field, fields)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        for number, line in self._lines():
-            yield self._parse(number, line)
+    def rows(self, wanted: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
+        left = None if wanted is None else set(wanted.tolist())
+        for row, (number, line) in enumerate(self._lines()):
+            if left is None:
+                yield self._parse(number, line)
+            elif row in left:
+                left.remove(row)
+                yield self._parse(number, line)
+            if left is not None and not left:
+                return
 
     def write(
         self, out: Path, copies: np.ndarray, versions: Versions | None = None, progress: Progress | None = None
@@ -128,6 +135,8 @@ class JsonLines:
                 if progress is not None and count % REPORT_EVERY == 0:
                     progress(count, len(copies))
             _check_unchanged(self.path, count, len(copies))
+        if progress is not None:
+            progress(count, count)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Number and bytes of each line that is not empty, each with its end."""
@@ -139,7 +148,7 @@ class JsonLines:
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
             opened = number == 1 and line.lstrip().startswith(b"[")
             remedy = "one JSON object a line is wanted; `jq -c '.[]' FILE` makes that of an array"
@@ -185,8 +194,13 @@ class ParquetData:
             raise InputError("data", str(self.path), f"cannot be read ({_first_line(error)})") from None
         return Scan(count, id_array(id_field, column), id_field, names)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self, wanted: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
+        first = 0
         for batch in self._batches():
+            if wanted is not None:
+                inside = wanted[(wanted >= first) & (wanted < first + len(batch))] - first
+                first += len(batch)
+                batch = batch.take(pa.array(inside))
             yield from batch.to_pylist()
 
     def write(

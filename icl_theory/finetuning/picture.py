@@ -62,6 +62,7 @@ def _trajectories(axis: Axes, record: LossRecord, found: Upsampling) -> None:
             low, middle, high = np.quantile(rows[:, group], [0.25, 0.5, 0.75], axis=1)
             axis.plot(record.steps, middle, color=colour, marker=".", label=f"{name}, median and quartiles")
             axis.fill_between(record.steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    axis.axhline(found.remaining, color="#999999", linewidth=0.8, linestyle=":", label="learned")
     axis.set(title="Loss of the examples", xlabel="step", ylabel="share of the first loss left")
     axis.set_ylim(bottom=0)
     axis.legend()

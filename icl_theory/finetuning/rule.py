@@ -53,6 +53,7 @@ class Upsampling(NamedTuple):
         why: in words, how κ came about.
         parted: in words, what parts the late from the others.
         floor: one number or (P,): the loss of each example that stays whatever is learned.
+        remaining: the share of the first loss at which an example counts as learned.
     """
 
     weights: np.ndarray
@@ -64,6 +65,7 @@ class Upsampling(NamedTuple):
     why: str
     parted: str
     floor: Any
+    remaining: float
 
     def copies(self, *, seed: int = 0) -> np.ndarray:
         """How often each example occurs in the upsampled set, (P,); `seed` draws those that take the rounding."""
@@ -142,7 +144,7 @@ def upsample(
     late_ones, parted = _late(record, times, method, setting, levels)
     if not late_ones.any() or late_ones.all():
         none, why = np.zeros(len(times), bool), _no_groups(late_ones, times)
-        return Upsampling(example_weights(none, 1.0), late_ones, none, times, 1.0, 1.0, why, parted, levels)
+        return Upsampling(example_weights(none, 1.0), late_ones, none, times, 1.0, 1.0, why, parted, levels, remaining)
     if factor is not None:
         kappa, why = float(factor), "as given"
         try:
@@ -165,7 +167,9 @@ def upsample(
         elif kappa < 1.0:
             kappa, why = 1.0, f"{why} = {kappa:.3g}: the late are learned soon enough already"
     chosen = _chosen(group, late_ones, times, seed)
-    return Upsampling(example_weights(chosen, kappa), late_ones, chosen, times, ratio, kappa, why, parted, levels)
+    return Upsampling(
+        example_weights(chosen, kappa), late_ones, chosen, times, ratio, kappa, why, parted, levels, remaining
+    )
 
 
 def parse_late(text: str) -> tuple[str, float]:
