@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float
 from icl_theory.errors import InputError, as_floats, check_number
 
 CHUNK = 2**16  # examples looked at together
+SAME_TIME = 1e-9  # learning times that lie together so closely, relatively, differ by rounding
+AT_ONCE = 1e-5  # spread of learning times, or of mean relative losses, below which there are no two groups
 CONVERGED = 1e-9  # change of the mean distance at which two-means stops
 
 
@@ -140,7 +142,7 @@ def late_by_quantile(times: Float[Any, " P"], *, quantile: float = 0.5) -> Bool[
 
     Examples with time 0 had nothing to learn: they are not late and do not count. The cut lies between two different
     times, where the share of late ones is nearest to `1 − quantile` (the smaller group where two are equally near).
-    Infinite times (never learned) are the latest. Where all times are equal no example is late.
+    Infinite times (never learned) are the latest. Where all times are equal, to 1e-5, no example is late.
 
     Raises:
         InputError: no times, NaN or negative ones, a quantile outside 0 to 1.
@@ -148,10 +150,12 @@ def late_by_quantile(times: Float[Any, " P"], *, quantile: float = 0.5) -> Bool[
     check_number("quantile", quantile, minimum=0.0, maximum=1.0)
     times = checked_times(times)
     values, counts = np.unique(times[times > 0], return_counts=True)
-    if len(values) < 2:
+    if len(values) < 2 or values[-1] - values[0] <= AT_ONCE * values[0]:
         return np.zeros(len(times), bool)
-    share = 1.0 - np.cumsum(counts[:-1]) / counts.sum()  # late, when the cut is above each value but the largest
-    miss = np.abs(share - (1.0 - quantile))
+    with np.errstate(invalid="ignore"):
+        apart = np.diff(values) > SAME_TIME * values[:-1]  # the cut is above each value but the largest, if alone
+    share = 1.0 - np.cumsum(counts[:-1]) / counts.sum()  # late, at each cut
+    miss = np.where(apart, np.abs(share - (1.0 - quantile)), np.inf)
     cut = len(miss) - 1 - int(np.argmin(miss[::-1]))
     return times > values[cut]
 
@@ -165,7 +169,8 @@ def trajectory_clusters(losses: Float[Any, "T P"], *, floor: np.ndarray | float 
     """Two-means of the relative-loss trajectories, begun from their upper and lower half by mean relative loss.
 
     Deterministic: the start is not drawn. Relative losses are cut to 0 … 2, so that a few examples whose loss explodes, or
-    that have hardly anything to lose, do not make a cluster of their own. Where all trajectories are equal no example is late.
+    that have hardly anything to lose, do not make a cluster of their own. Where the means of all trajectories are equal, to
+    1e-5, no example is late.
 
     Raises:
         InputError: what `relative_losses` refuses.
@@ -176,7 +181,7 @@ def trajectory_clusters(losses: Float[Any, "T P"], *, floor: np.ndarray | float 
     for part in _parts(len(rows)):
         rows[part] = np.clip(relative_losses(losses[:, part], floor=floor[part] if floor.ndim else floor), 0.0, 2.0).T
     level = rows.mean(axis=1)
-    if not np.ptp(level):
+    if np.ptp(level) <= AT_ONCE:
         return Clusters(np.zeros(len(rows), bool), np.stack([rows.mean(axis=0)] * 2), np.zeros(len(rows)))
     upper = level > np.median(level)
     upper = upper if upper.any() else level == level.max()  # more than half of them are the highest

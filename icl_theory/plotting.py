@@ -52,8 +52,14 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **s
 @styled
 def save_figure(figure: Figure, stem: Path) -> None:
     """Write `stem.png` and `stem.svg`, the same bytes for the same data."""
-    figure.savefig(stem.with_name(stem.name + ".png"), metadata={"Software": None})
-    figure.savefig(stem.with_name(stem.name + ".svg"), metadata={"Date": None})
+    for suffix in (".png", ".svg"):
+        save_picture(figure, stem.with_name(stem.name + suffix))
+
+
+@styled
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write one `.png` or `.svg`, the same bytes for the same data."""
+    figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})
 
 
 def feature_colour(index: int) -> str:

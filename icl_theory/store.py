@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -160,7 +160,7 @@ def writing(path: Path) -> Iterator[Path]:
     """
     if exists(path):
         raise InputError("output", str(path), "it exists; give another or remove it")
-    folder = None
+    folder, made = None, [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.stem[:100]}.", dir=path.parent))
@@ -174,6 +174,9 @@ def writing(path: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # those that were needed hold something
+            for parent in made:
+                parent.rmdir()
 
 
 def set_aside(folder: Path) -> Path | None:

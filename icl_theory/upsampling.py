@@ -25,10 +25,10 @@ def learning_time_ratio(times: Float[Any, " P"], late: Bool[Any, " P"], *, last:
     Args:
         times: infinite where never learned.
         late: the late group.
-        last: what "never" counts as, the time of the last checkpoint: R is then a lower bound.
+        last: what "never" counts as among the late, the time of the last checkpoint: R is then a lower bound.
 
     Raises:
-        InputError: a median that is infinite without `last`, no early or late examples that learn, NaN or negative
+        InputError: a median of the early that is infinite, or of the late without `last`, no early or late examples that learn, NaN or negative
             times, shapes that differ.
     """
     times, late = checked_times(times), _checked_group(late)
@@ -38,12 +38,15 @@ def learning_time_ratio(times: Float[Any, " P"], late: Bool[Any, " P"], *, last:
     learns = times > 0
     if not (late & learns).any() or not (~late & learns).any():
         raise InputError("late", f"{late.sum()} of {late.size}", "a ratio needs early and late ones that learn after 0")
-    if last is not None:
-        check_number("last", last, minimum=0.0, exclusive=True)
-        times = np.minimum(times, last)
     with np.errstate(invalid="ignore"):
         slow, fast = (float(np.median(times[group & learns])) for group in (late, ~late))
-    if not np.isfinite(slow + fast):
+        if np.isinf(fast):
+            remedy = "train longer, or let more loss remain where an example counts as learned"
+            raise InputError("times", "infinite in the median of the early", remedy)
+        if last is not None:
+            check_number("last", last, minimum=0.0, exclusive=True)
+            slow = float(np.median(np.minimum(times[late & learns], last)))
+    if not np.isfinite(slow):
         raise InputError("times", "infinite in the median", "train longer, or give last= to count never as that time")
     return slow / fast
 

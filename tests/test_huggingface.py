@@ -99,6 +99,37 @@ def test_a_resumed_run_goes_on_with_its_record(tmp_path):
     np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
 
 
+def test_a_new_run_does_not_replace_a_record(tmp_path):
+    record = tmp_path / "losses.zarr"
+    train(tmp_path / "a", model(), steps=2, callbacks=[RecordLosses(record, every=1)])
+    with pytest.raises(InputError, match="earlier run"):
+        train(tmp_path / "b", model(), steps=2, callbacks=[RecordLosses(record, every=1)])
+    assert load_loss_record(record).steps.tolist() == [0, 1, 2]
+
+
+def test_losses_that_are_not_finite_do_not_end_training(tmp_path):
+    network = model()
+    with torch.no_grad():
+        network.lm_head.weight[0] = float("nan")
+    with pytest.warns(UserWarning, match="not finite"):
+        train(tmp_path / "run", network, steps=2, callbacks=[RecordLosses(tmp_path / "losses.zarr", every=1)])
+
+
+def test_modes_of_modules_are_kept():
+    network = model()
+    network.model.layers[0].eval()
+    example_losses(network, rows(), collate)
+    assert not network.model.layers[0].self_attn.training
+    assert network.model.layers[1].self_attn.training
+
+
+def test_models_with_an_encoder_are_refused():
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": VOCABULARY}
+    network = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes))
+    with pytest.raises(InputError, match="it has an encoder"):
+        example_losses(network, rows(), collate)
+
+
 def test_streams_and_packing_are_refused():
     with pytest.raises(InputError, match="with a length"):
         example_losses(model(), iter(rows()), collate)

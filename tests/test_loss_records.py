@@ -84,11 +84,13 @@ def test_a_record_grows_and_is_readable_meanwhile(tmp_path):
 
 
 def test_a_resumed_run_replaces_what_came_after(tmp_path):
-    for _ in range(2):
-        recorder = LossRecorder(tmp_path / "losses.zarr")
-        for step, losses in zip(STEPS, LOSSES, strict=True):
-            recorder.add(step, losses)
+    recorder = LossRecorder(tmp_path / "losses.zarr")
+    for step, losses in zip(STEPS, LOSSES, strict=True):
+        recorder.add(step, losses)
     again = LossRecorder(tmp_path / "losses.zarr")
+    with pytest.raises(InputError, match="would replace all of it"):
+        again.add(0, LOSSES[0])  # another run
+    assert_same(load_loss_record(tmp_path / "losses.zarr"), ids=None)
     again.add(10, LOSSES[2])
     assert_same(load_loss_record(tmp_path / "losses.zarr"), [0, 10], LOSSES[[0, 2]], None)
 
@@ -202,6 +204,13 @@ def test_bad_files_are_refused_in_words(tmp_path, name, content, said):
         load_loss_record(write(tmp_path / name, content))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_loss_that_is_there_257_times(tmp_path):
+    table = pa.table({"step": [0.0] * 257, "id": ["x"] * 257, "loss": [1.0] * 257})
+    pyarrow.parquet.write_table(table, tmp_path / "many.parquet")
+    with pytest.raises(InputError, match="there 257 times"):
+        load_loss_record(tmp_path / "many.parquet")
 
 
 def test_arrays_that_lack_something(tmp_path):

@@ -67,6 +67,11 @@ def upsample(folder, *options, data="train.jsonl", losses="losses.npz"):
     return run_command("upsample", folder / data, folder / losses, "--quiet", "--no-picture", *options)
 
 
+def printed_by(capsys):
+    """Lines on standard output, single blanks between words."""
+    return "".join(" ".join(line.split()) + "\n" for line in capsys.readouterr().out.splitlines())
+
+
 def expected(entries, often):
     return [entry for entry, late in zip(entries, LATE, strict=True) for _ in range(often if late else 1)]
 
@@ -77,9 +82,9 @@ def test_the_late_come_more_often_in_order_and_whole(folder, capsys, shape, suff
     data = write_data(folder / f"data{suffix}", rows(shape))
     assert upsample(folder, "--factor", 3, "--out", folder / f"out{suffix}", data=data.name) == 0
     assert read_data(folder / f"out{suffix}") == expected(rows(shape), 3)
-    printed = capsys.readouterr().out
-    assert "late          4 (33.3%)" in printed
-    assert "epoch         1.67 times as long" in printed
+    printed = printed_by(capsys)
+    assert "late 4 (33.3%)" in printed
+    assert "epoch 1.67 times as long" in printed
     if suffix == ".parquet":
         assert pa.parquet.read_schema(folder / "out.parquet") == pa.parquet.read_schema(data)
         assert pa.parquet.read_schema(folder / "out.parquet").metadata[b"huggingface"] == b'{"info": 1}'
@@ -96,8 +101,8 @@ def test_lines_are_copied_byte_for_byte(folder):
 
 def test_the_factor_is_the_measured_ratio(folder, capsys):
     assert upsample(folder) == 0
-    printed = capsys.readouterr().out
-    assert "ratio R       4\n" in printed
+    printed = printed_by(capsys)
+    assert "ratio R 4\n" in printed
     assert "R / target = 4 / 1" in printed
     assert read_data(folder / "train-upsampled.jsonl") == expected(rows(), 4)
 
@@ -166,6 +171,22 @@ def test_weights_indices_and_copies(folder):
             assert what == "indices" or table["id"].to_pylist() == IDS
 
 
+def test_selections_name_rows_by_their_field_and_kind(folder):
+    entries = [{"uid": 100 + row, **entry} for row, entry in enumerate(rows(ids=False))]
+    write_data(folder / "uid.jsonl", entries)
+    icl.save_loss_record(icl.LossRecord(STEPS, LOSSES, np.arange(100, 100 + COUNT)), folder / "uid.npz")
+    icl.save_loss_record(icl.LossRecord(STEPS, LOSSES), folder / "rows.npz")
+    for name, options in (("uid", ("--id-field", "uid")), ("row", ())):
+        out = folder / f"{name}.parquet"
+        losses = "uid.npz" if name == "uid" else "rows.npz"
+        assert upsample(folder, "--write", "weights", "--out", out, *options, data="uid.jsonl", losses=losses) == 0
+        found = pa.parquet.read_table(out)
+        assert found.schema.field(name).type == pa.int64()
+        assert found[name].to_pylist() == [
+            entry["uid"] if name == "uid" else place for place, entry in enumerate(entries)
+        ]
+
+
 def test_paraphrases_stand_in_for_copies(folder, capsys):
     table = [
         {"id": "example-3", "question": "Three and one?", "source": "x"},
@@ -191,25 +212,77 @@ def test_paraphrases_stand_in_for_copies(folder, capsys):
             assert [entry["id"] for entry in found] == [entry["id"] for entry in expected(rows(), 3)]
             assert all(list(entry) == ["id", "question", "answer"] for entry in found)
             assert three[1]["answer"] == rows()[3]["answer"]  # a Parquet table without it holds a null
-    printed = capsys.readouterr().out
-    assert "3 examples have fewer than copies" in printed
+    printed = printed_by(capsys)
+    assert "3 of the examples have fewer than copies" in printed
     assert "ignored: source" in printed
+
+
+def test_paraphrases_may_give_fields_that_the_first_row_lacks(folder):
+    entries = [({} if row in (0, 1) else {"system": "old"}) | entry for row, entry in enumerate(rows())]
+    write_data(folder / "train.jsonl", entries)
+    table = write_data(folder / "table.jsonl", [{"id": "example-3", "question": "?", "system": "new"}])
+    assert upsample(folder, "--factor", 2, "--augment", table) == 0
+    assert [row["system"] for row in read_data(folder / "train-upsampled.jsonl") if row["id"] == "example-3"] == [
+        "old",
+        "new",
+    ]
+
+
+def test_paraphrases_of_an_id_that_occurs_twice(folder, capsys):
+    write_data(folder / "train.jsonl", [entry | {"id": "same"} for entry in rows()])
+    icl.save_loss_record(icl.LossRecord(STEPS, LOSSES), folder / "rows.npz")
+    table = write_data(folder / "table.jsonl", [{"id": "same", "question": "?"}])
+    command = ("upsample", folder / "train.jsonl", folder / "rows.npz", "--factor", 2, "--augment", table, "--quiet")
+    assert "it occurs 12 times" in refused(capsys, *command)
+
+
+def test_ids_that_are_not_needed_are_not_looked_at(folder):
+    write_data(folder / "train.jsonl", [entry | {"id": None} for entry in rows()])
+    icl.save_loss_record(icl.LossRecord(STEPS, LOSSES), folder / "rows.npz")
+    assert upsample(folder, "--factor", 2, losses="rows.npz") == 0
+    icl.save_loss_record(icl.LossRecord(STEPS, LOSSES, np.arange(COUNT)), folder / "named.npz")
+    assert upsample(folder, "--factor", 2, "--by-row", "--out", folder / "by-row.jsonl", losses="named.npz") == 0
+
+
+def test_parquet_keeps_its_compression(folder):
+    table = pa.Table.from_pylist(rows())
+    pa.parquet.write_table(table, folder / "data.parquet", compression="zstd")
+    assert upsample(folder, "--factor", 2, data="data.parquet") == 0
+    found = pa.parquet.ParquetFile(folder / "data-upsampled.parquet").metadata.row_group(0).column(0)
+    assert found.compression == "ZSTD"
+
+
+def test_controls_are_called_so(folder, capsys):
+    for group, said in (
+        ("random", "4 examples drawn at random (a control)"),
+        ("early", "4 early examples (a control)"),
+    ):
+        assert upsample(folder, "--factor", 2, "--group", group, "--dry-run") == 0
+        assert said in printed_by(capsys)
 
 
 def test_no_late_group_copies_the_input(folder, capsys):
     icl.save_loss_record(icl.LossRecord(STEPS, LOSSES[:, :1].repeat(COUNT, axis=1), IDS), folder / "same.npz")
+    (folder / "train.jsonl").write_text(
+        (folder / "train.jsonl").read_text().rstrip()
+    )  # byte for byte, so without an end
     assert upsample(folder, losses="same.npz") == 0
     assert (folder / "train-upsampled.jsonl").read_bytes() == (folder / "train.jsonl").read_bytes()
-    printed = capsys.readouterr().out
-    assert "factor        1: all examples are learned at once" in printed
-    assert "what is written is the input" in printed
+    printed = printed_by(capsys)
+    assert "factor 1: all examples are learned at once" in printed
+    assert "upsampled nothing" in printed
 
 
 def test_a_dry_run_writes_nothing(folder, capsys):
     before = sorted(path.name for path in folder.iterdir())
     assert upsample(folder, "--dry-run") == 0
-    assert "epoch" in capsys.readouterr().out
+    assert "epoch" in printed_by(capsys)
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_dry_run_looks_at_no_output(folder):
+    assert upsample(folder) == 0
+    assert upsample(folder, "--factor", 2, "--dry-run") == 0
 
 
 def test_the_rules_of_two_records(folder, capsys):
@@ -217,10 +290,10 @@ def test_the_rules_of_two_records(folder, capsys):
     other = icl.LossRecord(STEPS, np.clip(1.0 - STEPS[:, None] / (2 * half), 0, None), IDS)
     icl.save_loss_record(other, folder / "other.npz")
     assert upsample(folder, "--rule", "match", "--other", folder / "other.npz", "--dry-run") == 0
-    assert "factor        2: R / R' = 4 / 2" in capsys.readouterr().out
+    assert "factor 2: R / R' = 4 / 2" in printed_by(capsys)
     options = ("--rule", "secant", "--other", folder / "other.npz", "--tried-factor", 1.5, "--dry-run")
     assert upsample(folder, *options) == 0
-    assert "factor        2.25: secant" in capsys.readouterr().out
+    assert "factor 2.25: secant" in printed_by(capsys)
 
 
 def test_the_floor_may_be_a_record(folder, capsys):
@@ -228,9 +301,9 @@ def test_the_floor_may_be_a_record(folder, capsys):
     icl.save_loss_record(icl.LossRecord(STEPS, LOSSES + noise, IDS), folder / "noisy.npz")
     icl.save_loss_record(icl.LossRecord([9], noise[None], IDS), folder / "floor.npz")
     assert upsample(folder, "--dry-run", losses="noisy.npz") == 0
-    assert "never learned 1" in capsys.readouterr().out
+    assert "never learned 1" in printed_by(capsys)
     assert upsample(folder, "--dry-run", "--floor", folder / "floor.npz", losses="noisy.npz") == 0
-    assert "never learned" not in capsys.readouterr().out
+    assert "never learned" not in printed_by(capsys)
 
 
 def test_what_datasets_loads_has_the_fields_of_the_input(folder):
@@ -260,7 +333,9 @@ BAD = [
     (("--by-row",), "row (from 0) = '0'"),
     (("--write", "weights", "--out", "w.txt"), "ends in .npy, .csv, .parquet"),
     (("--out", "out.parquet"), "end it in .jsonl"),
-    (("--augment", "none.jsonl"), "there is no such file"),
+    (("--augment", "none.jsonl"), "--augment = 'none.jsonl': there is no such file"),
+    (("--augment", "train.jsonl", "--write", "weights"), "it does nothing"),
+    (("--out", "."), "end it in .jsonl"),
     (("--floor", "none.npz"), "there is no such file"),
     (("--floor", "first"), "ends in .npz"),
     (("--other", "losses.npz"), "does not use it"),
@@ -297,6 +372,19 @@ def test_bad_data_are_one_line_and_no_file(folder, capsys, damage, said):
     path.write_text("\n".join(damage(path.read_text().splitlines())))
     assert said in refused(capsys, "upsample", path, folder / "losses.npz", "--quiet")
     assert sorted(found.name for found in folder.iterdir()) == ["losses.npz", "train.jsonl"]
+
+
+def test_half_a_surrogate_pair(folder, capsys):
+    (folder / "train.jsonl").write_text('{"id": "\\ud800"}\n')
+    assert "half of a surrogate pair" in refused(
+        capsys, "upsample", folder / "train.jsonl", folder / "losses.npz", "--quiet"
+    )
+
+
+def test_a_file_that_cannot_be_read(folder, capsys):
+    (folder / "memory.jsonl").symlink_to("/proc/self/mem")
+    said = refused(capsys, "upsample", folder / "memory.jsonl", folder / "losses.npz", "--quiet")
+    assert "cannot be read" in said
 
 
 def test_bytes_that_are_no_text(folder, capsys):
@@ -338,9 +426,11 @@ def test_bad_tables_of_paraphrases(folder, capsys):
         assert said in refused(capsys, "upsample", folder / "train.jsonl", folder / "losses.npz", *options)
     data = write_data(folder / "train.parquet", rows())
     table = write_data(folder / "table.jsonl", [{"id": "example-0", "question": ["a", "list"]}])
-    options = ("--augment", table, "--factor", 2, "--quiet")
-    assert "do not fit the fields" in refused(capsys, "upsample", data, folder / "losses.npz", *options)
-    assert not (folder / "train-upsampled.parquet").exists()
+    before = sorted(path.name for path in folder.iterdir())
+    for options in ((), ("--out", folder / "new" / "folder" / "out.parquet")):
+        options = ("--augment", table, "--factor", 2, "--quiet", *options)
+        assert "do not fit the fields" in refused(capsys, "upsample", data, folder / "losses.npz", *options)
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_nothing_is_overwritten(folder, capsys):
@@ -355,10 +445,8 @@ def test_nothing_is_overwritten(folder, capsys):
 
 
 def test_a_full_disk_and_a_place_that_cannot_be_written(folder, capsys):
-    big = [{"id": name, "text": "x" * 10_000} for name in IDS]
-    write_data(folder / "train.jsonl", big)
     command = [sys.executable, "-m", "icl_theory", "upsample", "train.jsonl", "losses.npz", "--quiet"]
-    limit = 4 * 10**4  # of the size of a file
+    limit = 4 * 10**4  # of the size of a file: the set fits, its picture does not
     done = subprocess.run(
         command,
         cwd=folder,
@@ -413,7 +501,7 @@ def test_any_options_end_well_or_in_one_line(folder, capsys, options, losses):
             assert code == 2
             one_line(capsys)
         else:
-            assert "factor" in capsys.readouterr().out
+            assert "factor" in printed_by(capsys)
     finally:
         os.chdir(here)
 

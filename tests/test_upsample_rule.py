@@ -101,6 +101,63 @@ def test_without_two_groups_the_factor_is_one(half_times, settings, said):
     np.testing.assert_array_equal(found.indices(), np.arange(6))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", ["quantile", "clusters"])
+def test_rounding_makes_no_late_group(dtype, method):
+    """One course of learning, each example with a scale of its own: relative losses agree to rounding only."""
+    scales = np.random.default_rng(0).uniform(0.5, 3.0, COUNT)
+    losses = (np.exp(-STEPS / 70.0)[:, None] * scales).astype(dtype)
+    found = icl.upsample(icl.LossRecord(STEPS, losses), late=method, factor=4.0)
+    assert not found.late.any()
+    assert found.factor == 1.0
+
+
+def test_rounding_does_not_part_equal_times():
+    kinds = np.where(np.arange(COUNT) < 20, EARLY, LATE)
+    losses = falling(kinds) * np.random.default_rng(0).uniform(0.5, 3.0, COUNT)
+    np.testing.assert_array_equal(icl.upsample(icl.LossRecord(STEPS, losses)).late, kinds == LATE)
+
+
+@pytest.mark.parametrize("late", ["clusters", "threshold=0.8"])
+def test_a_ratio_to_what_was_never_learned_is_none(late):
+    slow = 1.0 - np.where(np.arange(COUNT) % 2, 0.05, 0.3) * (STEPS / STEPS[-1])[:, None]
+    with pytest.raises(InputError, match="median of the early"):
+        icl.upsample(icl.LossRecord(STEPS, slow), late=late)
+    record, _ = two_kinds()
+    with pytest.raises(InputError, match="median of the early"):
+        icl.upsample(record, rule="match", other=icl.LossRecord(STEPS, slow))
+
+
+def test_a_bound_on_the_other_ratio_is_called_so():
+    record, _ = two_kinds()
+    other, _ = two_kinds(late=1e5)
+    assert "at least" in icl.upsample(record, rule="match", other=other).why
+
+
+def test_the_other_record_is_matched_by_its_ids():
+    record, _ = two_kinds()
+    ids = [f"example {row}" for row in range(COUNT)]
+    order = np.random.default_rng(0).permutation(COUNT)
+    named = icl.LossRecord(record.steps, record.losses, ids)
+    other = two_kinds(late=80.0)[0].losses
+    shuffled = icl.LossRecord(record.steps, other[:, order], [ids[row] for row in order])
+    expected = icl.upsample(record, rule="match", other=icl.LossRecord(record.steps, other)).factor
+    assert icl.upsample(named, rule="match", other=shuffled).factor == expected
+    with pytest.raises(InputError, match="with ids if these have some"):
+        icl.upsample(named, rule="match", other=icl.LossRecord(record.steps, other))
+
+
+def test_what_is_found_follows_the_ids_of_the_data():
+    record, late = two_kinds()
+    ids = [f"example {row}" for row in range(COUNT)]
+    order = np.random.default_rng(0).permutation(COUNT)
+    named = icl.LossRecord(record.steps, record.losses, ids).for_ids([ids[row] for row in order])
+    np.testing.assert_array_equal(icl.upsample(named).late, late[order])
+    assert named.ids.to_pylist() == [ids[row] for row in order]
+    with pytest.raises(InputError, match="names no examples"):
+        record.for_ids(ids)
+
+
 def test_no_loss_at_all_is_nothing_to_learn():
     assert "had anything to learn" in icl.upsample(icl.LossRecord([0, 1], np.zeros((2, 3)))).why
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from typing import Any
 
 import click
 
@@ -26,6 +29,8 @@ for command in (simulate_command, sweep_command, compare_command, upsample_comma
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors made on purpose are one line and exit code 2, never a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     try:
         code = cli.main(args=arguments, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -41,7 +46,12 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("interrupted; nothing was left half written", 130)
     except MemoryError:
-        _fail("out of memory: lower --num-prompts, --num-snapshots or --dim", 2)
+        _fail("out of memory: less data, fewer snapshots or a smaller model would fit", 2)
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Be stopped by a batch system as by a person: what is half written is cleared away."""
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> None:

@@ -6,6 +6,7 @@ Both passes stream. Rows of JSON lines are copied byte for byte; Parquet keeps i
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -32,7 +33,7 @@ class Scan(NamedTuple):
         num_rows: P.
         ids: (P,) as texts; None where no field holds them.
         id_field: the field that does.
-        fields: of the first row.
+        fields: of all rows, in the order in which they first come.
     """
 
     num_rows: int
@@ -46,8 +47,8 @@ class DataFile(Protocol):
 
     path: Path
 
-    def scan(self, id_field: str | None, progress: Progress | None = None) -> Scan:
-        """Check every row; read ids from `id_field` (default `id`, where the first row has it)."""
+    def scan(self, id_field: str | None, *, with_ids: bool = True, progress: Progress | None = None) -> Scan:
+        """Check every row; read ids, if asked for, from `id_field` (default `id`, where the first row has it)."""
 
     def rows(self, wanted: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
         """Rows as dictionaries, all or those numbered in `wanted` (ascending), in their order."""
@@ -80,15 +81,16 @@ class JsonLines:
     def __init__(self, path: Path):
         self.path = path
 
-    def scan(self, id_field: str | None, progress: Progress | None = None) -> Scan:
+    def scan(self, id_field: str | None, *, with_ids: bool = True, progress: Progress | None = None) -> Scan:
         size, read, parts, some = self.path.stat().st_size, 0, [], []
-        fields: tuple[str, ...] = ()
+        fields: dict[str, Any] = {}
         count = 0
         for number, line in self._lines():
             row = self._parse(number, line)
-            if not count:
-                fields = tuple(row)
-                id_field = id_field if id_field is not None or "id" not in row else "id"
+            if not count and id_field is None and with_ids:
+                id_field = "id" if "id" in row else None
+            if row.keys() != fields.keys():
+                fields |= dict.fromkeys(row)
             count += 1
             if id_field is not None:
                 some.append(self._id(number, row, id_field))
@@ -103,7 +105,7 @@ class JsonLines:
         if progress is not None:
             progress(size, size)
         parts.append(pa.array(some, pa.large_string()))
-        return Scan(count, None if id_field is None else pa.concat_arrays(parts), id_field, fields)
+        return Scan(count, None if id_field is None else pa.concat_arrays(parts), id_field, tuple(fields))
 
     def rows(self, wanted: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
         left = None if wanted is None else set(wanted.tolist())
@@ -140,11 +142,14 @@ class JsonLines:
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Number and bytes of each line that is not empty, each with its end."""
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if line.strip():
-                    yield number, line if line.endswith(b"\n") else line + b"\n"
+        try:
+            with self.path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                    if line and not line.isspace():
+                        yield number, line if line.endswith(b"\n") else line + b"\n"
+        except OSError as error:
+            raise InputError("data", str(self.path), f"cannot be read ({error.strerror})") from None
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -166,7 +171,10 @@ class JsonLines:
         value = row[field]
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise InputError(f"{field} in line {number}", json.dumps(value), "an id is a whole number or a text")
-        return str(value)
+        text = str(value)
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InputError(f"{field} in line {number}", json.dumps(value), "it holds half of a surrogate pair")
+        return text
 
 
 class ParquetData:
@@ -179,11 +187,11 @@ class ParquetData:
         except (OSError, pa.ArrowException) as error:
             raise InputError("data", str(path), f"cannot be read ({_first_line(error)})") from None
 
-    def scan(self, id_field: str | None, progress: Progress | None = None) -> Scan:
+    def scan(self, id_field: str | None, *, with_ids: bool = True, progress: Progress | None = None) -> Scan:
         names, count = tuple(self._file.schema_arrow.names), self._file.metadata.num_rows
         if not count:
             raise InputError("data", str(self.path), "it holds no rows")
-        id_field = "id" if id_field is None and "id" in names else id_field
+        id_field = "id" if id_field is None and with_ids and "id" in names else id_field
         if id_field is None:
             return Scan(count, None, None, names)
         if id_field not in names:
@@ -208,7 +216,8 @@ class ParquetData:
     ) -> None:
         _check_form(self.path, out, (".parquet",))
         schema, count = self._file.schema_arrow, 0
-        with writing(out) as partial, pa.parquet.ParquetWriter(partial, schema) as writer:
+        packed = self._file.metadata.row_group(0).column(0).compression
+        with writing(out) as partial, pa.parquet.ParquetWriter(partial, schema, compression=packed) as writer:
             for batch in self._batches():
                 often = copies[count : count + len(batch)]
                 turns = np.repeat(np.arange(len(often)), often)
@@ -241,7 +250,7 @@ class ParquetData:
                 more = pa.Table.from_pylist(further, schema=table.schema)
             except (pa.ArrowException, TypeError) as error:
                 reason = f"its rows do not fit the fields of the data ({_first_line(error)})"
-                raise InputError("--augment", "table", reason) from None
+                raise InputError("--augment", "a row of the table", reason) from None
             table = pa.concat_tables([table, more])
         return table, np.array(turns, dtype=np.int64)
 
@@ -250,6 +259,16 @@ class ParquetData:
             yield from self._file.iter_batches(batch_size=BATCH)
         except (OSError, pa.ArrowException) as error:
             raise InputError("data", str(self.path), f"cannot be read ({_first_line(error)})") from None
+
+
+def copy_unchanged(path: Path, out: Path) -> None:
+    """The same bytes under another name.
+
+    Raises:
+        InputError: it exists or cannot be written.
+    """
+    with writing(out) as partial:
+        shutil.copyfile(path, partial)
 
 
 def _check_form(path: Path, out: Path, forms: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ without a callback: `LossRecorder("losses.zarr").add(step, example_losses(model,
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ IGNORED = -100  # label of a token that is no part of the loss
 def example_losses(model: Any, dataset: Any, collate: Callable, *, batch_size: int = 8) -> np.ndarray:
     """Mean cross entropy, in nats, of the labelled tokens of each example, by a causal language model.
 
-    The model is asked in evaluation mode and left as it was; no random number is drawn, so that training is not changed.
+    The model is asked in evaluation mode, and each of its modules left in the mode it was in; no random number is drawn, so
+    that training is not changed.
 
     Args:
         model: called with what the collator makes, `labels` left out; labels are shifted here.
@@ -39,7 +41,7 @@ def example_losses(model: Any, dataset: Any, collate: Callable, *, batch_size: i
         (P,) float32; 0 for an example without labelled tokens.
 
     Raises:
-        InputError: a data set without a length, a batch without labels or of another number of rows.
+        InputError: a model with an encoder, a data set without a length, a batch without labels or of another number of rows.
     """
     check_number("batch_size", batch_size, minimum=1, integer=True)
     try:
@@ -48,7 +50,11 @@ def example_losses(model: Any, dataset: Any, collate: Callable, *, batch_size: i
         raise InputError(
             "dataset", type(dataset).__name__, "give one with a length; a stream has no examples to name"
         ) from None
-    device, was_training = next(model.parameters()).device, model.training
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise InputError(
+            "model", type(model).__name__, "labels are shifted here as a causal model's; it has an encoder"
+        )
+    device, modes = next(model.parameters()).device, [(module, module.training) for module in model.modules()]
     losses = np.empty(count, np.float32)
     model.eval()
     try:
@@ -58,7 +64,8 @@ def example_losses(model: Any, dataset: Any, collate: Callable, *, batch_size: i
                 batch = {name: value.to(device) for name, value in collate(rows).items() if hasattr(value, "to")}
                 losses[start : start + len(rows)] = _batch_losses(model, batch, len(rows))
     finally:
-        model.train(was_training)
+        for module, training in modes:
+            module.training = training
     return losses
 
 
@@ -66,8 +73,10 @@ class RecordLosses(TrainerCallback):
     """Callback that records every example's loss before training, every so many steps, and at the end.
 
     Each time is one pass without gradients over the training set, with the Trainer's own collator: choose `every` so
-    that some ten to thirty come about, or give a part of the data. A run that is resumed goes on with its record. Packing
-    several examples into one row must be off. With several processes each passes over all examples and the first writes.
+    that some ten to thirty come about, or give a part of the data (the command then takes that part). A run that is resumed goes
+    on with its record; a new one needs another path. Losses that are not finite are left out with a warning, and training
+    goes on. Packing several examples into one row must be off. With several processes each passes over all examples and
+    the first writes.
 
     Args:
         path: of the record, ending in `.zarr`.
@@ -84,14 +93,18 @@ class RecordLosses(TrainerCallback):
         self._last = -1
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        if state.global_step == 0 and self.recorder.num_checkpoints:
+            path = str(self.recorder.path)
+            raise InputError("path", path, "it holds the record of an earlier run; give another, or remove it")
         self._record(state, parts)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        if state.global_step % self.every == 0:
+        if state.global_step % self.every == 0 or state.global_step >= state.max_steps or control.should_training_stop:
             self._record(state, parts)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        self._record(state, parts)
+        if not args.load_best_model_at_end:  # else the model is that of an earlier step by now
+            self._record(state, parts)
 
     def _record(self, state: Any, parts: dict[str, Any]) -> None:
         if state.global_step == self._last:
@@ -100,7 +113,9 @@ class RecordLosses(TrainerCallback):
         loader = parts["train_dataloader"]
         dataset = loader.dataset if self.dataset is None else self.dataset
         losses = example_losses(parts["model"], dataset, loader.collate_fn, batch_size=self.batch_size)
-        if state.is_world_process_zero:
+        if not np.all(np.isfinite(losses)):
+            warnings.warn(f"losses at step {self._last} are not finite: left out of {self.recorder.path}", stacklevel=2)
+        elif state.is_world_process_zero:
             self.recorder.add(self._last, losses)
 
 

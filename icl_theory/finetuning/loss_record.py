@@ -82,8 +82,21 @@ class LossRecord:
         for start in range(0, self.num_examples, CHUNK):
             yield slice(start, start + CHUNK)
 
+    def for_ids(self, ids: Any) -> LossRecord:
+        """The record of these examples in this order, such as `record.for_ids(dataset["id"])`: what is found follows it.
+
+        Raises:
+            InputError: a record without ids; ids that occur twice or have no losses, or losses of no such example.
+        """
+        if self.ids is None:
+            raise InputError("ids", "none", "the record names no examples: its losses are those of rows in order")
+        wanted = id_array("ids", ids)
+        found = self.arranged(match_ids(self, wanted, where="ids"))
+        found.ids = wanted
+        return found
+
     def arranged(self, order: np.ndarray) -> LossRecord:
-        """The record with its examples in another order, by row."""
+        """The losses with their examples in another order, by row, and no ids."""
         if np.array_equal(order, np.arange(self.num_examples)):
             return LossRecord._trusted(self.steps, self.losses)
         return LossRecord._trusted(self.steps, np.take(self.losses, order, axis=1))
@@ -127,7 +140,7 @@ def match_ids(record: LossRecord, data_ids: pa.Array, *, where: str) -> np.ndarr
             where,
             data_ids[first].as_py(),
             f"it and {found.null_count - 1} more of {len(data_ids)} have no losses in the record, whose ids look like "
-            f"{record.ids[0].as_py()!r}; name the field of the data that holds the ids, or record all examples",
+            f"{record.ids[0].as_py()!r}; name the field of the data that holds the ids, take them for rows, or record all examples",
         )
     if len(data_ids) != record.num_examples:
         unknown = pc.filter(record.ids, pc.invert(pc.is_in(record.ids, value_set=data_ids)))
@@ -147,11 +160,14 @@ def id_array(field: str, ids: Any) -> pa.Array:
         InputError: ids of another kind, or a missing one.
     """
     if isinstance(ids, np.ndarray) and ids.dtype.kind not in "iuUTO":
-        raise InputError(field, f"{ids.dtype} numbers", "give whole numbers or texts")
+        kind = "byte strings" if ids.dtype.kind == "S" else f"{ids.dtype} numbers"
+        raise InputError(field, kind, "give whole numbers or texts")
     try:
         array = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(_plain(ids))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError):
-        raise InputError(field, "a mixture of kinds", "give whole numbers, or texts, one for each example") from None
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError, UnicodeEncodeError):
+        raise InputError(
+            field, "a mixture of kinds", "give whole numbers, or proper texts, one for each example"
+        ) from None
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
         array = array if isinstance(array, pa.Array) else pa.concat_arrays(array.chunks)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from icl_theory.errors import InputError
 from icl_theory.finetuning.data_files import Scan, open_data
+from icl_theory.finetuning.loss_record import check_unique
 
 
 class Paraphrases:
@@ -32,13 +33,15 @@ class Paraphrases:
     """
 
     def __init__(self, path: Path, scan: Scan, chosen: np.ndarray):
-        table = open_data(path)
         field = scan.id_field or "id"
         try:
+            table = open_data(path)
             found = table.scan(field)
         except InputError as error:
             raise InputError("--augment", str(error.value), error.remedy) from None
         assert found.ids is not None
+        if scan.ids is not None:
+            check_unique(f"field {field}", scan.ids)
         data_ids = scan.ids if scan.ids is not None else pa.array(map(str, range(scan.num_rows)), pa.large_string())
         rows = pc.index_in(found.ids, value_set=data_ids)
         if rows.null_count:

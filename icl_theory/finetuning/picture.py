@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def draw_upsampling(
     _histogram(right, record, found)
     for axis, group, name, colour in ((early, False, "Early", EARLY), (late, True, "Late", LATE)):
         _examples(axis, typical.get(group, []), f"{name}: nearest to the centre", colour)
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
+    figure.suptitle(_cut(title, 2, 118), fontsize=11, x=0.01, ha="left", parse_math=False)
     return figure
 
 
@@ -84,6 +85,7 @@ def _histogram(axis: Axes, record: LossRecord, found: Upsampling) -> None:
         axis.annotate(
             "never", (last + 2 * width, below[-1]), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom"
         )
+    axis.set_ylim(top=1.12 * below.max())
     axis.set(title="Learning times", xlabel="step at which the example is learned", ylabel="examples")
     axis.legend()
 
@@ -109,6 +111,10 @@ def _shown(row: dict[str, Any]) -> str:
     return f"{asked}\n{_cut('→ ' + texts.completion, 2)}" if texts.completion else asked
 
 
-def _cut(text: str, lines: int) -> str:
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * WIDTH * lines]).split())
-    return "\n".join(textwrap.wrap(text, WIDTH, max_lines=lines, placeholder=" …"))
+def _cut(text: str, lines: int, width: int = WIDTH) -> str:
+    """The first lines of a text; letters of the scripts that are drawn twice as wide count twice."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * width * lines]).split())
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return "\n".join(
+        textwrap.wrap(text, width // 2 if 4 * wide > len(text) else width, max_lines=lines, placeholder=" …")
+    )

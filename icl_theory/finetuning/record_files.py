@@ -7,12 +7,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 import zarr
@@ -62,8 +63,8 @@ def save_loss_record(record: LossRecord, path: str | Path) -> None:
 class LossRecorder:
     """Add the losses of all examples checkpoint by checkpoint; each is on disk, complete, when `add` returns.
 
-    What exists is gone on with: a training run that resumes from an earlier step records what follows again. Read it at any
-    time with `load_loss_record`, or with xarray or zarr.
+    What exists is gone on with: a training run that resumes from an earlier step records what follows again. A run that
+    begins anew needs a record of its own. Read it at any time with `load_loss_record`, or with xarray or zarr.
 
     Args:
         path: a new or an earlier record, ending in `.zarr`.
@@ -86,11 +87,17 @@ class LossRecorder:
                 raise InputError("path", str(path), "it holds losses of other examples; give another")
             self._group = zarr.open_group(self.path, mode="r+")
 
+    @property
+    def num_checkpoints(self) -> int:
+        """How many are there already, complete."""
+        return 0 if self._group is None else int(np.sum(np.isfinite(self._group["steps"][:])))
+
     def add(self, step: float, losses: Any) -> None:
         """Losses at one step, (P,); those of this step and later ones that were there are replaced.
 
         Raises:
-            InputError: what `LossRecord` refuses, or another number of examples than before.
+            InputError: what `LossRecord` refuses, another number of examples than before, or a step that would replace
+                all of several checkpoints.
         """
         losses = np.asarray(losses)
         LossRecord([step], losses.reshape(1, -1), self.ids)
@@ -110,6 +117,11 @@ class LossRecorder:
             raise InputError("losses", f"{len(losses)} of them", f"the record holds {rows.shape[1]} examples")
         known = steps[:]
         count = int(np.sum(known < step))  # an unwritten one is NaN, so not below
+        if not count and np.sum(np.isfinite(known)) > 1:
+            raise InputError(
+                "path", str(self.path), f"step {step:g} would replace all of it; give another, or remove it"
+            )
+        steps[count:] = UNWRITTEN
         for array in (steps, rows):
             array.resize((count, *array.shape[1:]))
         rows.resize((count + 1, rows.shape[1]))
@@ -148,7 +160,7 @@ def _arrays(stored: Any, names: set[str]) -> tuple[Any, Any, Any]:
 
 
 def _write_npz(record: LossRecord, path: Path) -> None:
-    ids: dict[str, Any] = {} if record.ids is None else {"ids": _plain_ids(record.ids)}
+    ids: dict[str, Any] = {} if record.ids is None else {"ids": plain_ids(record.ids)}
     with path.open("wb") as file:
         np.savez(file, steps=record.steps, losses=record.losses, **ids)
 
@@ -181,7 +193,7 @@ def _new_group(path: Path, num_examples: int, ids: pa.Array | None, dtype: Any =
     _new_array(group, "steps", (0,), np.dtype(float), (1024,), ["checkpoint"])
     _new_array(group, "losses", (0, num_examples), np.dtype(dtype), (1, num_examples), ["checkpoint", "example"])
     if ids is not None:
-        values = _plain_ids(ids)
+        values = plain_ids(ids)
         _new_array(group, "ids", values.shape, values.dtype, values.shape, ["example"])[:] = values
     return group
 
@@ -193,7 +205,7 @@ def _new_array(group: Any, name: str, shape: tuple, dtype: Any, chunks: tuple, d
     return array
 
 
-def _plain_ids(ids: pa.Array) -> np.ndarray:
+def plain_ids(ids: pa.Array) -> np.ndarray:
     """Whole numbers where all ids are such, texts else."""
     values = np.array(ids.to_pylist(), dtype=str)
     try:
@@ -206,18 +218,23 @@ def _plain_ids(ids: pa.Array) -> np.ndarray:
 def _read_parquet(path: Path) -> LossRecord:
     file = pa.parquet.ParquetFile(path)
     names = file.schema_arrow.names
+    if set(names) == LONG:
+        return _from_long(file.iter_batches)
     return _from_table(names, lambda name: file.read(columns=[name]).column(0), file.metadata.num_rows)
 
 
 def _read_csv(path: Path) -> LossRecord:
     # Ids are texts, whatever they look like: 007 is not 7.
-    table = pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types={"id": pa.large_string()}))
+    options = pa.csv.ConvertOptions(column_types={"id": pa.large_string()})
+    with pa.csv.open_csv(path, convert_options=options) as reader:
+        long = set(reader.schema.names) == LONG
+    if long:
+        return _from_long(lambda: pa.csv.open_csv(path, convert_options=options))
+    table = pa.csv.read_csv(path, convert_options=options)
     return _from_table(table.column_names, table.column, table.num_rows)
 
 
 def _from_table(names: list[str], column: Callable[[str], pa.ChunkedArray], rows: int) -> LossRecord:
-    if set(names) == LONG:
-        return _from_long(*(column(name) for name in ("step", "id", "loss")))
     steps, columns = [], []
     for name in names:
         if name == "id":
@@ -227,6 +244,7 @@ def _from_table(names: list[str], column: Callable[[str], pa.ChunkedArray], rows
             columns.append(name)
         except ValueError:
             remedy = "columns are id and one for each checkpoint, named by its step; or step, id and loss"
+            remedy += "" if name else " (an index without a name is to be named id, or left out)"
             raise InputError("column", name, remedy) from None
     if not steps:
         raise InputError("columns", ", ".join(names), "there is none named by a step")
@@ -238,23 +256,27 @@ def _from_table(names: list[str], column: Callable[[str], pa.ChunkedArray], rows
     return LossRecord(np.array(steps)[order], losses, column("id") if "id" in names else None)
 
 
-def _from_long(step: pa.ChunkedArray, ids: pa.ChunkedArray, loss: pa.ChunkedArray) -> LossRecord:
-    steps, row = np.unique(_floats("step", step), return_inverse=True)
-    texts = id_array("id", ids)
-    encoded = texts.dictionary_encode()
-    example, names = encoded.indices.to_numpy(), encoded.dictionary
-    count = np.zeros((len(steps), len(names)), np.uint8)
-    np.add.at(count, (row, example), 1)
+def _from_long(batches: Callable[[], Iterable[pa.RecordBatch]]) -> LossRecord:
+    """Twice through the rows, so that no more than the losses has to fit: once for the steps and ids, once for the losses."""
+    steps, names = np.empty(0), pa.array([], pa.large_string())
+    for batch in batches():
+        steps = np.union1d(steps, _floats("step", batch.column("step")))
+        ids = id_array("id", batch.column("id")).unique()
+        new = pc.filter(ids, pc.invert(pc.is_in(ids, value_set=names)))
+        names = pa.concat_arrays([names, new]) if len(new) else names
+    if not len(names):
+        raise InputError("table", "no rows", "give a row for each loss")
+    losses, count = np.zeros((len(steps), len(names))), np.zeros((len(steps), len(names)), np.int32)
+    for batch in batches():
+        row = np.searchsorted(steps, _floats("step", batch.column("step")))
+        example = pc.index_in(id_array("id", batch.column("id")), value_set=names).to_numpy()
+        losses[row, example] = _floats("loss", batch.column("loss"))
+        np.add.at(count, (row, example), 1)
     if np.any(count != 1):
         place, which = (int(axis) for axis in np.argwhere(count != 1)[0])
         often = "missing" if count[place, which] == 0 else f"there {count[place, which]} times"
-        raise InputError(
-            f"loss of {names[which].as_py()!r} at step {steps[place]:g}",
-            often,
-            "every example needs one loss at every step",
-        )
-    losses = np.empty(count.shape, np.float64)
-    losses[row, example] = _floats("loss", loss)
+        loss = f"loss of {names[which].as_py()!r} at step {steps[place]:g}"
+        raise InputError(loss, often, "every example needs one loss at every step")
     return LossRecord(steps, losses, names)
 
 
@@ -264,9 +286,9 @@ def _number_kind(name: str, kind: pa.DataType) -> np.dtype:
     return np.dtype(np.float32 if kind in (pa.float32(), pa.float16()) else np.float64)
 
 
-def _floats(name: str, values: pa.ChunkedArray) -> np.ndarray:
+def _floats(name: str, values: pa.Array | pa.ChunkedArray) -> np.ndarray:
     _number_kind(name, values.type)
-    return values.to_numpy().astype(float, copy=False)  # a missing one is NaN, which is refused with its place
+    return np.asarray(values, dtype=float)  # a missing one is NaN, which is refused with its place
 
 
 def _write_parquet(record: LossRecord, path: Path) -> None:
@@ -278,7 +300,7 @@ def _write_csv(record: LossRecord, path: Path) -> None:
 
 
 def _wide_table(record: LossRecord) -> pa.Table:
-    columns: dict[str, Any] = {} if record.ids is None else {"id": _plain_ids(record.ids)}
+    columns: dict[str, Any] = {} if record.ids is None else {"id": plain_ids(record.ids)}
     columns |= {
         np.format_float_positional(s, trim="-"): row for s, row in zip(record.steps, record.losses, strict=True)
     }

@@ -54,6 +54,7 @@ class Upsampling(NamedTuple):
         parted: in words, what parts the late from the others.
         floor: one number or (P,): the loss of each example that stays whatever is learned.
         remaining: the share of the first loss at which an example counts as learned.
+        group: "late", "random" or "early".
     """
 
     weights: np.ndarray
@@ -66,6 +67,7 @@ class Upsampling(NamedTuple):
     parted: str
     floor: Any
     remaining: float
+    group: str
 
     def copies(self, *, seed: int = 0) -> np.ndarray:
         """How often each example occurs in the upsampled set, (P,); `seed` draws those that take the rounding."""
@@ -115,7 +117,7 @@ def upsample(
             has nothing to learn.
         rule: "ratio", "match" or "secant", as in the module's text.
         target: the ratio of learning times that is wanted (rules ratio and secant), at least 1 (default 1).
-        other: the other record of match and secant, of the same examples in the same order.
+        other: the other record of match and secant, of the same examples: by their ids, where the records have any.
         tried_factor: κ' of secant.
         factor: κ itself instead of a rule; at least 1.
         max_factor: an upper bound on what a rule gives (default 5; no theory behind it).
@@ -123,7 +125,7 @@ def upsample(
         seed: of the random control.
 
     Returns:
-        With no late example (all learned at once), or none that is early, κ is 1.
+        In the order of the record (`record.for_ids` brings it to that of the data). With no late example (all learned at once), or none that is early, κ is 1.
 
     Raises:
         InputError: a single checkpoint, numbers out of range, options that exclude each other, a ratio that cannot be
@@ -144,7 +146,9 @@ def upsample(
     late_ones, parted = _late(record, times, method, setting, levels)
     if not late_ones.any() or late_ones.all():
         none, why = np.zeros(len(times), bool), _no_groups(late_ones, times)
-        return Upsampling(example_weights(none, 1.0), late_ones, none, times, 1.0, 1.0, why, parted, levels, remaining)
+        return Upsampling(
+            example_weights(none, 1.0), late_ones, none, times, 1.0, 1.0, why, parted, levels, remaining, group
+        )
     if factor is not None:
         kappa, why = float(factor), "as given"
         try:
@@ -153,22 +157,21 @@ def upsample(
             ratio = np.nan
     else:
         ratio = _ratio(record, late_ones, times)
-        achieved = None
+        achieved, bound = None, ""
         if other is not None:
-            if other.num_examples != record.num_examples:
-                raise InputError(
-                    "other", f"{other.num_examples} examples", f"give {record.num_examples}, the same ones"
-                )
-            achieved = _ratio(other, late_ones, _times(other, remaining, _floors(other, floor)))
-        kappa, why = _rule(rule, ratio, achieved, 1.0 if target is None else float(target), tried_factor)
+            other = _same_examples(record, other)
+            seen = _times(other, remaining, _floors(other, floor))
+            achieved = _ratio(other, late_ones, seen)
+            bound = "at least " if np.isinf(np.median(seen[late_ones])) else ""
+        kappa, why = _rule(rule, ratio, achieved, 1.0 if target is None else float(target), tried_factor, bound)
         largest = MAX_FACTOR if max_factor is None else float(max_factor)
         if kappa > largest:
-            kappa, why = largest, f"{why} = {kappa:.3g}, limited to {largest:g}"
+            kappa, why = largest, f"{why} → {kappa:.3g}, limited to {largest:g}"
         elif kappa < 1.0:
-            kappa, why = 1.0, f"{why} = {kappa:.3g}: the late are learned soon enough already"
+            kappa, why = 1.0, f"{why} → {kappa:.3g}: the late are learned soon enough already"
     chosen = _chosen(group, late_ones, times, seed)
     return Upsampling(
-        example_weights(chosen, kappa), late_ones, chosen, times, ratio, kappa, why, parted, levels, remaining
+        example_weights(chosen, kappa), late_ones, chosen, times, ratio, kappa, why, parted, levels, remaining, group
     )
 
 
@@ -212,6 +215,11 @@ def group_centres(record: LossRecord, found: Upsampling) -> tuple[np.ndarray, np
 def relative_rows(record: LossRecord, part: slice, floor: Any) -> np.ndarray:
     """Relative losses of some of the examples, (T, some), cut to 0 … 2; `floor` is one number or (P,)."""
     return np.clip(relative_losses(record.losses[:, part], floor=_of(floor, part)), 0.0, MOST_SHOWN)
+
+
+def step_text(step: float) -> str:
+    """A step for people to read: a whole number from a hundred on."""
+    return f"{step:.0f}" if step >= 100 else f"{step:.3g}"
 
 
 def _check_options(
@@ -269,27 +277,39 @@ def _late(record: LossRecord, times: np.ndarray, method: str, setting: float, fl
         late = late_by_quantile(times, quantile=setting)
         if not late.any():
             return late, "none"
-        return late, f"learned after step {times[~late].max():.4g}, quantile {setting:g}"
+        return late, f"learned after step {step_text(times[~late].max())}, quantile {setting:g}"
     if method == "threshold":
         ends = record.losses[[0, -1]]
         parts = [late_by_threshold(ends[:, p], threshold=setting, floor=_of(floor, p)) for p in record.chunks()]
-        return np.concatenate(parts), f"more than {setting:g} of the loss left at step {record.steps[-1]:g}"
+        return np.concatenate(parts), f"more than {setting:g} of the loss left at step {step_text(record.steps[-1])}"
     return late_by_clustering(record.losses, floor=floor), "the slower of two clusters of trajectories"
 
 
 def _rule(
-    rule: str, ratio: float, achieved: float | None, target: float, tried_factor: float | None
+    rule: str, ratio: float, achieved: float | None, target: float, tried_factor: float | None, bound: str
 ) -> tuple[float, str]:
     """κ, and in words how it came about."""
     if rule == "ratio":
         return float(ratio_factor(ratio, target=target)), f"R / target = {ratio:.3g} / {target:g}"
     assert achieved is not None
     if rule == "match":
-        return float(ratio_factor(ratio, target=achieved)), f"R / R' = {ratio:.3g} / {achieved:.3g}"
+        return float(ratio_factor(ratio, target=achieved)), f"R / R' = {ratio:.3g} / {bound}{achieved:.3g}"
     assert tried_factor is not None
-    kappa = float(secant_factor(tried_factor, ratio=ratio, achieved=achieved, target=target))
-    why = f"secant: a factor {tried_factor:g} brought R from {ratio:.3g} to {achieved:.3g}, {target:g} wanted"
-    return kappa, why
+    try:
+        kappa = float(secant_factor(tried_factor, ratio=ratio, achieved=achieved, target=target))
+    except InputError:
+        shown = f"R' = {achieved:.3g} under a factor {tried_factor:g}"
+        raise InputError("other", shown, f"it should lie well below R = {ratio:.3g}; try a larger factor") from None
+    moved = f"which took R from {ratio:.3g} to {bound}{achieved:.3g}"
+    return kappa, f"secant step from {tried_factor:g}, {moved}, towards {target:g}"
+
+
+def _same_examples(record: LossRecord, other: LossRecord) -> LossRecord:
+    """The other record in the order of this one."""
+    if (record.ids is None) != (other.ids is None) or other.num_examples != record.num_examples:
+        remedy = f"give a record of the same {record.num_examples} examples, with ids if these have some"
+        raise InputError("other", f"{other.num_examples} examples", remedy)
+    return other if record.ids is None else other.for_ids(record.ids)
 
 
 def _chosen(group: str, late: np.ndarray, times: np.ndarray, seed: int) -> np.ndarray:

@@ -4,7 +4,8 @@
     indices   the upsampled set as row numbers from 0, in order, a row as often as it occurs
     copies    how often each example occurs
 
-`.npy` holds the numbers alone; `.csv` and `.parquet` have a column of that name, and for weights and copies one `id` before it.
+`.npy` holds the numbers alone; `.csv` and `.parquet` have a column of that name, and for weights and copies one of the ids
+before it, under the name of their field (`row` where there are none).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from icl_theory.errors import InputError
+from icl_theory.finetuning.data_files import Scan
+from icl_theory.finetuning.record_files import plain_ids
 from icl_theory.finetuning.rule import Upsampling
 from icl_theory.store import writing
 
@@ -31,7 +34,7 @@ def check_selection(path: Path, what: str) -> None:
         raise InputError("--out", str(path), f"{what} go into a file that ends in {', '.join(SUFFIXES)}")
 
 
-def save_selection(path: Path, what: str, found: Upsampling, copies: np.ndarray, ids: pa.Array | None) -> None:
+def save_selection(path: Path, what: str, found: Upsampling, copies: np.ndarray, scan: Scan) -> None:
     """Write one of `SELECTIONS`; complete or not at all.
 
     Args:
@@ -39,7 +42,7 @@ def save_selection(path: Path, what: str, found: Upsampling, copies: np.ndarray,
         what: which.
         found: from `upsample`.
         copies: how often each example occurs, (P,).
-        ids: of the examples; None for their row numbers.
+        scan: of the data: its ids, or none for row numbers.
 
     Raises:
         InputError: the file exists, cannot be written, or has another suffix.
@@ -54,7 +57,9 @@ def save_selection(path: Path, what: str, found: Upsampling, copies: np.ndarray,
         if path.suffix == ".npy":
             np.save(partial, values)
             return
-        named: dict[str, Any] = {} if what == "indices" else {"id": np.arange(len(copies)) if ids is None else ids}
+        named: dict[str, Any] = {}
+        if what != "indices":
+            named = {"row": np.arange(len(copies))} if scan.ids is None else {str(scan.id_field): plain_ids(scan.ids)}
         table = pa.table({**named, what: values})
         if path.suffix == ".csv":
             pa.csv.write_csv(table, partial, pa.csv.WriteOptions(quoting_style="needed"))
