@@ -1,0 +1,258 @@
+"""The shape of a decoder, and how each family of models describes its own in `config.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from icl_theory.errors import InputError, check_choice, check_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding of one kind of layer.
+
+    Attributes:
+        theta: the base.
+        factor: by which the frequencies are divided; 1 for none.
+        original: context length before scaling, for llama3's scaling by wavelength; 0 to divide all frequencies.
+        low, high: llama3: wavelengths above original/low are divided, below original/high left, between interpolated.
+    """
+
+    theta: float = 10_000.0
+    factor: float = 1.0
+    original: int = 0
+    low: float = 1.0
+    high: float = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """Everything that tells one decoder from another.
+
+    Attributes:
+        vocab_size, hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim: sizes.
+        norm: "rms" (scale), "rms_offset" (1 + scale), "layer" (scale and bias).
+        norm_eps: added to the mean square.
+        activation: "silu" or "gelu" (the tanh form).
+        gated: act(gate x) * (up x), else act(up x).
+        parallel: attention and MLP read one norm and add up, else one after the other with a norm each.
+        bias: in every projection and in the output.
+        qk_norm: heads of queries and keys normalised before rotation.
+        sandwich: attention and MLP normalised again before they are added.
+        embed_scale: of the embeddings.
+        query_scale: of the attention scores; 0 for head_dim^(−1/2).
+        rotary_dim: entries of a head that are rotated; 0 for all.
+        rope: of layers that see everything before them.
+        local_rope: of layers that see a window.
+        window: tokens that such a layer sees, its own included; 0 for none.
+        local_layers: which see a window, one truth value a layer.
+        tied: output and embedding share their matrix.
+        family: whose names the tensors of a checkpoint have.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    norm: str = "rms"
+    norm_eps: float = 1e-6
+    activation: str = "silu"
+    gated: bool = True
+    parallel: bool = False
+    bias: bool = False
+    qk_norm: bool = False
+    sandwich: bool = False
+    embed_scale: float = 1.0
+    query_scale: float = 0.0
+    rotary_dim: int = 0
+    rope: Rope = Rope()
+    local_rope: Rope = Rope()
+    window: int = 0
+    local_layers: tuple[bool, ...] = ()
+    tied: bool = True
+    family: str = "llama"
+
+    def __post_init__(self) -> None:
+        for field in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_layers",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+        ):
+            check_number(field, getattr(self, field), minimum=1, integer=True)
+        check_choice("norm", self.norm, ("rms", "rms_offset", "layer"))
+        check_choice("activation", self.activation, ("silu", "gelu"))
+        if self.num_heads % self.num_kv_heads:
+            raise InputError("num_kv_heads", self.num_kv_heads, f"it must divide num_heads ({self.num_heads})")
+        if self.local_layers and len(self.local_layers) != self.num_layers:
+            raise InputError("local_layers", f"{len(self.local_layers)} of them", f"give {self.num_layers}")
+
+    def is_local(self, layer: int) -> bool:
+        """True for a layer that sees a window only."""
+        return bool(self.local_layers) and self.local_layers[layer]
+
+
+def read_config(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
+    """`config.json` of a model folder: its shape, and the file as it is.
+
+    Raises:
+        InputError: no such file, damaged, or an architecture that is not supported.
+    """
+    path = folder / "config.json"
+    try:
+        described = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError("model", str(folder), "it holds no config.json, so it is no model folder") from None
+    except (OSError, ValueError) as error:
+        raise InputError("model", str(path), f"cannot be read ({error})") from None
+    return from_huggingface(described), described
+
+
+def from_huggingface(described: Mapping[str, Any]) -> DecoderConfig:
+    """The shape that a `config.json` describes.
+
+    Raises:
+        InputError: an architecture that is not supported (the supported are named), a setting that would change the
+            model in a way not built here, or a setting that is missing.
+    """
+    family = described.get("model_type")
+    if family not in FAMILIES:
+        raise InputError("model_type", family, "supported are " + ", ".join(FAMILIES))
+    try:
+        return FAMILIES[family](described)
+    except KeyError as error:
+        raise InputError("config.json", f"model_type {family}", f"it lacks {error}") from None
+
+
+def _sizes(c: Mapping[str, Any]) -> dict[str, Any]:
+    heads = c["num_attention_heads"]
+    return {
+        "vocab_size": c["vocab_size"],
+        "hidden_size": c["hidden_size"],
+        "intermediate_size": c["intermediate_size"],
+        "num_layers": c["num_hidden_layers"],
+        "num_heads": heads,
+        "num_kv_heads": c.get("num_key_value_heads") or heads,
+        "head_dim": c.get("head_dim") or c["hidden_size"] // heads,
+    }
+
+
+def _rope(c: Mapping[str, Any], theta: float, scaling: Mapping[str, Any] | None) -> Rope:
+    """Rope of flat settings (`rope_theta`, `rope_scaling`) or of the nested `rope_parameters` of newer files."""
+    scaling = scaling or {}
+    theta = scaling.get("rope_theta", theta)
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return Rope(theta)
+    if kind == "linear":
+        return Rope(theta, scaling["factor"])
+    if kind == "llama3":
+        lengths = scaling["original_max_position_embeddings"]
+        return Rope(theta, scaling["factor"], lengths, scaling["low_freq_factor"], scaling["high_freq_factor"])
+    raise InputError("rope_scaling", kind, "supported are default, linear and llama3")
+
+
+def _refuse(c: Mapping[str, Any], **wanted: Any) -> None:
+    """Refuse settings that would make another model of it."""
+    for name, value in wanted.items():
+        if c.get(name, value) != value and not (c[name] is None and not value):
+            raise InputError(name, c[name], f"only {value} is built here")
+
+
+def _llama(c: Mapping[str, Any]) -> DecoderConfig:
+    _refuse(c, hidden_act="silu", attention_bias=False, mlp_bias=False)
+    rope = _rope(c, c.get("rope_theta", 10_000.0), c.get("rope_parameters") or c.get("rope_scaling"))
+    return DecoderConfig(
+        **_sizes(c),
+        norm_eps=c.get("rms_norm_eps", 1e-6),
+        rope=rope,
+        tied=c.get("tie_word_embeddings", False),
+        family="llama",
+    )
+
+
+def _qwen3(c: Mapping[str, Any]) -> DecoderConfig:
+    _refuse(c, hidden_act="silu", attention_bias=False, use_sliding_window=False)
+    rope = _rope(c, c.get("rope_theta", 10_000.0), c.get("rope_parameters") or c.get("rope_scaling"))
+    sizes = _sizes(c) | {"head_dim": c.get("head_dim") or 128}
+    return DecoderConfig(
+        **sizes,
+        norm_eps=c.get("rms_norm_eps", 1e-6),
+        rope=rope,
+        qk_norm=True,
+        tied=c.get("tie_word_embeddings", False),
+        family="qwen3",
+    )
+
+
+def _gemma3(c: Mapping[str, Any]) -> DecoderConfig:
+    _refuse(
+        c,
+        hidden_activation="gelu_pytorch_tanh",
+        attention_bias=False,
+        attn_logit_softcapping=None,
+        final_logit_softcapping=None,
+        use_bidirectional_attention=False,
+    )
+    sizes = _sizes({"num_key_value_heads": 4, **c}) | {"head_dim": c.get("head_dim") or 256}
+    nested = c.get("rope_parameters") or {}
+    scaling = nested.get("full_attention", c.get("rope_scaling"))
+    local = nested.get("sliding_attention")
+    every = c.get("sliding_window_pattern", c.get("_sliding_window_pattern", 6))
+    kinds = c.get("layer_types") or [
+        "full_attention" if (layer + 1) % every == 0 else "sliding_attention" for layer in range(sizes["num_layers"])
+    ]
+    return DecoderConfig(
+        **sizes,
+        norm="rms_offset",
+        norm_eps=c.get("rms_norm_eps", 1e-6),
+        activation="gelu",
+        qk_norm=True,
+        sandwich=True,
+        embed_scale=float(sizes["hidden_size"]) ** 0.5,
+        query_scale=float(c.get("query_pre_attn_scalar", 256)) ** -0.5,
+        rope=_rope(c, c.get("rope_theta", 1_000_000.0), scaling),
+        local_rope=_rope(c, c.get("rope_local_base_freq", 10_000.0), local),
+        window=c.get("sliding_window", 4096),
+        local_layers=tuple(kind == "sliding_attention" for kind in kinds),
+        tied=c.get("tie_word_embeddings", True),
+        family="gemma3_text",
+    )
+
+
+def _phi(c: Mapping[str, Any]) -> DecoderConfig:
+    _refuse(c, hidden_act="gelu_new", qk_layernorm=False)
+    sizes = _sizes(c)
+    nested = c.get("rope_parameters") or {}
+    fraction = nested.get("partial_rotary_factor", c.get("partial_rotary_factor", 0.5))
+    return DecoderConfig(
+        **sizes,
+        norm="layer",
+        norm_eps=c.get("layer_norm_eps", 1e-5),
+        activation="gelu",
+        gated=False,
+        parallel=True,
+        bias=True,
+        rotary_dim=int(sizes["head_dim"] * fraction),
+        rope=_rope(c, c.get("rope_theta", 10_000.0), nested or c.get("rope_scaling")),
+        tied=c.get("tie_word_embeddings", False),
+        family="phi",
+    )
+
+
+FAMILIES: dict[str, Callable[[Mapping[str, Any]], DecoderConfig]] = {
+    "llama": _llama,
+    "qwen3": _qwen3,
+    "gemma3_text": _gemma3,
+    "phi": _phi,
+}
