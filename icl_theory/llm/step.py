@@ -1,0 +1,149 @@
+"""One optimizer step of fine-tuning: a compiled function of weights, optimizer state, batch and numbers that may change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError
+from icl_theory.llm.decoder import Decoder
+from icl_theory.llm.losses import example_losses, token_losses
+from icl_theory.llm.optimizers import build_optimizer, second_moment
+from icl_theory.llm.sharpness import loss_and_gradient
+
+
+class Batch(NamedTuple):
+    """Rows of tokens.
+
+    Attributes:
+        tokens: (B, T), padding at the end.
+        learned: (B, T) True for tokens that are to be predicted from those before; never the first of an example.
+        weight: (B,) of each row in the loss: 1, or the weights of upsampling.
+        segments: (B, T) the example that each token belongs to where rows are packed, else None.
+    """
+
+    tokens: Any
+    learned: Any
+    weight: Any
+    segments: Any = None
+
+
+class Learner(NamedTuple):
+    """What changes in training: weights, state of the optimizer, steps taken."""
+
+    params: Any
+    optimizer: Any
+    step: Any
+
+
+def batch_loss(logits: Float[Array, "B T V"], batch: Batch, total: Float[Array, ""]) -> Float[Array, ""]:
+    """`Σ_b s_b Σ_t ℓ_bt / total`, the mean over learned tokens where `total` is `Σ_b s_b · (learned tokens of b)`."""
+    losses = token_losses(logits[:, :-1], batch.tokens[:, 1:])
+    return jnp.sum(jnp.where(batch.learned[:, 1:], losses, 0.0) * batch.weight[:, None]) / total
+
+
+def token_total(batch: Batch) -> Float[Array, ""]:
+    """Weighted number of learned tokens, at least a tiny one."""
+    return jnp.maximum(jnp.sum(batch.learned[:, 1:] * batch.weight[:, None]), 1e-9)
+
+
+def start(model: Decoder, kind: str, **settings: float) -> tuple[nnx.GraphDef, Learner]:
+    """The structure of a model, and a learner with its weights under an optimizer's empty state."""
+    graph, state = nnx.split(model, nnx.Param)
+    params = nnx.to_pure_dict(state)
+    return graph, Learner(params, build_optimizer(kind, **settings).init(params), jnp.zeros((), jnp.int32))
+
+
+def model_of(graph: nnx.GraphDef, params: Any) -> Decoder:
+    """The decoder with these weights."""
+    return nnx.merge(graph, params)
+
+
+def make_step(
+    graph: nnx.GraphDef,
+    optimizer: str,
+    *,
+    sharpness: str = "none",
+    preconditioned: bool = False,
+    accumulate: int = 1,
+    clip: float | None = 1.0,
+    **settings: float,
+) -> Callable[[Learner, Batch, Any, Any], tuple[Learner, dict[str, Array]]]:
+    """`step(learner, batch, learning_rate, rho)`, compiled once for batches of one shape whatever the numbers.
+
+    Args:
+        graph: of `start`.
+        optimizer: "adamw" or "muon".
+        sharpness: "none", "sam" or "fsam".
+        preconditioned: perturb along `P⁻¹g` (adamw only).
+        accumulate: parts that a batch is taken in, one after the other; it must divide the rows. The mean is over the
+            whole batch whatever its parts hold.
+        clip: norm that gradients are cut to; None for no cut.
+        settings: of `build_optimizer`.
+
+    Returns:
+        The learner after it, and the loss before it and the norm of the gradient.
+
+    Raises:
+        InputError: settings that exclude each other.
+    """
+    if preconditioned and (optimizer != "adamw" or sharpness == "none"):
+        raise InputError("preconditioned", True, "it needs adamw, whose second moment it uses, and sam or fsam")
+    transformation = build_optimizer(optimizer, **settings)
+
+    def part(params: Any, state: Any, batch: Batch, total: Any, rho: Any) -> tuple[Any, Any]:
+        def logits_of(theta: Any) -> Any:
+            return model_of(graph, theta)(batch.tokens, segments=batch.segments)
+
+        moment = second_moment(state, settings.get("b2", 0.999)) if preconditioned else None
+        return loss_and_gradient(
+            sharpness, logits_of, lambda z: batch_loss(z, batch, total), params, rho=rho, second_moment=moment
+        )
+
+    def step(learner: Learner, batch: Batch, learning_rate: Any, rho: Any) -> tuple[Learner, dict[str, Array]]:
+        params, total = learner.params, token_total(batch)
+        if accumulate == 1:
+            loss, gradient = part(params, learner.optimizer, batch, total, rho)
+        else:
+            parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+            empty = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+
+            def add(sums: Any, one: Batch) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, sums, part(params, learner.optimizer, one, total, rho)), None
+
+            (loss, gradient), _ = jax.lax.scan(add, empty, parts)
+        norm = optax.tree.norm(gradient)
+        if clip is not None:
+            gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12)), gradient)
+        updates, state = transformation.update(gradient, learner.optimizer, params)
+        params = jax.tree.map(lambda p, u: (p + learning_rate * u).astype(p.dtype), params, updates)
+        return Learner(params, state, learner.step + 1), {"loss": loss, "gradient_norm": norm}
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_example_losses(graph: nnx.GraphDef) -> Callable[[Any, Batch], Float[Array, " B"]]:
+    """`losses(params, batch)`: mean loss of the learned tokens of each row, compiled."""
+
+    def losses(params: Any, batch: Batch) -> Array:
+        logits = model_of(graph, params)(batch.tokens, segments=batch.segments)
+        return example_losses(logits[:, :-1], batch.tokens[:, 1:], batch.learned[:, 1:])
+
+    return jax.jit(losses)
+
+
+def learning_rate_at(step: int, *, peak: float, warmup: int, total: int, schedule: str = "cosine") -> float:
+    """Linear rise over `warmup` steps, then constant, or down to 0 at `total` linearly or along a half cosine."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if schedule == "constant":
+        return peak
+    done = (step - warmup) / max(total - warmup, 1)
+    return peak * (0.5 * (1.0 + math.cos(math.pi * done)) if schedule == "cosine" else 1.0 - done)

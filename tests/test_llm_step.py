@@ -1,0 +1,235 @@
+"""The step of fine-tuning: its gradients against their definitions, which leaf is under which optimizer, accumulation."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import assert_close
+from flax import nnx
+from flax.traverse_util import flatten_dict
+
+from icl_theory.errors import InputError
+from icl_theory.llm.checkpoint import load_decoder
+from icl_theory.llm.optimizers import build_optimizer, muon_labels, second_moment
+from icl_theory.llm.sharpness import loss_and_gradient, perturbation
+from icl_theory.llm.step import (
+    Batch,
+    batch_loss,
+    learning_rate_at,
+    make_example_losses,
+    make_step,
+    model_of,
+    start,
+    token_total,
+)
+
+GOLDENS = Path(__file__).parent / "goldens" / "llm"
+FAMILIES = ("llama", "qwen3", "gemma3_text", "phi")
+
+
+def a_batch(rows=4, length=10, seed=0):
+    random = np.random.default_rng(seed)
+    learned = np.zeros((rows, length), bool)
+    for row in range(rows):
+        learned[row, 3 : 5 + row] = True
+    tokens = jnp.asarray(random.integers(3, 40, (rows, length)))
+    return Batch(tokens, jnp.asarray(learned), jnp.asarray(random.uniform(0.5, 2.0, rows), jnp.float32))
+
+
+def quadratic():
+    """Logits z = A θ and a loss that is no function of their sum: J is constant, ∇_z is not."""
+    matrix = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)))
+    return lambda theta: jnp.tanh(matrix @ theta), lambda z: jnp.sum(jnp.exp(z) * jnp.arange(1.0, 4.0))
+
+
+def test_gradients_are_those_of_their_definitions():
+    logits_of, loss_of = quadratic()
+    theta, rho = jnp.array([0.3, -0.7]), 0.2
+    loss = lambda t: loss_of(logits_of(t))  # noqa: E731
+    gradient = jax.grad(loss)(theta)
+    epsilon = rho * gradient / jnp.linalg.norm(gradient)
+    jacobian = jax.jacobian(logits_of)(theta + epsilon)
+    expected = {
+        "none": gradient,
+        "sam": jax.grad(loss)(theta + epsilon),
+        "fsam": jacobian.T @ jax.grad(loss_of)(logits_of(theta)),
+    }
+    for kind, wanted in expected.items():
+        value, found = loss_and_gradient(kind, logits_of, loss_of, theta, rho=rho)
+        assert_close(value, loss(theta))
+        assert_close(found, wanted)
+    assert not np.allclose(expected["sam"], expected["fsam"], rtol=1e-3)
+
+
+def test_without_a_radius_all_are_the_gradient():
+    logits_of, loss_of = quadratic()
+    theta = jnp.array([0.3, -0.7])
+    for kind in ("sam", "fsam"):
+        found = loss_and_gradient(kind, logits_of, loss_of, theta, rho=0.0)[1]
+        assert_close(found, jax.grad(lambda t: loss_of(logits_of(t)))(theta))
+
+
+def test_a_preconditioned_perturbation_has_the_radius_and_the_direction():
+    gradient, moment = (
+        {"a": jnp.array([3.0, -1.0]), "b": jnp.array(2.0)},
+        {"a": jnp.array([9.0, 1.0]), "b": jnp.array(4.0)},
+    )
+    found = perturbation(gradient, 0.5, moment)
+    assert_close(optax.tree.norm(found), 0.5)
+    assert_close(found["a"] / found["b"], np.array([1.0, -1.0]), rtol=1e-7)
+    zero = perturbation(jax.tree.map(jnp.zeros_like, gradient), 0.5)
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(zero))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_matrix_of_the_blocks_is_under_muon_and_nothing_else(family):
+    _, learner = start(load_decoder(GOLDENS / family), "muon")
+    labels = flatten_dict(muon_labels(learner.params))
+    flat = flatten_dict(learner.params).items()
+    under = {path for path, label in labels.items() if label == "muon"}
+    matrices = {path for path, _ in flat if path[0] == "blocks" and path[-1] == "kernel"}
+    assert under == matrices
+    per_block = 4 + (2 if family == "phi" else 3)
+    assert len(matrices) == per_block * len(load_decoder(GOLDENS / family).blocks)
+    rest = {path[-1] for path, _ in flat if path not in matrices}
+    assert rest <= {"embedding", "scale", "bias", "kernel"}
+    assert {path for path, leaf in flat if path[-1] == "kernel" and path not in matrices} <= {("head", "kernel")}
+
+
+def _at(tree, path):
+    for part in path:
+        tree = tree[part]
+    return tree
+
+
+def test_muon_makes_updates_of_one_singular_value():
+    """And AdamW's of the rest move each entry by the learning rate at first."""
+    _, learner = start(load_decoder(GOLDENS / "llama"), "muon")
+    gradient = jax.tree.map(
+        lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).normal(size=leaf.shape), leaf.dtype), learner.params
+    )
+    updates, _ = jax.jit(build_optimizer("muon").update)(gradient, learner.optimizer, learner.params)
+    up = updates["blocks"][0]["mlp"]["up"]["kernel"]
+    values = np.linalg.svd(up, compute_uv=False) / (0.2 * np.sqrt(max(up.shape)))
+    assert values.min() > 0.5
+    assert values.max() < 1.4
+    np.testing.assert_allclose(np.abs(updates["embedding"]), 1.0, rtol=1e-3)
+    np.testing.assert_allclose(np.abs(updates["final_norm"]["scale"]), 1.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_decay_is_on_matrices_only(optimizer):
+    _, learner = start(load_decoder(GOLDENS / "phi"), optimizer, weight_decay=0.1)
+    none = jax.tree.map(jnp.zeros_like, learner.params)
+    updates, _ = jax.jit(build_optimizer(optimizer, weight_decay=0.1).update)(none, learner.optimizer, learner.params)
+    for path, update in flatten_dict(updates).items():
+        weight = _at(learner.params, path)
+        np.testing.assert_allclose(update, -0.1 * weight if weight.ndim == 2 else 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sharpness", ["none", "fsam"])
+def test_a_step_is_the_optimizer_on_the_gradient(sharpness):
+    model, batch = load_decoder(GOLDENS / "llama"), a_batch()
+    graph, learner = start(model, "adamw", weight_decay=0.1)
+    params = learner.params
+    loss, gradient = jax.jit(
+        lambda params: loss_and_gradient(
+            sharpness,
+            lambda theta: model_of(graph, theta)(batch.tokens),
+            lambda z: batch_loss(z, batch, token_total(batch)),
+            params,
+            rho=0.05,
+        )
+    )(params)
+    adam = optax.adamw(0.01, weight_decay=0.1, mask=lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree))
+    expected = optax.apply_updates(params, adam.update(gradient, adam.init(params), params)[0])
+    step = make_step(graph, "adamw", sharpness=sharpness, clip=None, weight_decay=0.1)
+    after, seen = step(learner, batch, 0.01, 0.05)
+    assert_close(seen["loss"], loss, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    assert after.step == 1
+
+
+def test_numbers_do_not_recompile():
+    graph, learner = start(load_decoder(GOLDENS / "qwen3"), "adamw")
+    step = make_step(graph, "adamw", sharpness="fsam", preconditioned=True)
+    for number in range(3):
+        learner, _ = step(learner, a_batch(seed=number), 0.01 / (number + 1), 0.05 * number)
+    assert step._cache_size() == 1
+
+
+def test_accumulation_changes_nothing_without_a_perturbation():
+    batch = a_batch()
+    results = []
+    for parts in (1, 4):
+        graph, learner = start(load_decoder(GOLDENS / "llama"), "adamw")
+        after, seen = make_step(graph, "adamw", accumulate=parts)(learner, batch, 0.01, 0.0)
+        results.append((seen["loss"], seen["gradient_norm"], after.params["embedding"]))
+    for other in results[1:]:
+        for ours, theirs in zip(other, results[0], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-6)
+
+
+def test_weights_of_rows_are_copies_of_them():
+    model, batch = load_decoder(GOLDENS / "llama"), a_batch()
+    copied = jax.tree.map(lambda x: jnp.concatenate([x, x[:1], x[:1]]), batch)._replace(weight=jnp.ones(6))
+    weighted = batch._replace(weight=jnp.array([3.0, 1.0, 1.0, 1.0]))
+    logits = nnx.jit(lambda model, tokens: model(tokens))
+    losses = [batch_loss(logits(model, b.tokens), b, token_total(b)) for b in (copied, weighted)]
+    assert_close(*losses, rtol=1e-5)
+
+
+def test_only_learned_tokens_count():
+    model, batch = load_decoder(GOLDENS / "llama"), a_batch()
+    graph, learner = start(model, "adamw")
+    losses = make_example_losses(graph)
+    changed = batch._replace(tokens=batch.tokens.at[:, 9].set(7))  # behind the last learned token
+    assert_close(losses(learner.params, changed), losses(learner.params, batch), rtol=1e-5)
+    before = batch._replace(tokens=batch.tokens.at[:, 0].add(1) % 40)  # the prompt is seen, though not learned
+    assert not np.allclose(losses(learner.params, before), losses(learner.params, batch), rtol=1e-5)
+    logits = nnx.jit(lambda model, tokens: model(tokens))(model, batch.tokens)
+    alone = optax.softmax_cross_entropy_with_integer_labels(logits[0, 2:4], batch.tokens[0, 3:5])
+    assert_close(losses(learner.params, batch)[0], alone.mean(), rtol=1e-5)
+
+
+def test_the_second_moment_is_adams():
+    _, learner = start(load_decoder(GOLDENS / "llama"), "adamw")
+    assert all(np.all(leaf == 1) for leaf in jax.tree.leaves(second_moment(learner.optimizer)))
+    gradient = jax.tree.map(jnp.ones_like, learner.params)
+    _, state = build_optimizer("adamw").update(gradient, learner.optimizer, learner.params)
+    assert all(np.allclose(leaf, 1.0, rtol=1e-4) for leaf in jax.tree.leaves(second_moment(state)))
+
+
+def test_training_learns():
+    graph, learner = start(load_decoder(GOLDENS / "llama"), "muon")
+    step, losses = make_step(graph, "muon", sharpness="fsam"), []
+    for _ in range(30):
+        learner, seen = step(learner, a_batch(), 0.01, 0.01)
+        losses.append(float(seen["loss"]))
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_settings_that_exclude_each_other():
+    graph, _ = start(load_decoder(GOLDENS / "llama"), "adamw")
+    for optimizer, sharpness in (("muon", "sam"), ("adamw", "none")):
+        with pytest.raises(InputError, match="preconditioned"):
+            make_step(graph, optimizer, sharpness=sharpness, preconditioned=True)
+    with pytest.raises(InputError, match="give one of adamw, muon"):
+        make_step(graph, "sgd")
+    with pytest.raises(InputError, match="give one of none, sam, fsam"):
+        make_step(graph, "adamw", sharpness="asam")(
+            start(load_decoder(GOLDENS / "llama"), "adamw")[1], a_batch(), 0.1, 0.1
+        )
+
+
+def test_schedules():
+    settings = {"peak": 2.0, "warmup": 4, "total": 14}
+    assert [learning_rate_at(step, **settings) for step in range(4)] == [0.5, 1.0, 1.5, 2.0]
+    assert learning_rate_at(9, **settings) == pytest.approx(1.0)
+    assert learning_rate_at(14, **settings) == pytest.approx(0.0)
+    assert learning_rate_at(9, **settings, schedule="linear") == pytest.approx(1.0)
+    assert learning_rate_at(9, **settings, schedule="constant") == 2.0
