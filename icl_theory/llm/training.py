@@ -1,0 +1,244 @@
+"""Fine-tuning from start to end: batches in an order that the step alone decides, losses recorded, checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from icl_theory.errors import InputError, check_choice, check_number
+from icl_theory.finetuning.record_files import LossRecorder
+from icl_theory.llm.batches import Tokenized, pad
+from icl_theory.llm.decoder import Decoder
+from icl_theory.llm.optimizers import OPTIMIZERS
+from icl_theory.llm.sharpness import SHARPNESS
+from icl_theory.llm.step import Learner, learning_rate_at, make_example_losses, make_step, model_of, start
+from icl_theory.store import first_difference, plain
+
+SCHEDULES = ("cosine", "linear", "constant")
+SETTINGS = "settings.json"
+Progress = Callable[[int, int, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig:
+    """Settings of one run of fine-tuning.
+
+    Attributes:
+        length: tokens of a row.
+        batch_size: rows of a step.
+        num_steps: optimizer steps.
+        optimizer: "adamw" or "muon".
+        sharpness: "none", "sam" or "fsam".
+        rho: ρ of sam and fsam.
+        preconditioned: perturb along P⁻¹g.
+        learning_rate: its peak.
+        warmup: steps in which it rises.
+        schedule: "cosine", "linear" or "constant" after that.
+        weight_decay: times the learning rate.
+        accumulate: parts that a batch is taken in.
+        clip: norm that gradients are cut to; 0 for no cut.
+        seed: of the order of the examples.
+    """
+
+    length: int = 512
+    batch_size: int = 8
+    num_steps: int = 1000
+    optimizer: str = "adamw"
+    sharpness: str = "none"
+    rho: float = 0.05
+    preconditioned: bool = False
+    learning_rate: float = 2e-5
+    warmup: int = 0
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    accumulate: int = 1
+    clip: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field, minimum in {
+            "length": 2,
+            "batch_size": 1,
+            "num_steps": 1,
+            "accumulate": 1,
+            "warmup": 0,
+            "seed": 0,
+        }.items():
+            check_number(field, getattr(self, field), minimum=minimum, integer=True)
+        for field in ("rho", "learning_rate", "weight_decay", "clip"):
+            check_number(field, getattr(self, field), minimum=0.0)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("sharpness", self.sharpness, SHARPNESS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        if self.batch_size % self.accumulate:
+            raise InputError("accumulate", self.accumulate, f"it must divide batch_size ({self.batch_size})")
+
+
+class Finetuned(NamedTuple):
+    """Attributes: model, with the weights after the last step; losses, of the batches of the steps taken now."""
+
+    model: Decoder
+    losses: np.ndarray
+
+
+def finetune(
+    model: Decoder,
+    examples: Sequence[Tokenized],
+    config: FinetuneConfig,
+    *,
+    indices: np.ndarray | None = None,
+    recorder: LossRecorder | None = None,
+    record_every: int = 100,
+    folder: str | Path | None = None,
+    save_every: int = 500,
+    progress: Progress | None = None,
+) -> Finetuned:
+    """Train a model on examples; the same settings give the same weights, stopped on the way or not.
+
+    Args:
+        model: where to start; left as it is.
+        examples: that fit into `config.length` (`batches.fitting`).
+        config: settings.
+        indices: the set to train on as rows of `examples`, such as `Upsampling.indices()`; None for each once.
+        recorder: takes the loss of every one of `examples` before training, each `record_every` steps, and at the end.
+        record_every: steps.
+        folder: for checkpoints; what is there is gone on with. None for no checkpoints.
+        save_every: steps between them; the last step is saved too.
+        progress: called with steps done, steps in all, and the loss in words.
+
+    Raises:
+        InputError: no examples, some that do not fit, rows that are none of them, a folder of other settings.
+    """
+    if not len(examples):
+        raise InputError("examples", "none", "give at least one")
+    rows = np.arange(len(examples)) if indices is None else np.asarray(indices)
+    if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(examples):
+        raise InputError("indices", f"{rows.dtype} of shape {rows.shape}", f"give rows from 0 to {len(examples) - 1}")
+    longest = max(len(example.tokens) for example in examples)
+    if longest > config.length:
+        raise InputError(
+            "length", config.length, f"an example has {longest} tokens; raise it, or leave out what is longer"
+        )
+    graph, learner = start(model, config.optimizer, weight_decay=config.weight_decay)
+    learner = jax.tree.map(jnp.array, learner)  # the step takes its arrays over: the model keeps its own
+    saved = None if folder is None else Checkpoints(Path(folder), config, len(rows))
+    learner = learner if saved is None else saved.restore(learner)
+    step_of = make_step(
+        graph,
+        config.optimizer,
+        sharpness=config.sharpness,
+        preconditioned=config.preconditioned,
+        accumulate=config.accumulate,
+        clip=config.clip or None,
+        weight_decay=config.weight_decay,
+    )
+    losses_of = make_example_losses(graph)
+    record = lambda step: _record(recorder, step, losses_of, learner.params, examples, config)  # noqa: E731
+    first, seen = int(learner.step), []
+    if first == 0:
+        record(0)
+    for step in range(first, config.num_steps):
+        batch = pad([examples[row] for row in batch_rows(rows, step, config)], config.length)
+        rate = learning_rate_at(
+            step, peak=config.learning_rate, warmup=config.warmup, total=config.num_steps, schedule=config.schedule
+        )
+        learner, met = step_of(learner, batch, rate, config.rho)
+        seen.append(met["loss"])
+        done = step + 1
+        if done % record_every == 0 or done == config.num_steps:
+            record(done)
+        if saved is not None and (done % save_every == 0 or done == config.num_steps):
+            saved.save(learner)
+        if progress is not None:
+            progress(done, config.num_steps, f"loss {float(met['loss']):.3f}")
+    if saved is not None:
+        saved.close()
+    return Finetuned(model_of(graph, learner.params), np.array([float(loss) for loss in seen]))
+
+
+def batch_rows(rows: np.ndarray, step: int, config: FinetuneConfig) -> np.ndarray:
+    """The rows of one step: epochs of all of them, each in an order of its own, cut into batches that run on over their ends."""
+    places = step * config.batch_size + np.arange(config.batch_size)
+    epochs, within = np.divmod(places, len(rows))
+    orders = {
+        int(epoch): np.random.default_rng([config.seed, int(epoch)]).permutation(rows) for epoch in np.unique(epochs)
+    }
+    return np.array([orders[int(epoch)][place] for epoch, place in zip(epochs, within, strict=True)])
+
+
+class Checkpoints:
+    """Checkpoints of one run in a folder, by orbax; a folder of other settings is refused.
+
+    Args:
+        folder: new, or of an earlier start of the same run.
+        config: its settings.
+        num_rows: of the set that it trains on.
+    """
+
+    def __init__(self, folder: Path, config: FinetuneConfig, num_rows: int):
+        described = plain(config) | {"num_rows": num_rows}
+        path = folder / SETTINGS
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                found = json.loads(path.read_text())
+                difference = first_difference(found, described)
+                if difference:
+                    raise InputError("folder", str(folder), f"it holds another run ({difference}); give another folder")
+            elif any(folder.iterdir()):
+                raise InputError("folder", str(folder), "it holds other things; give a new or empty one")
+            else:
+                path.write_text(json.dumps(described, indent=1) + "\n")
+            options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+            self._manager = ocp.CheckpointManager(folder.absolute() / "checkpoints", options=options)
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError("folder", str(folder), f"cannot be used ({error})") from None
+
+    def restore(self, learner: Learner) -> Learner:
+        """The newest checkpoint, or the learner itself where there is none."""
+        newest = self._manager.latest_step()
+        if newest is None:
+            return learner
+        found = self._manager.restore(newest, args=ocp.args.StandardRestore(jax.tree.map(_abstract, learner)))
+        return Learner(*found)
+
+    def save(self, learner: Learner) -> None:
+        """Write one, complete or not at all."""
+        self._manager.save(int(learner.step), args=ocp.args.StandardSave(learner))
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _abstract(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _record(
+    recorder: LossRecorder | None,
+    step: int,
+    losses_of: Callable[..., Any],
+    params: Any,
+    examples: Sequence[Tokenized],
+    config: FinetuneConfig,
+) -> None:
+    if recorder is None:
+        return
+    parts = []
+    for begin in range(0, len(examples), config.batch_size):
+        some = examples[begin : begin + config.batch_size]
+        losses = losses_of(params, pad(some, config.length, rows=config.batch_size))
+        parts.append(np.asarray(losses)[: len(some)])
+    recorder.add(step, np.concatenate(parts))

@@ -1,0 +1,123 @@
+"""Fine-tuning: the same weights whether stopped on the way or not, every example once an epoch, losses recorded."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import icl_theory as icl
+from icl_theory.errors import InputError
+from icl_theory.llm.batches import Tokenized
+from icl_theory.llm.checkpoint import load_decoder
+from icl_theory.llm.training import FinetuneConfig, batch_rows, finetune
+
+GOLDEN = Path(__file__).parent / "goldens" / "llm" / "llama"
+EXAMPLES = [Tokenized(np.random.default_rng(row).integers(3, 40, 6 + row % 3).astype(np.int32), 3) for row in range(10)]
+CONFIG = FinetuneConfig(
+    length=8, batch_size=4, num_steps=12, learning_rate=1e-2, warmup=2, sharpness="fsam", rho=0.01, weight_decay=0.01
+)
+
+
+def weights(model):
+    return jax.tree.leaves(nnx.state(model, nnx.Param))
+
+
+def test_a_run_that_was_stopped_ends_in_the_same_weights(tmp_path):
+    model = load_decoder(GOLDEN)
+    before = [np.asarray(leaf) for leaf in weights(model)]
+    whole = finetune(model, EXAMPLES, CONFIG, recorder=icl.LossRecorder(tmp_path / "whole.zarr"), record_every=4)
+
+    class Stop(Exception):
+        pass
+
+    def stop(done, total, loss):
+        if done == 7:
+            raise Stop
+
+    settings = {"folder": tmp_path / "run", "save_every": 3, "record_every": 4}
+    with pytest.raises(Stop):
+        finetune(model, EXAMPLES, CONFIG, recorder=icl.LossRecorder(tmp_path / "parts.zarr"), progress=stop, **settings)
+    again = finetune(model, EXAMPLES, CONFIG, recorder=icl.LossRecorder(tmp_path / "parts.zarr"), **settings)
+    assert len(again.losses) == 12 - 6
+    np.testing.assert_array_equal(again.losses, whole.losses[6:])
+    for ours, theirs in zip(weights(again.model), weights(whole.model), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    records = [icl.load_loss_record(tmp_path / f"{name}.zarr") for name in ("whole", "parts")]
+    assert records[0].steps.tolist() == records[1].steps.tolist() == [0, 4, 8, 12]
+    np.testing.assert_array_equal(records[0].losses, records[1].losses)
+    assert records[0].losses[-1].mean() < 0.9 * records[0].losses[0].mean()
+    for ours, theirs in zip(weights(model), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len(finetune(model, EXAMPLES, CONFIG, **settings).losses) == 0  # complete already
+
+
+def test_every_row_comes_once_an_epoch():
+    rows = np.array([0, 0, 1, 2, 5])
+    config = FinetuneConfig(batch_size=3, length=8)
+    seen = np.concatenate([batch_rows(rows, step, config) for step in range(5)])
+    for epoch in range(3):
+        assert sorted(seen[5 * epoch : 5 * epoch + 5]) == rows.tolist()
+    assert (seen[:5] != seen[5:10]).any()
+    np.testing.assert_array_equal(batch_rows(rows, 3, config), batch_rows(rows, 3, config))
+
+
+def test_what_was_found_late_is_learned_sooner_when_upsampled():
+    """Ten examples of which two are upsampled four times: their losses fall faster than without."""
+    config = FinetuneConfig(length=8, batch_size=8, num_steps=30, learning_rate=3e-3, schedule="constant")
+    late = np.arange(10) >= 8
+    indices = np.repeat(np.arange(10), icl.example_copies(late, 4.0, seed=0))
+    model = load_decoder(GOLDEN)
+    plain, upsampled = (
+        _final_losses(finetune(model, EXAMPLES, config, indices=rows).model) for rows in (None, indices)
+    )
+    assert upsampled[late].mean() < plain[late].mean()
+
+
+def _final_losses(model):
+    from icl_theory.llm.batches import pad
+    from icl_theory.llm.step import make_example_losses
+
+    graph, params = nnx.split(model, nnx.Param)
+    return np.asarray(make_example_losses(graph)(params, pad(EXAMPLES, 8)))
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path):
+    model = load_decoder(GOLDEN)
+    for changes, said in (
+        ({"examples": []}, "give at least one"),
+        ({"config": FinetuneConfig(length=7)}, "an example has 8 tokens"),
+        ({"indices": np.array([10])}, "rows from 0 to 9"),
+        ({"indices": np.array([0.5])}, "rows from 0 to 9"),
+    ):
+        settings = {"examples": EXAMPLES, "config": CONFIG} | changes
+        with pytest.raises(InputError, match=said):
+            finetune(model, settings.pop("examples"), settings.pop("config"), **settings)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("x")
+    with pytest.raises(InputError, match="other things"):
+        finetune(model, EXAMPLES, CONFIG, folder=tmp_path / "other")
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path):
+    model, short = load_decoder(GOLDEN), FinetuneConfig(length=8, batch_size=4, num_steps=1)
+    finetune(model, EXAMPLES, short, folder=tmp_path / "run")
+    with pytest.raises(InputError, match="num_steps was 1, now 2"):
+        finetune(model, EXAMPLES, FinetuneConfig(length=8, batch_size=4, num_steps=2), folder=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_size": 3, "accumulate": 2}, "it must divide batch_size"),
+        ({"optimizer": "sgd"}, "give one of adamw, muon"),
+        ({"sharpness": "x"}, "give one of none"),
+        ({"schedule": "step"}, "give one of cosine"),
+        ({"learning_rate": -1.0}, "at least 0"),
+        ({"length": 1}, "at least 2"),
+    ],
+)
+def test_bad_settings_are_refused(settings, said):
+    with pytest.raises(InputError, match=said):
+        FinetuneConfig(**settings)
