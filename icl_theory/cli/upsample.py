@@ -139,7 +139,7 @@ def upsample_command(
             return
         with ExitStack() as stack:  # the picture first, and in place only if what it shows is written too
             if picture:
-                title = f"{data_file.name}: factor {found.factor:.3g}, {_group(found)} ({found.why})"
+                title = f"{data_file.name}: factor {found.factor:.3g} on {_group(found)}; {found.why}"
                 figure = _drawn(data, record, found, scan, title)
                 for path in _pictures(out):
                     _save(figure, stack.enter_context(writing(path)))

@@ -116,5 +116,5 @@ def _cut(text: str, lines: int, width: int = WIDTH) -> str:
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * width * lines]).split())
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     return "\n".join(
-        textwrap.wrap(text, width // 2 if 4 * wide > len(text) else width, max_lines=lines, placeholder=" …")
+        textwrap.wrap(text, 3 * width // 7 if 4 * wide > len(text) else width, max_lines=lines, placeholder=" …")
     )
