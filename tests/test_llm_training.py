@@ -53,6 +53,21 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights(tmp_path):
     assert len(finetune(model, EXAMPLES, CONFIG, **settings).losses) == 0  # complete already
 
 
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_path):
+    model, losses = load_decoder(GOLDEN), tmp_path / "losses.zarr"
+    config = FinetuneConfig(length=8, batch_size=4, num_steps=4, learning_rate=1e-2)
+
+    def stop(done, total, loss):
+        if done == 3:
+            raise InterruptedError
+
+    settings = {"folder": tmp_path / "run", "record_every": 1}
+    with pytest.raises(InterruptedError):
+        finetune(model, EXAMPLES, config, recorder=icl.LossRecorder(losses), progress=stop, **settings)
+    finetune(model, EXAMPLES, config, recorder=icl.LossRecorder(losses), **settings)
+    assert icl.load_loss_record(losses).steps.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_every_row_comes_once_an_epoch():
     rows = np.array([0, 0, 1, 2, 5])
     config = FinetuneConfig(batch_size=3, length=8)
@@ -105,6 +120,23 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
     finetune(model, EXAMPLES, short, folder=tmp_path / "run")
     with pytest.raises(InputError, match="num_steps was 1, now 2"):
         finetune(model, EXAMPLES, FinetuneConfig(length=8, batch_size=4, num_steps=2), folder=tmp_path / "run")
+    other = load_decoder(GOLDEN)
+    other.final_norm.scale[...] = other.final_norm.scale[...] + 1.0
+    rows = np.arange(10)
+    for changed in (  # another set of the same size, other examples, another start
+        lambda: finetune(model, EXAMPLES, short, indices=np.array([*rows[:9], 0]), folder=tmp_path / "run"),
+        lambda: finetune(model, EXAMPLES[::-1], short, folder=tmp_path / "run"),
+        lambda: finetune(other, EXAMPLES, short, folder=tmp_path / "run"),
+    ):
+        with pytest.raises(InputError, match="data was"):
+            changed()
+
+
+def test_bad_settings_leave_no_folder(tmp_path):
+    config = FinetuneConfig(length=8, optimizer="muon", sharpness="sam", preconditioned=True)
+    with pytest.raises(InputError, match="preconditioned"):
+        finetune(load_decoder(GOLDEN), EXAMPLES, config, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

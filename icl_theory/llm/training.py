@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -129,8 +130,6 @@ def finetune(
         )
     graph, learner = start(model, config.optimizer, weight_decay=config.weight_decay)
     learner = jax.tree.map(jnp.array, learner)  # the step takes its arrays over: the model keeps its own
-    saved = None if folder is None else Checkpoints(Path(folder), config, len(rows))
-    learner = learner if saved is None else saved.restore(learner)
     step_of = make_step(
         graph,
         config.optimizer,
@@ -140,10 +139,16 @@ def finetune(
         clip=config.clip or None,
         weight_decay=config.weight_decay,
     )
+    saved = None
+    if folder is not None:
+        described = plain(config) | {"model": plain(model.config), "data": _digest(examples, rows, learner.params)}
+        saved = Checkpoints(Path(folder), described)
+        learner = saved.restore(learner)
     losses_of = make_example_losses(graph)
     record = lambda step: _record(recorder, step, losses_of, learner.params, examples, config)  # noqa: E731
     first, seen = int(learner.step), []
-    if first == 0:
+    again = saved is not None and saved.begun and recorder is not None and recorder.num_checkpoints > 0
+    if first == 0 and not again:  # stopped before its first checkpoint: the losses at the start are there
         record(0)
     for step in range(first, config.num_steps):
         batch = pad([examples[row] for row in batch_rows(rows, step, config)], config.length)
@@ -175,20 +180,19 @@ def batch_rows(rows: np.ndarray, step: int, config: FinetuneConfig) -> np.ndarra
 
 
 class Checkpoints:
-    """Checkpoints of one run in a folder, by orbax; a folder of other settings is refused.
+    """Checkpoints of one run in a folder, by orbax; a folder of another run is refused.
 
     Args:
-        folder: new, or of an earlier start of the same run.
-        config: its settings.
-        num_rows: of the set that it trains on.
+        folder: new, or of an earlier start of the same run (then `begun` is true).
+        described: what tells the run from others.
     """
 
-    def __init__(self, folder: Path, config: FinetuneConfig, num_rows: int):
-        described = plain(config) | {"num_rows": num_rows}
+    def __init__(self, folder: Path, described: dict[str, Any]):
         path = folder / SETTINGS
+        self.begun = path.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if path.exists():
+            if self.begun:
                 found = json.loads(path.read_text())
                 difference = first_difference(found, described)
                 if difference:
@@ -220,6 +224,16 @@ class Checkpoints:
         """Wait for what is being written."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _digest(examples: Sequence[Tokenized], rows: np.ndarray, params: Any) -> str:
+    """Ten letters for the data, the set of rows, and the weights at the start (the first thousand of each array)."""
+    known = hashlib.sha256(np.ascontiguousarray(rows, np.int64).tobytes())
+    for example in examples:
+        known.update(np.append(example.tokens, [-1 - example.prompt]).astype(np.int64).tobytes())
+    for leaf in jax.tree.leaves(params):
+        known.update(np.asarray(leaf.reshape(-1)[:1000].astype(jnp.float32)).tobytes())
+    return known.hexdigest()[:10]
 
 
 def _abstract(leaf: Any) -> Any:
