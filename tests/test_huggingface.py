@@ -39,20 +39,17 @@ def model(dropout=0.0):
     return transformers.LlamaForCausalLM(settings)
 
 
-def train(folder, network, steps=STEPS, resume=None, callbacks=()):
-    arguments = transformers.TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=4,
-        learning_rate=1e-2,
-        save_steps=4,
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        lr_scheduler_type="constant",
-    )
+def train(folder, network, steps=STEPS, resume=None, callbacks=(), **settings):
+    usual = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "save_steps": 4, "use_cpu": True}
+    quiet = {"report_to": [], "disable_tqdm": True, "lr_scheduler_type": "constant"}
+    arguments = transformers.TrainingArguments(output_dir=str(folder), max_steps=steps, **usual | quiet | settings)
     trainer = transformers.Trainer(
-        network, arguments, train_dataset=rows(), data_collator=collate, callbacks=list(callbacks)
+        network,
+        arguments,
+        train_dataset=rows(),
+        eval_dataset=rows(),
+        data_collator=collate,
+        callbacks=list(callbacks),
     )
     trainer.train(resume_from_checkpoint=resume)
     return network
@@ -97,6 +94,17 @@ def test_a_resumed_run_goes_on_with_its_record(tmp_path):
     expected, found = load_loss_record(whole), load_loss_record(parts)
     assert found.steps.tolist() == expected.steps.tolist() == [0, 2, 4, 6]
     np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
+
+
+def test_the_last_losses_are_those_of_the_last_step(tmp_path):
+    """Where the Trainer loads an earlier model when it ends, they are taken before."""
+    plain = train(tmp_path / "plain", model())
+    arguments = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+    worst = {"metric_for_best_model": "loss", "greater_is_better": True}  # the model of the first steps
+    train(tmp_path / "best", model(), callbacks=[RecordLosses(tmp_path / "losses.zarr", every=4)], **arguments, **worst)
+    record = load_loss_record(tmp_path / "losses.zarr")
+    assert record.steps[-1] == STEPS
+    np.testing.assert_allclose(record.losses[-1], example_losses(plain, rows(), collate), rtol=1e-5)
 
 
 def test_a_new_run_does_not_replace_a_record(tmp_path):

@@ -2,10 +2,14 @@
 
 import importlib
 import re
+import shutil
 from pathlib import Path
 
+import tokenizers
+import transformers
 from conftest import run_command
 
+import icl_theory as icl
 from figures import FIGURES
 from icl_theory import Sweep
 
@@ -42,6 +46,26 @@ def test_a_fine_tuning_set_is_upsampled_when_pasted(capsys, tmp_path, monkeypatc
     assert "435 late, factor 4.00" in capsys.readouterr().out
     assert run_command("upsample", "train.jsonl", "losses.zarr", "--max-factor", 4) == 0
     assert (tmp_path / "train-upsampled.jsonl").exists()
+
+
+def test_fine_tuning_runs_when_pasted(tmp_path, monkeypatch):
+    """With a tiny model in the place of the named one, and two steps."""
+    (block,) = [text for text in re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL) if "finetune(" in text]
+    folder = tmp_path / "Qwen3-0.6B-Base"
+    shutil.copytree(Path(__file__).parent / "goldens" / "llm" / "qwen3", folder)
+    words = {word: place for place, word in enumerate(["<end>", *"0123456789+=? \n"])}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="?"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>").save_pretrained(folder)
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": f"{a}+1", "question": f"{a} + 1 = ", "answer": str(a + 1)} for a in range(4)]
+    assert block.count("num_steps=500") == 2
+    exec(
+        compile(block.replace("num_steps=500", "num_steps=2, length=16"), "README.md", "exec"),
+        {"rows": rows, "icl": icl},
+    )
+    assert icl.load_loss_record("losses.zarr").steps.tolist() == [0, 2]
+    assert (tmp_path / "results" / "upsampled" / "checkpoints" / "2").is_dir()
 
 
 def test_a_sweep_runs_when_pasted(capsys, tmp_path, monkeypatch):

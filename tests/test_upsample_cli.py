@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -464,6 +465,17 @@ def test_a_full_disk_and_a_place_that_cannot_be_written(folder, capsys):
         == 2
     )
     assert "cannot be written" in one_line(capsys)
+
+
+def test_being_stopped_leaves_nothing_half_written(folder, monkeypatch, capsys):
+    """As a batch system does it, when all rows are written and none is in place yet."""
+    before = sorted(path.name for path in folder.iterdir())
+    stop = lambda *_: signal.raise_signal(signal.SIGTERM)  # noqa: E731
+    monkeypatch.setattr("icl_theory.finetuning.data_files._check_unchanged", stop)
+    out = folder / "new" / "out.jsonl"
+    assert run_command("upsample", folder / "train.jsonl", folder / "losses.npz", "--quiet", "--out", out) == 130
+    assert "nothing was left half written" in one_line(capsys)
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

@@ -20,6 +20,7 @@ from icl_theory.finetuning.loss_record import id_array
 from icl_theory.store import exists, writing
 
 LINES = (".jsonl", ".ndjson", ".json")
+ONE_A_LINE = "one JSON object a line is wanted; `jq -c '.[]' FILE` makes that of an array"
 BATCH = 2**14  # rows of Parquet held at a time
 REPORT_EVERY = 2**14  # rows
 Progress = Callable[[int, int], None]
@@ -156,12 +157,10 @@ class JsonLines:
             row = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
             opened = number == 1 and line.lstrip().startswith(b"[")
-            remedy = "one JSON object a line is wanted; `jq -c '.[]' FILE` makes that of an array"
-            reason = remedy if opened else f"it is no JSON ({getattr(error, 'msg', error)})"
+            reason = ONE_A_LINE if opened else f"it is no JSON ({getattr(error, 'msg', error)})"
             raise InputError("data", f"{self.path}, line {number}", reason) from None
         if not isinstance(row, dict):
-            remedy = "one JSON object a line is wanted; `jq -c '.[]' FILE` makes that of an array"
-            raise InputError("data", f"{self.path}, line {number}", remedy)
+            raise InputError("data", f"{self.path}, line {number}", ONE_A_LINE)
         return row
 
     def _id(self, number: int, row: dict[str, Any], field: str) -> str:

@@ -82,8 +82,8 @@ class LossRecorder:
         self._group: Any = None
         if exists(self.path):
             record = load_loss_record(self.path)
-            ours, theirs = (None if x is None else x for x in (self.ids, record.ids))
-            if (ours is None) != (theirs is None) or (ours is not None and not ours.equals(theirs)):
+            same = record.ids is None if self.ids is None else self.ids.equals(record.ids)
+            if not same:
                 raise InputError("path", str(path), "it holds losses of other examples; give another")
             self._group = zarr.open_group(self.path, mode="r+")
 

@@ -125,7 +125,8 @@ def upsample(
         seed: of the random control.
 
     Returns:
-        In the order of the record (`record.for_ids` brings it to that of the data). With no late example (all learned at once), or none that is early, κ is 1.
+        In the order of the record (`record.for_ids` brings it to that of the data). With no late example (all learned at
+        once), or none that is early, κ is 1.
 
     Raises:
         InputError: a single checkpoint, numbers out of range, options that exclude each other, a ratio that cannot be

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safetensors.flax import save_file
 from icl_theory.errors import InputError
 from icl_theory.llm.config import DecoderConfig, from_huggingface, read_config
 from icl_theory.llm.decoder import Decoder
-from icl_theory.store import exists
+from icl_theory.store import exists, writing
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 UNUSED = ("rotary_emb.inv_freq",)  # ends of names of tensors that old files hold beside the weights
@@ -91,9 +90,8 @@ def save_decoder(model: Decoder, folder: str | Path, described: Mapping[str, Any
     folder = Path(folder)
     if from_huggingface(described) != model.config:
         raise InputError("config.json", described.get("model_type"), "it describes another shape than the model's")
-    for name in ("config.json", SINGLE, INDEX):
-        if exists(folder / name):
-            raise InputError("output", str(folder / name), "it exists; give another folder")
+    if exists(folder / INDEX):
+        raise InputError("output", str(folder / INDEX), "it exists; give another folder")
     flat = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     tensors = {}
     for name, (path, transposed) in weight_places(model.config).items():
@@ -101,17 +99,14 @@ def save_decoder(model: Decoder, folder: str | Path, described: Mapping[str, Any
         tensors[name] = jnp.asarray(value.T if transposed else value, dtype or value.dtype)
     kind = str(jnp.dtype(next(iter(tensors.values())).dtype))
     text = json.dumps({**described, "dtype": kind, "torch_dtype": kind}, indent=2) + "\n"
-    partial = folder / f".{SINGLE}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={"format": "pt"})
-        os.replace(partial, folder / SINGLE)
-        (folder / "config.json").write_text(text)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError("output", str(folder), f"cannot be written ({reason}); free space or give another") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(folder / "config.json") as config, writing(folder / SINGLE) as weights:
+        config.write_text(text)
+        try:
+            save_file(tensors, weights, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise InputError(
+                "output", str(folder), f"cannot be written ({error}); free space or give another"
+            ) from None
 
 
 def weight_places(config: DecoderConfig) -> dict[str, tuple[Path_, bool]]:

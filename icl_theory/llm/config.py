@@ -147,7 +147,7 @@ def _sizes(c: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rope(c: Mapping[str, Any], theta: float, scaling: Mapping[str, Any] | None) -> Rope:
+def _rope(theta: float, scaling: Mapping[str, Any] | None) -> Rope:
     """Rope of flat settings (`rope_theta`, `rope_scaling`) or of the nested `rope_parameters` of newer files."""
     scaling = scaling or {}
     theta = scaling.get("rope_theta", theta)
@@ -171,7 +171,7 @@ def _refuse(c: Mapping[str, Any], **wanted: Any) -> None:
 
 def _llama(c: Mapping[str, Any]) -> DecoderConfig:
     _refuse(c, hidden_act="silu", attention_bias=False, mlp_bias=False)
-    rope = _rope(c, c.get("rope_theta", 10_000.0), c.get("rope_parameters") or c.get("rope_scaling"))
+    rope = _rope(c.get("rope_theta", 10_000.0), c.get("rope_parameters") or c.get("rope_scaling"))
     return DecoderConfig(
         **_sizes(c),
         norm_eps=c.get("rms_norm_eps", 1e-6),
@@ -183,7 +183,7 @@ def _llama(c: Mapping[str, Any]) -> DecoderConfig:
 
 def _qwen3(c: Mapping[str, Any]) -> DecoderConfig:
     _refuse(c, hidden_act="silu", attention_bias=False, use_sliding_window=False)
-    rope = _rope(c, c.get("rope_theta", 10_000.0), c.get("rope_parameters") or c.get("rope_scaling"))
+    rope = _rope(c.get("rope_theta", 10_000.0), c.get("rope_parameters") or c.get("rope_scaling"))
     sizes = _sizes(c) | {"head_dim": c.get("head_dim") or 128}
     return DecoderConfig(
         **sizes,
@@ -221,8 +221,8 @@ def _gemma3(c: Mapping[str, Any]) -> DecoderConfig:
         sandwich=True,
         embed_scale=float(sizes["hidden_size"]) ** 0.5,
         query_scale=float(c.get("query_pre_attn_scalar", 256)) ** -0.5,
-        rope=_rope(c, c.get("rope_theta", 1_000_000.0), scaling),
-        local_rope=_rope(c, c.get("rope_local_base_freq", 10_000.0), local),
+        rope=_rope(c.get("rope_theta", 1_000_000.0), scaling),
+        local_rope=_rope(c.get("rope_local_base_freq", 10_000.0), local),
         window=c.get("sliding_window", 4096),
         local_layers=tuple(kind == "sliding_attention" for kind in kinds),
         tied=c.get("tie_word_embeddings", True),
@@ -244,7 +244,7 @@ def _phi(c: Mapping[str, Any]) -> DecoderConfig:
         parallel=True,
         bias=True,
         rotary_dim=int(sizes["head_dim"] * fraction),
-        rope=_rope(c, c.get("rope_theta", 10_000.0), nested or c.get("rope_scaling")),
+        rope=_rope(c.get("rope_theta", 10_000.0), nested or c.get("rope_scaling")),
         tied=c.get("tie_word_embeddings", False),
         family="phi",
     )

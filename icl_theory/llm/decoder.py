@@ -199,10 +199,8 @@ class Decoder(nnx.Module):
         caches: list[Any] = []
         for layer, block in enumerate(self.blocks):
             local = self.config.is_local(layer)
-            seen = mask
-            if local:
-                seen = mask & (columns[None, :] > rows[:, None] - self.config.window)[None]
-            hidden, filled = block(hidden, self._angles(positions, local), seen[:, None], cache[layer], start)
+            seen = _windowed(mask, self.config.window if local else 0, start)
+            hidden, filled = block(hidden, self._angles(positions, local), seen, cache[layer], start)
             caches.append(filled)
         return self._logits(hidden[:, -1:])[:, 0], caches
 
@@ -267,11 +265,11 @@ def _layout(tokens: Array, valid: Array | None, segments: Array | None) -> tuple
     return positions, mask
 
 
-def _windowed(mask_BTS: Array, window: int) -> Array:
-    """The mask with a head axis, cut to a window."""
+def _windowed(mask_BTS: Array, window: int, start: Any = 0) -> Array:
+    """The mask with a head axis, cut to a window; its first row is token `start`."""
     if window:
-        steps = jnp.arange(mask_BTS.shape[1])
-        mask_BTS = mask_BTS & (steps[None, :] > steps[:, None] - window)[None]
+        rows, columns = start + jnp.arange(mask_BTS.shape[1]), jnp.arange(mask_BTS.shape[2])
+        mask_BTS = mask_BTS & (columns[None, :] > rows[:, None] - window)[None]
     return mask_BTS[:, None]
 
 

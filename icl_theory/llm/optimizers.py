@@ -44,7 +44,7 @@ def is_matrix(params: Any) -> Any:
 
 
 def muon_labels(params: Any) -> Any:
-    """ "muon" for every matrix of the blocks, "adamw" for embedding, output, norms and biases.
+    """Which leaf is under what: every matrix of the blocks "muon"; embedding, output, norms and biases "adamw".
 
     Not left to `muon` itself, which takes embeddings for matrices, decays norms and biases, and runs its Adam with Nesterov's
     momentum.
