@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from icl_theory.errors import InputError
-from icl_theory.llm.batches import fitting, pack, pad, stack, tokenize
+from icl_theory.llm.batches import fitting, pack, pad, tokenize
 from icl_theory.llm.checkpoint import load_decoder
 from icl_theory.llm.generate import generate
 from icl_theory.llm.step import batch_loss, token_total
@@ -81,17 +81,23 @@ def test_what_does_not_fit_is_counted():
     with pytest.raises(InputError, match="at most 8 fit"):
         pad(examples, 8)
     with pytest.raises(InputError, match="at most 8 fit"):
-        list(pack(examples, 8))
+        pack(examples, 8)
     with pytest.raises(InputError, match="give instruction/output"):
         tokenize({"left": 1}, encode, end=END)
+
+
+def loss_under(model):
+    return jax.jit(
+        lambda batch: batch_loss(model, model.hidden(batch.tokens, segments=batch.segments), batch, token_total(batch))
+    )
 
 
 def test_packing_changes_no_loss():
     model = load_decoder(GOLDENS / "qwen3")
     examples = [tokenize(row, encode, end=END) for row in rows() * 3]
-    padded, packed = pad(examples, 12), stack(list(pack(examples, 24)))
+    padded, packed = pad(examples, 12), pack(examples, 24)
     assert len(packed.tokens) < len(padded.tokens)
-    loss = jax.jit(lambda batch: batch_loss(model(batch.tokens, segments=batch.segments), batch, token_total(batch)))
+    loss = loss_under(model)
     np.testing.assert_allclose(loss(packed), loss(padded), rtol=1e-5)
     assert packed.learned.sum() == padded.learned.sum()
 
@@ -99,7 +105,7 @@ def test_packing_changes_no_loss():
 def test_empty_rows_weigh_nothing():
     model = load_decoder(GOLDENS / "qwen3")
     examples = [tokenize(row, encode, end=END) for row in rows()]
-    loss = jax.jit(lambda batch: batch_loss(model(batch.tokens), batch, token_total(batch)))
+    loss = loss_under(model)
     np.testing.assert_allclose(loss(pad(examples, 12, rows=5)), loss(pad(examples, 12)), rtol=1e-6)
     weighted = pad(examples, 12, weight=[2.0, 1.0, 1.0])
     np.testing.assert_allclose(loss(weighted), loss(pad([examples[0], *examples], 12)), rtol=1e-5)

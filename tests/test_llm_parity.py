@@ -11,7 +11,7 @@ from flax import nnx
 
 from icl_theory.llm.checkpoint import load_decoder, weight_places
 from icl_theory.llm.config import from_huggingface
-from icl_theory.llm.losses import example_losses
+from icl_theory.llm.losses import row_losses
 
 GOLDENS = Path(__file__).parent / "goldens" / "llm"
 FAMILIES = ("llama", "qwen3", "gemma3_text", "phi")
@@ -38,16 +38,20 @@ def side(request):
     return request.param
 
 
-def targets_of(valid):
-    """Tokens that have a token of their example before them."""
-    return valid[:, 1:] & valid[:, :-1]
+def mean_losses(model, tokens, valid, layout=None):
+    """Of each row, over the tokens that have a token of their example before them."""
+    learned = jnp.pad(valid[:, 1:] & valid[:, :-1], ((0, 0), (1, 0)))
+    sums = row_losses(
+        model.logits, model.hidden(tokens, valid=layout), tokens, learned, vocab_size=model.config.vocab_size
+    )
+    return sums / learned.sum(1)
 
 
-def mean_loss(model, tokens, learned, layout=None):
-    logits = model(tokens, valid=layout)
-    return example_losses(logits[:, :-1], tokens[:, 1:], targets_of(learned)).mean()
+def mean_loss(*arguments):
+    return mean_losses(*arguments).mean()
 
 
+losses_of = nnx.jit(mean_losses)
 logits_of = nnx.jit(lambda model, tokens, valid=None, segments=None: model(tokens, valid=valid, segments=segments))
 gradients_of = nnx.jit(nnx.grad(mean_loss))
 
@@ -62,7 +66,7 @@ def test_logits_losses_and_gradients(family, side):
     tokens, valid = jnp.asarray(known["tokens"]), jnp.asarray(known["valid"])
     logits = logits_of(model, tokens, valid)
     close(np.where(known["valid"][..., None], logits, 0.0)[:, ::3], known["logits"])
-    close(example_losses(logits[:, :-1], tokens[:, 1:], targets_of(valid)), known["losses"])
+    close(losses_of(model, tokens, valid, valid), known["losses"])
     gradients = gradients_of(model, tokens, valid, valid)
     flat = dict(nnx.to_flat_state(gradients))
     places = weight_places(model.config)

@@ -22,6 +22,7 @@ from icl_theory.llm.step import (
     make_example_losses,
     make_step,
     model_of,
+    stages_of,
     start,
     token_total,
 )
@@ -39,14 +40,22 @@ def a_batch(rows=4, length=10, seed=0):
     return Batch(tokens, jnp.asarray(learned), jnp.asarray(random.uniform(0.5, 2.0, rows), jnp.float32))
 
 
-def quadratic():
-    """Logits z = A θ and a loss that is no function of their sum: J is constant, ∇_z is not."""
+def in_two_stages():
+    """Logits z = W(θ) h(θ), as an output layer reads hidden states, and a loss whose gradient by z changes with z."""
     matrix = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)))
-    return lambda theta: jnp.tanh(matrix @ theta), lambda z: jnp.sum(jnp.exp(z) * jnp.arange(1.0, 4.0))
+    features_of = lambda theta: jnp.tanh(matrix @ theta)  # noqa: E731
+    output = lambda theta, h: h * (1 + theta[0])  # noqa: E731
+    loss_of_logits = lambda z: jnp.sum(jnp.exp(z) * jnp.arange(1.0, 4.0))  # noqa: E731
+    loss_of = lambda theta, h: loss_of_logits(output(theta, h))  # noqa: E731
+
+    def pull_of(theta, h, held, held_h):
+        return output(theta, h) @ jax.lax.stop_gradient(jax.grad(loss_of_logits)(output(held, held_h)))
+
+    return (features_of, loss_of, pull_of), lambda theta: output(theta, features_of(theta)), loss_of_logits
 
 
 def test_gradients_are_those_of_their_definitions():
-    logits_of, loss_of = quadratic()
+    stages, logits_of, loss_of = in_two_stages()
     theta, rho = jnp.array([0.3, -0.7]), 0.2
     loss = lambda t: loss_of(logits_of(t))  # noqa: E731
     gradient = jax.grad(loss)(theta)
@@ -58,18 +67,51 @@ def test_gradients_are_those_of_their_definitions():
         "fsam": jacobian.T @ jax.grad(loss_of)(logits_of(theta)),
     }
     for kind, wanted in expected.items():
-        value, found = loss_and_gradient(kind, logits_of, loss_of, theta, rho=rho)
+        value, found = loss_and_gradient(kind, *stages, theta, rho=rho)
         assert_close(value, loss(theta))
         assert_close(found, wanted)
     assert not np.allclose(expected["sam"], expected["fsam"], rtol=1e-3)
 
 
 def test_without_a_radius_all_are_the_gradient():
-    logits_of, loss_of = quadratic()
+    stages, logits_of, loss_of = in_two_stages()
     theta = jnp.array([0.3, -0.7])
     for kind in ("sam", "fsam"):
-        found = loss_and_gradient(kind, logits_of, loss_of, theta, rho=0.0)[1]
+        found = loss_and_gradient(kind, *stages, theta, rho=0.0)[1]
         assert_close(found, jax.grad(lambda t: loss_of(logits_of(t)))(theta))
+
+
+@pytest.mark.parametrize("sharpness", ["none", "sam", "fsam"])
+def test_gradients_of_a_decoder_are_those_by_its_whole_logits(sharpness, monkeypatch):
+    """Against the Jacobian's product with all logits held at once; the output layer in pieces or not."""
+    model, batch, rho = load_decoder(GOLDENS / "phi"), a_batch(), 0.3
+    graph, learner = start(model, "adamw")
+    total = token_total(batch)
+
+    def logits_of(theta):
+        return model_of(graph, theta)(batch.tokens)
+
+    def loss_of(logits):
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], batch.tokens[:, 1:])
+        return (losses * batch.learned[:, 1:] * batch.weight[:, None]).sum() / total
+
+    @jax.jit
+    def expected(params):
+        logits, back = jax.vjp(logits_of, params)
+        (gradient,) = back(jax.grad(loss_of)(logits))
+        moved = optax.apply_updates(params, perturbation(gradient, rho))
+        if sharpness == "none":
+            return gradient
+        others, back = jax.vjp(logits_of, moved)
+        return back(jax.grad(loss_of)(logits if sharpness == "fsam" else others))[0]
+
+    wanted = expected(learner.params)
+    for piece in (2**26, 4 * model.config.vocab_size * 3):
+        monkeypatch.setattr("icl_theory.llm.losses.PIECE", piece)
+        found = jax.jit(
+            lambda params: loss_and_gradient(sharpness, *stages_of(graph, batch, total), params, rho=rho)[1]
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), found(learner.params), wanted)
 
 
 def test_a_preconditioned_perturbation_has_the_radius_and_the_direction():
@@ -136,13 +178,7 @@ def test_a_step_is_the_optimizer_on_the_gradient(sharpness):
     graph, learner = start(model, "adamw", weight_decay=0.1)
     params = learner.params
     loss, gradient = jax.jit(
-        lambda params: loss_and_gradient(
-            sharpness,
-            lambda theta: model_of(graph, theta)(batch.tokens),
-            lambda z: batch_loss(z, batch, token_total(batch)),
-            params,
-            rho=0.05,
-        )
+        lambda params: loss_and_gradient(sharpness, *stages_of(graph, batch, token_total(batch)), params, rho=0.05)
     )(params)
     adam = optax.adamw(0.01, weight_decay=0.1, mask=lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree))
     expected = optax.apply_updates(params, adam.update(gradient, adam.init(params), params)[0])
@@ -178,8 +214,8 @@ def test_weights_of_rows_are_copies_of_them():
     model, batch = load_decoder(GOLDENS / "llama"), a_batch()
     copied = jax.tree.map(lambda x: jnp.concatenate([x, x[:1], x[:1]]), batch)._replace(weight=jnp.ones(6))
     weighted = batch._replace(weight=jnp.array([3.0, 1.0, 1.0, 1.0]))
-    logits = nnx.jit(lambda model, tokens: model(tokens))
-    losses = [batch_loss(logits(model, b.tokens), b, token_total(b)) for b in (copied, weighted)]
+    loss = nnx.jit(lambda model, batch: batch_loss(model, model.hidden(batch.tokens), batch, token_total(batch)))
+    losses = [loss(model, b) for b in (copied, weighted)]
     assert_close(*losses, rtol=1e-5)
 
 

@@ -1,17 +1,22 @@
 """Fine-tuning: the same weights whether stopped on the way or not, every example once an epoch, losses recorded."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 import icl_theory as icl
 from icl_theory.errors import InputError
 from icl_theory.llm.batches import Tokenized
 from icl_theory.llm.checkpoint import load_decoder
-from icl_theory.llm.training import FinetuneConfig, batch_rows, finetune
+from icl_theory.llm.mesh import cut, make_mesh
+from icl_theory.llm.training import Batches, FinetuneConfig, finetune
 
 GOLDEN = Path(__file__).parent / "goldens" / "llm" / "llama"
 EXAMPLES = [Tokenized(np.random.default_rng(row).integers(3, 40, 6 + row % 3).astype(np.int32), 3) for row in range(10)]
@@ -71,11 +76,78 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_path
 def test_every_row_comes_once_an_epoch():
     rows = np.array([0, 0, 1, 2, 5])
     config = FinetuneConfig(batch_size=3, length=8)
-    seen = np.concatenate([batch_rows(rows, step, config) for step in range(5)])
+    batches = Batches(EXAMPLES, rows, config)
+    seen = np.concatenate([batches.chosen(step) for step in range(5)])
     for epoch in range(3):
         assert sorted(seen[5 * epoch : 5 * epoch + 5]) == rows.tolist()
     assert (seen[:5] != seen[5:10]).any()
-    np.testing.assert_array_equal(batch_rows(rows, 3, config), batch_rows(rows, 3, config))
+    np.testing.assert_array_equal(Batches(EXAMPLES, rows, config).chosen(3), batches.chosen(3))
+
+
+def test_packed_epochs_hold_every_example_once_and_resume_alike():
+    config = FinetuneConfig(batch_size=2, length=16, packing=True)
+    batches = Batches(EXAMPLES, np.arange(10), config)
+    drawn = [batches.of(step) for step in range(5)]
+    for ours, theirs in zip(Batches(EXAMPLES, np.arange(10), config).of(4), drawn[4], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    rows = [
+        (tokens, segments) for batch in drawn for tokens, segments in zip(batch.tokens, batch.segments, strict=True)
+    ]
+    seen = [tuple(tokens[segments == n].tolist()) for tokens, segments in rows for n in range(1, segments.max() + 1)]
+    assert sorted(seen[:10]) == sorted(tuple(example.tokens.tolist()) for example in EXAMPLES)
+    assert sorted(seen[10:20]) == sorted(seen[:10])
+    assert seen[10:20] != seen[:10]
+
+
+ON_FOUR = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import jax, numpy as np
+from test_llm_training import CONFIG, EXAMPLES, GOLDEN, finetune, load_decoder, weights
+import dataclasses
+from icl_theory.llm.mesh import make_mesh
+assert jax.device_count() == 4
+for optimizer, packing in (("adamw", False), ("muon", True)):
+    config = dataclasses.replace(CONFIG, optimizer=optimizer, packing=packing, accumulate=1 + packing, batch_size=8)
+    parts = []
+    for mesh in (None, make_mesh(1), make_mesh(2), make_mesh(4)):
+        found = finetune(load_decoder(GOLDEN), EXAMPLES, config, mesh=mesh)
+        parts.append([found.losses, *weights(found.model)])
+    for other in parts[1:]:
+        for ours, theirs in zip(other, parts[0], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
+
+from icl_theory.llm.batches import pad
+from icl_theory.llm.mesh import place, place_rows, shardings
+from icl_theory.llm.step import make_step, start
+mesh = make_mesh(4)
+graph, learner = start(load_decoder(GOLDEN), "adamw")
+learner = place(learner, mesh, shardings(learner, mesh))
+whole = learner.params["embedding"].size
+batch = place_rows(pad(EXAMPLES[:8], 8), mesh)
+learner, _ = make_step(graph, "adamw", sharpness="sam", mesh=mesh)(learner, batch, 1e-3, 0.1)
+for leaf in (learner.params["embedding"], learner.optimizer[0].mu["embedding"]):
+    assert leaf.addressable_shards[0].data.size == whole / 4
+"""
+
+
+def test_on_several_devices_as_on_one():
+    """Weights whole or cut, AdamW padded and Muon packed with accumulation, functional SAM in both."""
+    done = subprocess.run(
+        [sys.executable, "-c", ON_FOUR, str(Path(__file__).parent)],
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_weights_and_optimizer_state_are_cut():
+    assert cut((30, 64), 4) == P(None, "shard")
+    assert cut((64, 30), 4) == P("shard", None)
+    assert cut((30, 30), 4) == cut((64,), 4) == cut((64, 64), 1) == P()
+    with pytest.raises(InputError, match="must divide the number of devices"):
+        make_mesh(3 * jax.device_count())
 
 
 def test_what_was_found_late_is_learned_sooner_when_upsampled():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,41 +78,55 @@ def pad(
     return Batch(tokens, learned, weights)
 
 
-def pack(examples: Sequence[Tokenized], length: int) -> Iterator[Batch]:
-    """Rows of several whole examples, filled in order: a row ends where the next example does not fit. Batches of one row.
+def groups(sizes: Sequence[int], names: Iterable[Any], length: int) -> list[list[Any]]:
+    """Whole examples to rows, filled in order: a row ends where the next example does not fit.
 
-    Segments count from 1 in each row, padding is 0; the first token of an example is never learned, so that no example is
-    predicted from the one before.
+    Args:
+        sizes: tokens of each example, at most `length`.
+        names: what stands for each in the result.
+        length: tokens of a row.
+    """
+    found: list[list[Any]] = []
+    used = length
+    for size, name in zip(sizes, names, strict=True):
+        if used + size > length:
+            found.append([])
+            used = 0
+        found[-1].append(name)
+        used += size
+    return found
+
+
+def pack(examples: Sequence[Tokenized], length: int) -> Batch:
+    """Rows of several whole examples each.
 
     Raises:
         InputError: an example that is longer than `length`.
     """
-    row: list[Tokenized] = []
-    used = 0
     for place, example in enumerate(examples):
         if len(example.tokens) > length:
             raise InputError(f"examples[{place}]", f"{len(example.tokens)} tokens", f"at most {length} fit")
-        if used + len(example.tokens) > length:
-            yield _packed(row, length)
-            row, used = [], 0
-        row.append(example)
-        used += len(example.tokens)
-    if row:
-        yield _packed(row, length)
+    sizes = [len(example.tokens) for example in examples]
+    return stack([pack_row(row, length) for row in groups(sizes, examples, length)])
 
 
-def stack(batches: Sequence[Batch]) -> Batch:
-    """Batches of equal shapes as one."""
-    return Batch(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*batches, strict=True)))
+def pack_row(examples: Sequence[Tokenized], length: int) -> Batch:
+    """One row of whole examples that fit.
 
-
-def _packed(row: Sequence[Tokenized], length: int) -> Batch:
+    Segments count from 1, padding is 0; the first token of an example is never learned, so that no example is predicted
+    from the one before.
+    """
     tokens, segments = np.zeros((1, length), np.int32), np.zeros((1, length), np.int32)
     learned = np.zeros((1, length), bool)
     begin = 0
-    for number, example in enumerate(row, start=1):
+    for number, example in enumerate(examples, start=1):
         end = begin + len(example.tokens)
         tokens[0, begin:end], segments[0, begin:end] = example.tokens, number
         learned[0, begin + max(example.prompt, 1) : end] = True
         begin = end
     return Batch(tokens, learned, np.ones(1, np.float32), segments)
+
+
+def stack(batches: Sequence[Batch]) -> Batch:
+    """Batches of equal shapes as one."""
+    return Batch(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*batches, strict=True)))

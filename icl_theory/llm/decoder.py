@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from icl_theory.llm.config import DecoderConfig, Rope
+from icl_theory.llm.mesh import by_rows
 
 INIT_STD = 0.02
 
@@ -75,7 +76,9 @@ class Attention(nnx.Module):
         scale = c.query_scale or c.head_dim**-0.5
         if mask is None:
             window = (c.window - 1, 0) if self.local else None
-            y = jax.nn.dot_product_attention(q, k, v, scale=scale, is_causal=True, local_window_size=window)
+            y = jax.nn.dot_product_attention(
+                q, k, v, scale=scale, is_causal=True, local_window_size=window, implementation=_fused(q)
+            )
         else:
             y = jax.nn.dot_product_attention(q, k, v, scale=scale, mask=mask)
         return self.output(y.reshape(*y.shape[:2], -1)), cache
@@ -154,7 +157,17 @@ class Decoder(nnx.Module):
         valid: Bool[Array, "B T"] | None = None,
         segments: Int[Array, "B T"] | None = None,
     ) -> Float[Array, "B T V"]:
-        """Logits of every next token, float32.
+        """Logits of every next token, float32; arguments as in `hidden`."""
+        return self.logits(self.hidden(tokens, valid=valid, segments=segments))
+
+    def hidden(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        valid: Bool[Array, "B T"] | None = None,
+        segments: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B T C"]:
+        """What the output layer reads.
 
         Args:
             tokens: below the vocabulary's size.
@@ -162,13 +175,19 @@ class Decoder(nnx.Module):
             segments: the number of the example that each token belongs to, where rows are packed; tokens see their own.
         """
         positions, mask = _layout(tokens, valid, segments)
-        hidden = self._embed(tokens)
+        hidden = by_rows(self._embed(tokens))
         for layer, block in enumerate(self.blocks):
             local = self.config.is_local(layer)
             run = nnx.remat(type(block).__call__) if self.remat else type(block).__call__
             seen = None if mask is None else _windowed(mask, self.config.window if local else 0)
-            hidden, _ = run(block, hidden, self._angles(positions, local), seen, None, None)
-        return self._logits(hidden)
+            hidden = by_rows(run(block, hidden, self._angles(positions, local), seen, None, None)[0])
+        return self.final_norm(hidden)
+
+    def logits(self, hidden: Float[Array, "B T C"]) -> Float[Array, "B T V"]:
+        """The output layer, float32."""
+        if self.head is not None:
+            return self.head(hidden).astype(jnp.float32)
+        return jnp.matmul(hidden, self.embedding[...].T.astype(self.dtype)).astype(jnp.float32)
 
     def start_cache(self, batch: int, length: int) -> list[Cache]:
         """Empty keys and values of every layer."""
@@ -202,7 +221,7 @@ class Decoder(nnx.Module):
             seen = _windowed(mask, self.config.window if local else 0, start)
             hidden, filled = block(hidden, self._angles(positions, local), seen, cache[layer], start)
             caches.append(filled)
-        return self._logits(hidden[:, -1:])[:, 0], caches
+        return self.logits(self.final_norm(hidden[:, -1:]))[:, 0], caches
 
     def _embed(self, tokens: Array) -> Array:
         return jnp.take(self.embedding[...], tokens, axis=0).astype(self.dtype) * jnp.asarray(
@@ -213,12 +232,6 @@ class Decoder(nnx.Module):
         c = self.config
         frequencies = rope_frequencies(c.local_rope if local else c.rope, c.rotary_dim or c.head_dim)
         return positions[..., None].astype(jnp.float32) * frequencies
-
-    def _logits(self, hidden: Array) -> Array:
-        hidden = self.final_norm(hidden)
-        if self.head is not None:
-            return self.head(hidden).astype(jnp.float32)
-        return jnp.matmul(hidden, self.embedding[...].T.astype(self.dtype)).astype(jnp.float32)
 
 
 def rope_frequencies(rope: Rope, rotary_dim: int) -> Float[Array, " R"]:
@@ -243,6 +256,12 @@ def rotate(x_BTNH: Array, angles_BTR: Array) -> Array:
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     turned = [first * cos - second * sin, second * cos + first * sin, rest]
     return jnp.concatenate(turned, axis=-1).astype(x_BTNH.dtype)
+
+
+def _fused(q: Array) -> Any:
+    """The fused kernel where there is one: half precision on a GPU of NVIDIA; elsewhere XLA's own."""
+    known = jax.default_backend() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0
+    return "cudnn" if known and "cuda" in jax.devices()[0].client.platform_version else None
 
 
 def _layout(tokens: Array, valid: Array | None, segments: Array | None) -> tuple[Array, Array | None]:

@@ -27,8 +27,9 @@ Params = Any
 
 def loss_and_gradient(
     kind: str,
-    logits_of: Callable[[Params], Any],
-    loss_of: Callable[[Any], Any],
+    features_of: Callable[[Params], Any],
+    loss_of: Callable[[Params, Any], Any],
+    pull_of: Callable[[Params, Any, Params, Any], Any],
     params: Params,
     *,
     rho: Any = 0.0,
@@ -36,10 +37,14 @@ def loss_and_gradient(
 ) -> tuple[Any, Params]:
     """Loss at the unperturbed weights, and the gradient of the kind.
 
+    The logits are taken in two stages, z(θ) = output(θ, h(θ)), so that between the passes of fsam only h is kept, which is
+    smaller than z by vocabulary over hidden size.
+
     Args:
         kind: "none", "sam" or "fsam".
-        logits_of: from the weights to the logits z of the batch.
-        loss_of: from the logits to the loss, a mean.
+        features_of: h, from the weights to what the output layer reads.
+        loss_of: ℓ from θ and h, a mean.
+        pull_of: `Σ z(θ', h') · ∇_z ℓ(z(θ, h))` from θ', h', θ, h, with the gradient held constant.
         params: θ.
         rho: ρ, a distance between weights; traced.
         second_moment: v̂, bias corrected, shaped as the weights; None for no preconditioning.
@@ -48,16 +53,18 @@ def loss_and_gradient(
         InputError: another kind.
     """
     check_choice("sharpness", kind, SHARPNESS)
-    logits, back = jax.vjp(logits_of, params)
-    loss, logit_gradient = jax.value_and_grad(loss_of)(logits)
-    (gradient,) = back(logit_gradient)
+
+    def loss(theta: Params) -> tuple[Any, Any]:
+        features = features_of(theta)
+        return loss_of(theta, features), features
+
+    (value, features), gradient = jax.value_and_grad(loss, has_aux=True)(params)
     if kind == "none":
-        return loss, gradient
+        return value, gradient
     perturbed = optax.apply_updates(params, perturbation(gradient, rho, second_moment))
-    if kind == "fsam":
-        _, back = jax.vjp(logits_of, perturbed)
-        return loss, back(logit_gradient)[0]
-    return loss, jax.grad(lambda theta: loss_of(logits_of(theta)))(perturbed)
+    if kind == "sam":
+        return value, jax.grad(lambda theta: loss(theta)[0])(perturbed)
+    return value, jax.grad(lambda theta: pull_of(theta, features_of(theta), params, features))(perturbed)
 
 
 def perturbation(gradient: Params, rho: Any, second_moment: Params | None = None) -> Params:

@@ -10,13 +10,18 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from icl_theory.errors import InputError
 from icl_theory.llm.decoder import Decoder
-from icl_theory.llm.losses import example_losses, token_losses
+from icl_theory.llm.losses import row_losses, row_pulls
+from icl_theory.llm.mesh import by_rows, on_mesh, shardings
 from icl_theory.llm.optimizers import build_optimizer, second_moment
 from icl_theory.llm.sharpness import loss_and_gradient
+
+Stages = tuple[Callable[[Any], Any], Callable[[Any, Any], Any], Callable[[Any, Any, Any, Any], Any]]
 
 
 class Batch(NamedTuple):
@@ -43,10 +48,26 @@ class Learner(NamedTuple):
     step: Any
 
 
-def batch_loss(logits: Float[Array, "B T V"], batch: Batch, total: Float[Array, ""]) -> Float[Array, ""]:
-    """`Σ_b s_b Σ_t ℓ_bt / total`, the mean over learned tokens where `total` is `Σ_b s_b · (learned tokens of b)`."""
-    losses = token_losses(logits[:, :-1], batch.tokens[:, 1:])
-    return jnp.sum(jnp.where(batch.learned[:, 1:], losses, 0.0) * batch.weight[:, None]) / total
+def batch_loss(model: Decoder, hidden: Float[Array, "B T C"], batch: Batch, total: Any) -> Float[Array, ""]:
+    """`Σ_b s_b Σ_t ℓ_bt / total`, the mean over learned tokens where `total` is `Σ_b s_b · (learned tokens of b)`.
+
+    Args:
+        model: the decoder.
+        hidden: `model.hidden(...)` of the batch.
+        batch: the rows, with their weights s.
+        total: of `token_total`.
+    """
+    sums = row_losses(model.logits, hidden, batch.tokens, batch.learned, vocab_size=model.config.vocab_size)
+    return jnp.sum(sums * batch.weight) / total
+
+
+def batch_pull(
+    model: Decoder, hidden: Float[Array, "B T C"], held: Decoder, held_hidden: Any, batch: Batch, total: Any
+) -> Float[Array, ""]:
+    """`Σ z · ∇_z ℓ` of `batch_loss`, the gradient taken of the model that is held."""
+    size = model.config.vocab_size
+    sums = row_pulls(model.logits, hidden, held.logits, held_hidden, batch.tokens, batch.learned, vocab_size=size)
+    return jnp.sum(sums * batch.weight) / total
 
 
 def token_total(batch: Batch) -> Float[Array, ""]:
@@ -66,6 +87,21 @@ def model_of(graph: nnx.GraphDef, params: Any) -> Decoder:
     return nnx.merge(graph, params)
 
 
+def stages_of(graph: nnx.GraphDef, batch: Batch, total: Any) -> Stages:
+    """The loss of a batch as `loss_and_gradient` takes it: hidden states, loss and pull as functions of weights."""
+
+    def hidden_of(theta: Any) -> Any:
+        return model_of(graph, theta).hidden(batch.tokens, segments=batch.segments)
+
+    def loss_of(theta: Any, hidden: Any) -> Any:
+        return batch_loss(model_of(graph, theta), hidden, batch, total)
+
+    def pull_of(theta: Any, hidden: Any, held: Any, held_hidden: Any) -> Any:
+        return batch_pull(model_of(graph, theta), hidden, model_of(graph, held), held_hidden, batch, total)
+
+    return hidden_of, loss_of, pull_of
+
+
 def make_step(
     graph: nnx.GraphDef,
     optimizer: str,
@@ -74,6 +110,7 @@ def make_step(
     preconditioned: bool = False,
     accumulate: int = 1,
     clip: float | None = 1.0,
+    mesh: Mesh | None = None,
     **settings: float,
 ) -> Callable[[Learner, Batch, Any, Any], tuple[Learner, dict[str, Array]]]:
     """`step(learner, batch, learning_rate, rho)`, compiled once for batches of one shape whatever the numbers.
@@ -86,6 +123,7 @@ def make_step(
         accumulate: parts that a batch is taken in, one after the other; it must divide the rows. The mean is over the
             whole batch whatever its parts hold.
         clip: norm that gradients are cut to; None for no cut.
+        mesh: of `mesh.make_mesh`, over which learner and batches are placed; None for one device.
         settings: of `build_optimizer`.
 
     Returns:
@@ -99,44 +137,45 @@ def make_step(
     transformation = build_optimizer(optimizer, **settings)
 
     def part(params: Any, state: Any, batch: Batch, total: Any, rho: Any) -> tuple[Any, Any]:
-        def logits_of(theta: Any) -> Any:
-            return model_of(graph, theta)(batch.tokens, segments=batch.segments)
-
         moment = second_moment(state, settings.get("b2", 0.999)) if preconditioned else None
-        return loss_and_gradient(
-            sharpness, logits_of, lambda z: batch_loss(z, batch, total), params, rho=rho, second_moment=moment
-        )
+        return loss_and_gradient(sharpness, *stages_of(graph, batch, total), params, rho=rho, second_moment=moment)
+
+    def kept(tree: Any) -> Any:
+        return tree if mesh is None else jax.lax.with_sharding_constraint(tree, shardings(tree, mesh))
 
     def step(learner: Learner, batch: Batch, learning_rate: Any, rho: Any) -> tuple[Learner, dict[str, Array]]:
         params, total = learner.params, token_total(batch)
         if accumulate == 1:
             loss, gradient = part(params, learner.optimizer, batch, total, rho)
         else:
-            parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+            parts = jax.tree.map(lambda x: by_rows(x.reshape(accumulate, -1, *x.shape[1:]), axis=1), batch)
             empty = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
 
             def add(sums: Any, one: Batch) -> tuple[Any, None]:
                 return jax.tree.map(jnp.add, sums, part(params, learner.optimizer, one, total, rho)), None
 
             (loss, gradient), _ = jax.lax.scan(add, empty, parts)
+        gradient = kept(gradient)
         norm = optax.tree.norm(gradient)
         if clip is not None:
             gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12)), gradient)
         updates, state = transformation.update(gradient, learner.optimizer, params)
         params = jax.tree.map(lambda p, u: (p + learning_rate * u).astype(p.dtype), params, updates)
-        return Learner(params, state, learner.step + 1), {"loss": loss, "gradient_norm": norm}
+        return kept(Learner(params, state, learner.step + 1)), {"loss": loss, "gradient_norm": norm}
 
-    return jax.jit(step, donate_argnums=0)
+    return on_mesh(jax.jit(step, donate_argnums=0), mesh)
 
 
-def make_example_losses(graph: nnx.GraphDef) -> Callable[[Any, Batch], Float[Array, " B"]]:
-    """`losses(params, batch)`: mean loss of the learned tokens of each row, compiled."""
+def make_example_losses(graph: nnx.GraphDef, mesh: Mesh | None = None) -> Callable[[Any, Batch], Float[Array, " B"]]:
+    """`losses(params, batch)`: mean loss of the learned tokens of each row, compiled; whole on every device of a mesh."""
 
     def losses(params: Any, batch: Batch) -> Array:
-        logits = model_of(graph, params)(batch.tokens, segments=batch.segments)
-        return example_losses(logits[:, :-1], batch.tokens[:, 1:], batch.learned[:, 1:])
+        model = model_of(graph, params)
+        hidden = model.hidden(batch.tokens, segments=batch.segments)
+        sums = row_losses(model.logits, hidden, batch.tokens, batch.learned, vocab_size=model.config.vocab_size)
+        return sums / jnp.maximum(batch.learned[:, 1:].sum(1), 1)
 
-    return jax.jit(losses)
+    return on_mesh(jax.jit(losses, out_shardings=None if mesh is None else NamedSharding(mesh, P())), mesh)
 
 
 def learning_rate_at(step: int, *, peak: float, warmup: int, total: int, schedule: str = "cosine") -> float:

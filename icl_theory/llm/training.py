@@ -13,14 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from jaxtyping import Float
 
 from icl_theory.errors import InputError, check_choice, check_number
 from icl_theory.finetuning.record_files import LossRecorder
-from icl_theory.llm.batches import Tokenized, pad
+from icl_theory.llm.batches import Tokenized, groups, pack_row, pad, stack
 from icl_theory.llm.decoder import Decoder
+from icl_theory.llm.mesh import check_rows, gathered, place, place_rows, shardings
 from icl_theory.llm.optimizers import OPTIMIZERS
 from icl_theory.llm.sharpness import SHARPNESS
-from icl_theory.llm.step import Learner, learning_rate_at, make_example_losses, make_step, model_of, start
+from icl_theory.llm.step import Batch, Learner, learning_rate_at, make_example_losses, make_step, model_of, start
 from icl_theory.store import first_difference, plain
 
 SCHEDULES = ("cosine", "linear", "constant")
@@ -46,6 +49,7 @@ class FinetuneConfig:
         weight_decay: times the learning rate.
         accumulate: parts that a batch is taken in.
         clip: norm that gradients are cut to; 0 for no cut.
+        packing: rows of several whole examples, instead of one example and padding.
         seed: of the order of the examples.
     """
 
@@ -62,6 +66,7 @@ class FinetuneConfig:
     weight_decay: float = 0.0
     accumulate: int = 1
     clip: float = 1.0
+    packing: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -100,6 +105,7 @@ def finetune(
     record_every: int = 100,
     folder: str | Path | None = None,
     save_every: int = 500,
+    mesh: Mesh | None = None,
     progress: Progress | None = None,
 ) -> Finetuned:
     """Train a model on examples; the same settings give the same weights, stopped on the way or not.
@@ -113,6 +119,7 @@ def finetune(
         record_every: steps.
         folder: for checkpoints; what is there is gone on with. None for no checkpoints.
         save_every: steps between them; the last step is saved too.
+        mesh: devices to lay the work over (`mesh.make_mesh`); None for one. It is no part of what tells runs apart.
         progress: called with steps done, steps in all, and the loss in words.
 
     Raises:
@@ -128,8 +135,14 @@ def finetune(
         raise InputError(
             "length", config.length, f"an example has {longest} tokens; raise it, or leave out what is longer"
         )
+    if mesh is not None:
+        check_rows(config.batch_size, mesh, config.accumulate)
     graph, learner = start(model, config.optimizer, weight_decay=config.weight_decay)
+    digest = _digest(examples, rows, learner.params)
     learner = jax.tree.map(jnp.array, learner)  # the step takes its arrays over: the model keeps its own
+    if mesh is not None:
+        learner = place(learner, mesh, shardings(learner, mesh))
+    to_devices = (lambda batch: batch) if mesh is None else (lambda batch: place_rows(batch, mesh))
     step_of = make_step(
         graph,
         config.optimizer,
@@ -137,21 +150,29 @@ def finetune(
         preconditioned=config.preconditioned,
         accumulate=config.accumulate,
         clip=config.clip or None,
+        mesh=mesh,
         weight_decay=config.weight_decay,
     )
     saved = None
     if folder is not None:
-        described = plain(config) | {"model": plain(model.config), "data": _digest(examples, rows, learner.params)}
+        described = plain(config) | {"model": plain(model.config), "data": digest}
         saved = Checkpoints(Path(folder), described)
         learner = saved.restore(learner)
-    losses_of = make_example_losses(graph)
-    record = lambda step: _record(recorder, step, losses_of, learner.params, examples, config)  # noqa: E731
+    losses_of = make_example_losses(graph, mesh)
+    batches = Batches(examples, rows, config)
+
+    def record(step: int) -> None:
+        if recorder is not None:
+            losses = _losses(lambda batch: losses_of(learner.params, to_devices(batch)), examples, config)
+            if jax.process_index() == 0:
+                recorder.add(step, losses)
+
     first, seen = int(learner.step), []
     again = saved is not None and saved.begun and recorder is not None and recorder.num_checkpoints > 0
     if first == 0 and not again:  # stopped before its first checkpoint: the losses at the start are there
         record(0)
     for step in range(first, config.num_steps):
-        batch = pad([examples[row] for row in batch_rows(rows, step, config)], config.length)
+        batch = to_devices(batches.of(step))
         rate = learning_rate_at(
             step, peak=config.learning_rate, warmup=config.warmup, total=config.num_steps, schedule=config.schedule
         )
@@ -166,17 +187,47 @@ def finetune(
             progress(done, config.num_steps, f"loss {float(met['loss']):.3f}")
     if saved is not None:
         saved.close()
-    return Finetuned(model_of(graph, learner.params), np.array([float(loss) for loss in seen]))
+    params = learner.params if mesh is None else gathered(learner.params, mesh)
+    return Finetuned(model_of(graph, params), np.array([float(loss) for loss in seen]))
 
 
-def batch_rows(rows: np.ndarray, step: int, config: FinetuneConfig) -> np.ndarray:
-    """The rows of one step: epochs of all of them, each in an order of its own, cut into batches that run on over their ends."""
-    places = step * config.batch_size + np.arange(config.batch_size)
-    epochs, within = np.divmod(places, len(rows))
-    orders = {
-        int(epoch): np.random.default_rng([config.seed, int(epoch)]).permutation(rows) for epoch in np.unique(epochs)
-    }
-    return np.array([orders[int(epoch)][place] for epoch, place in zip(epochs, within, strict=True)])
+class Batches:
+    """The batch of any step: epochs of the set, each in an order of its own, cut into batches that run on over their ends.
+
+    Args:
+        examples: to draw from.
+        rows: the set, as rows of them.
+        config: of the run; with `packing` each epoch is packed in its order, row after row.
+    """
+
+    def __init__(self, examples: Sequence[Tokenized], rows: np.ndarray, config: FinetuneConfig):
+        self.examples, self.rows, self.config = examples, rows, config
+        self._packed: list[list[int]] = []  # of the epochs so far
+        self._epochs = 0
+        self._orders: dict[int, np.ndarray] = {}  # of the epoch drawn last
+
+    def of(self, step: int) -> Batch:
+        """Rows `step · batch_size` and following."""
+        size, length = self.config.batch_size, self.config.length
+        if not self.config.packing:
+            return pad([self.examples[row] for row in self.chosen(step)], length)
+        while len(self._packed) < (step + 1) * size:
+            order = self._order(self._epochs)
+            self._packed += groups([len(self.examples[row].tokens) for row in order], order, length)
+            self._epochs += 1
+        filled = self._packed[step * size : (step + 1) * size]
+        return stack([pack_row([self.examples[row] for row in group], length) for group in filled])
+
+    def chosen(self, step: int) -> np.ndarray:
+        """The examples of a step where each has a row."""
+        places = step * self.config.batch_size + np.arange(self.config.batch_size)
+        epochs, within = np.divmod(places, len(self.rows))
+        return np.array([self._order(int(epoch))[place] for epoch, place in zip(epochs, within, strict=True)])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            self._orders = {epoch: np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)}
+        return self._orders[epoch]
 
 
 class Checkpoints:
@@ -240,19 +291,12 @@ def _abstract(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _record(
-    recorder: LossRecorder | None,
-    step: int,
-    losses_of: Callable[..., Any],
-    params: Any,
-    examples: Sequence[Tokenized],
-    config: FinetuneConfig,
-) -> None:
-    if recorder is None:
-        return
+def _losses(
+    losses_of: Callable[[Batch], Any], examples: Sequence[Tokenized], config: FinetuneConfig
+) -> Float[np.ndarray, " P"]:
+    """Of every example, in batches of one shape, one example a row."""
     parts = []
     for begin in range(0, len(examples), config.batch_size):
         some = examples[begin : begin + config.batch_size]
-        losses = losses_of(params, pad(some, config.length, rows=config.batch_size))
-        parts.append(np.asarray(losses)[: len(some)])
-    recorder.add(step, np.concatenate(parts))
+        parts.append(np.asarray(losses_of(pad(some, config.length, rows=config.batch_size)))[: len(some)])
+    return np.concatenate(parts)

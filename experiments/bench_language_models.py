@@ -1,0 +1,242 @@
+"""`python -m experiments.bench_language_models`: what a step of fine-tuning costs in time and memory, by optimizer and sharpness.
+
+On a GPU the four models of the paper in their full size, from random weights, in bfloat16 with weights and optimizer state in
+float32; elsewhere a small decoder in float32. Memory is what the compiler lays out for a step: arguments, results and temporaries.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+
+from icl_theory.errors import IclTheoryError, InputError
+from icl_theory.llm.config import DecoderConfig, from_huggingface
+from icl_theory.llm.decoder import Decoder
+from icl_theory.llm.published import PUBLISHED, model_flops
+from icl_theory.llm.step import Batch, make_step, start
+from icl_theory.progress import ProgressReport
+from icl_theory.store import machine
+
+SMALL = "8 layers of 256"  # what a processor steps through in a tenth of a second
+SHAPES = {name: from_huggingface(described) for name, described in PUBLISHED.items()} | {
+    SMALL: DecoderConfig(4096, 256, 1024, 8, 4, 4, 64)
+}
+STEPS = (("adamw", "none"), ("muon", "none"), ("adamw", "sam"), ("adamw", "fsam"), ("muon", "fsam"))
+TIMES, MEMORY = 2.2, 1.3  # what f-SAM may take of AdamW's
+UTILISATION = 0.4  # of the dense peak in bfloat16, for Llama-3.2-1B on an H100
+PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s in bfloat16, dense, by the maker's data sheets
+
+
+class Case(NamedTuple):
+    """One step that is measured."""
+
+    model: str
+    optimizer: str
+    sharpness: str
+    remat: bool = False
+
+
+class Measured(NamedTuple):
+    """What it took. Attributes: seconds a step, its quartiles, bytes laid out, seconds of compilation."""
+
+    case: Case
+    seconds: float
+    quartiles: tuple[float, float]
+    memory: int
+    compilation: float
+
+
+def compiled(case: Case, rows: int, length: int, dtype: Any) -> tuple[Any, Any, float]:
+    """The step, the shapes of its learner, and how long the compiler took."""
+    began = time.monotonic()
+    config = SHAPES[case.model]
+    model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype, remat=case.remat))
+    graph, learner = start_shapes(model, case.optimizer)
+    step = make_step(graph, case.optimizer, sharpness=case.sharpness)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    made = step.lower(learner, jax.eval_shape(lambda: a_batch(config, rows, length)), number, number).compile()  # type: ignore[attr-defined]
+    return made, learner, time.monotonic() - began
+
+
+def start_shapes(model: Decoder, optimizer: str) -> tuple[Any, Any]:
+    """`start` on shapes alone."""
+    graph, state = nnx.split(model, nnx.Param)
+    learner = jax.eval_shape(lambda state: start(nnx.merge(graph, state), optimizer)[1], state)
+    return graph, learner
+
+
+def a_batch(config: DecoderConfig, rows: int, length: int) -> Batch:
+    """Random tokens, all learned but the first of each row."""
+    tokens = jax.random.randint(jax.random.key(0), (rows, length), 0, config.vocab_size)
+    return Batch(tokens, jnp.ones((rows, length), bool).at[:, 0].set(False), jnp.ones(rows))
+
+
+def measure(case: Case, step: Any, shapes: Any, rows: int, length: int, repeats: int, compilation: float) -> Measured:
+    """Steps from random weights, one after the other."""
+    filled = jax.tree.map(_filled, shapes.params)
+    learner = shapes._replace(params=filled, optimizer=jax.tree.map(_zeros, shapes.optimizer), step=_zeros(shapes.step))
+    batch = jax.jit(lambda: a_batch(SHAPES[case.model], rows, length))()
+    numbers = (jnp.asarray(1e-5, jnp.float32), jnp.asarray(0.01, jnp.float32))
+    times = []
+    for _ in range(repeats + 2):
+        began = time.perf_counter()
+        learner, seen = step(learner, batch, *numbers)
+        loss = float(seen["loss"])
+        times.append(time.perf_counter() - began)
+    if not np.isfinite(loss):
+        raise InputError("loss", loss, f"{case} went wrong; nothing is measured")
+    kept = times[2:]
+    layout = step.memory_analysis()
+    memory = layout.argument_size_in_bytes + layout.output_size_in_bytes - layout.alias_size_in_bytes
+    ends = np.quantile(kept, [0.25, 0.75])
+    return Measured(
+        case,
+        statistics.median(kept),
+        (float(ends[0]), float(ends[1])),
+        memory + layout.temp_size_in_bytes,
+        compilation,
+    )
+
+
+def _filled(shape: Any) -> Any:
+    if len(shape.shape) < 2:
+        return jnp.ones(shape.shape, shape.dtype)
+    return _normal(jax.random.key(int(np.prod(shape.shape) % 2**31)), shape.shape, shape.dtype)
+
+
+_normal = jax.jit(lambda key, shape, dtype: 0.02 * jax.random.normal(key, shape, dtype), static_argnums=(1, 2))
+
+
+def _zeros(shape: Any) -> Any:
+    return jnp.zeros(shape.shape, shape.dtype)
+
+
+def peak_flops() -> float | None:
+    """By the data sheet of the accelerator, where it is known."""
+    kind = jax.devices()[0].device_kind
+    return next((rate for name, rate in PEAK.items() if name in kind), None)
+
+
+def rows_of(found: list[Measured], rows: int, length: int) -> list[dict[str, Any]]:
+    """Figures of each case, beside AdamW's of the same model."""
+    plain = {one.case.model: one for one in found if one.case[1:3] == ("adamw", "none")}
+    peak, table = peak_flops(), []
+    for one in found:
+        base = plain[one.case.model]
+        rate = model_flops(SHAPES[one.case.model], rows, length) / one.seconds
+        table.append(
+            one.case._asdict()
+            | {
+                "seconds": one.seconds,
+                "quartiles": one.quartiles,
+                "tokens_per_second": rows * length / one.seconds,
+                "model_tflops": rate / 1e12,
+                "utilisation": None if peak is None else rate / peak,
+                "memory_gib": one.memory / 2**30,
+                "times_of_adamw": one.seconds / base.seconds,
+                "memory_of_adamw": one.memory / base.memory,
+                "compilation_seconds": one.compilation,
+            }
+        )
+    return table
+
+
+def show(table: list[dict[str, Any]], title: str, console: Console) -> None:
+    """Print the figures."""
+    shown = Table(title=title)
+    columns = (
+        "model",
+        "step",
+        "ms",
+        "quartiles",
+        "tokens/s",
+        "TFLOP/s",
+        "of peak",
+        "GiB",
+        "time/AdamW",
+        "memory/AdamW",
+    )
+    for column in columns:
+        shown.add_column(column, justify="left" if column in ("model", "step") else "right")
+    for row in table:
+        share = "" if row["utilisation"] is None else f"{100 * row['utilisation']:.0f} %"
+        name = " ".join([row["optimizer"], *([] if row["sharpness"] == "none" else [row["sharpness"]])])
+        low, high = (1e3 * value for value in row["quartiles"])
+        shown.add_row(
+            row["model"] + (" remat" if row["remat"] else ""),
+            name,
+            f"{1e3 * row['seconds']:.1f}",
+            f"{low:.1f}–{high:.1f}",
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['model_tflops']:.3g}",
+            share,
+            f"{row['memory_gib']:.3g}",
+            f"{row['times_of_adamw']:.2f}",
+            f"{row['memory_of_adamw']:.2f}",
+        )
+    console.print(shown)
+
+
+@click.command()
+@click.option("--model", "models", multiple=True, type=click.Choice(list(SHAPES)), help="some of them only")
+@click.option("--rows", default=None, type=click.IntRange(1), help="sequences of a step  [default: 8]")
+@click.option(
+    "--length", default=None, type=click.IntRange(2), help="tokens of each  [default: 1024 on a GPU, else 64]"
+)
+@click.option("--repeats", default=10, show_default=True, type=click.IntRange(2), help="steps that are timed")
+@click.option(
+    "--remat", default=None, multiple=True, type=click.Choice(list(SHAPES)), help="with remat  [default: Phi-2]"
+)
+@click.option("--out", default="results/bench-language-models.json", show_default=True, type=click.Path(path_type=Path))
+def main(models: tuple[str, ...], rows: int | None, length: int | None, repeats: int, remat: Any, out: Path) -> None:
+    """Measure the steps of each model, print the table and save it."""
+    gpu = jax.default_backend() == "gpu"
+    rows, length = rows or 8, length or (1024 if gpu else 64)
+    dtype = jnp.bfloat16 if gpu else jnp.float32
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    cases = [
+        Case(model, optimizer, sharpness, model in (remat or ("Phi-2",)))
+        for model in models or (list(PUBLISHED) if gpu else [SMALL])
+        for optimizer, sharpness in (STEPS if model in (SMALL, next(iter(PUBLISHED))) else STEPS[:2])
+    ]
+    title = f"{jax.devices()[0].device_kind}, {rows} × {length} tokens, {jnp.dtype(dtype).name}"
+    found: list[Measured] = []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with ProgressReport() as report, ThreadPoolExecutor(8 if gpu else 1) as compilers:
+        waiting = [compilers.submit(compiled, case, rows, length, dtype) for case in cases]
+        made: list[Any] = []
+        for number, one in enumerate(waiting):
+            made.append(one.result())  # all of them before the first is timed
+            report("compiling", number + 1, len(cases))
+        for number, case in enumerate(cases):
+            found.append(measure(case, *made[number][:2], rows, length, repeats, made[number][2]))
+            made[number] = None  # what a program holds on the device is free for the next
+            table = rows_of(found, rows, length)
+            part = out.with_name(out.name + ".part")
+            part.write_text(json.dumps({"machine": machine(), "title": title, "rows": table}, indent=1) + "\n")
+            part.replace(out)
+            report("measuring", number + 1, len(cases), f"{1e3 * found[-1].seconds:.1f} ms")
+    show(table, title, console)
+    console.print(f"wrote {out}", highlight=False)
+
+
+if __name__ == "__main__":
+    try:
+        main(standalone_mode=False)
+    except click.ClickException as error:
+        sys.exit(f"bench: error: {' '.join(error.format_message().split())}")
+    except IclTheoryError as error:
+        sys.exit(f"bench: error: {error}")

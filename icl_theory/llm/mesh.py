@@ -1,0 +1,97 @@
+"""Fine-tuning laid over devices: rows of a batch over all of them, weights and optimizer state cut over some.
+
+A mesh has two axes. Rows are cut over both. Along `shard` the weights are cut too, gathered where a layer needs them, and their
+gradients summed into the cuts; along `data` every device holds the same. Results are those of one device up to rounding.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from icl_theory.errors import InputError, check_number
+
+DATA, SHARD = "data", "shard"
+ROWS = (DATA, SHARD)
+
+
+def make_mesh(shards: int = 1) -> Mesh:
+    """All devices, of all hosts, with weights cut over `shards` of them.
+
+    Raises:
+        InputError: a number that does not divide that of the devices.
+    """
+    check_number("shards", shards, minimum=1, integer=True)
+    devices = np.asarray(jax.devices())
+    if devices.size % shards:
+        raise InputError("shards", shards, f"it must divide the number of devices ({devices.size})")
+    return Mesh(devices.reshape(-1, shards), (DATA, SHARD))
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """Where each array of weights or optimizer state lies: cut along its longest axis that can be, else everywhere."""
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, cut(np.shape(leaf), mesh.shape[SHARD])), tree)
+
+
+def cut(shape: tuple[int, ...], shards: int) -> P:
+    """The longest axis of an array that `shards` divides, cut; vectors and numbers stay whole."""
+    able = [axis for axis, size in enumerate(shape) if size % shards == 0]
+    if len(shape) < 2 or shards == 1 or not able:
+        return P()
+    longest = max(able, key=lambda axis: shape[axis])
+    return P(*(SHARD if axis == longest else None for axis in range(len(shape))))
+
+
+def check_rows(rows: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raise `InputError` where the rows of a part of a batch cannot be shared out evenly."""
+    if rows // accumulate % mesh.size:
+        remedy = f"its parts ({rows // accumulate} rows) must be a multiple of the {mesh.size} devices"
+        raise InputError("batch_size", rows, remedy)
+
+
+def place(tree: Any, mesh: Mesh, where: Any) -> Any:
+    """The same arrays, known to every host, on the devices of the mesh."""
+
+    def one(leaf: Any, sharding: NamedSharding) -> Any:
+        if mesh.is_multi_process:
+            whole = np.asarray(leaf)
+            return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+        return jax.device_put(leaf, sharding)
+
+    return jax.tree.map(one, tree, where)
+
+
+def place_rows(tree: Any, mesh: Mesh) -> Any:
+    """Arrays whose first axis is that of the rows."""
+    return place(tree, mesh, jax.tree.map(lambda _: NamedSharding(mesh, P(ROWS)), tree))
+
+
+def gathered(tree: Any, mesh: Mesh) -> Any:
+    """The arrays whole on every device."""
+    everywhere = jax.tree.map(lambda _: NamedSharding(mesh, P()), tree)
+    return jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+
+
+def by_rows(array: Any, axis: int = 0) -> Any:
+    """Inside a program: the array cut by rows along `axis`, where a mesh of ours is set; else as it is."""
+    if DATA not in jax.sharding.get_abstract_mesh().axis_names:
+        return array
+    return jax.lax.with_sharding_constraint(array, P(*(None,) * axis, ROWS))
+
+
+def on_mesh(function: Any, mesh: Mesh | None) -> Any:
+    """A compiled function that is called with the mesh set."""
+    if mesh is None:
+        return function
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        with jax.set_mesh(mesh):
+            return function(*arguments)
+
+    return call
