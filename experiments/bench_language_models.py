@@ -222,8 +222,9 @@ def main(models: tuple[str, ...], rows: int | None, length: int | None, repeats:
             made.append(one.result())  # all of them before the first is timed
             report("compiling", number + 1, len(cases))
         for number, case in enumerate(cases):
-            found.append(measure(case, *made[number][:2], rows, length, repeats, made[number][2]))
-            made[number] = None  # what a program holds on the device is free for the next
+            step, shapes, seconds = made[number]
+            found.append(measure(case, step, shapes, rows, length, repeats, seconds))
+            made[number] = step = None  # what a program holds on the device is free for the next
             table = rows_of(found, rows, length)
             part = out.with_name(out.name + ".part")
             part.write_text(json.dumps({"machine": machine(), "title": title, "rows": table}, indent=1) + "\n")
