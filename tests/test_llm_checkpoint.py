@@ -13,7 +13,9 @@ from safetensors.flax import load_file, save_file
 
 from icl_theory.errors import InputError
 from icl_theory.llm.checkpoint import count_parameters, load_decoder, save_decoder
-from icl_theory.llm.config import from_huggingface
+from icl_theory.llm.config import DecoderConfig, from_huggingface
+from icl_theory.llm.decoder import Decoder
+from icl_theory.llm.published import PUBLISHED, model_flops
 
 GOLDENS = Path(__file__).parent / "goldens" / "llm"
 FAMILIES = ("llama", "qwen3", "gemma3_text", "phi")
@@ -146,3 +148,21 @@ def test_descriptions_that_are_not_supported(change, said):
 def test_a_description_that_lacks_something():
     with pytest.raises(InputError, match="it lacks 'vocab_size'"):
         from_huggingface({name: value for name, value in described("llama").items() if name != "vocab_size"})
+
+
+def test_published_shapes_have_the_published_numbers_of_weights():
+    """And the FLOPs of a step are those of their matrices and of the pairs of tokens that see each other."""
+    known = {
+        "Llama-3.2-1B": 1_235_814_400,
+        "Qwen3-0.6B": 596_049_920,
+        "Gemma-3-1B": 999_885_952,
+        "Phi-2": 2_779_683_840,
+    }
+    assert known.keys() == PUBLISHED.keys()
+    for name, count in known.items():
+        config = from_huggingface(PUBLISHED[name])
+        assert count_parameters(nnx.eval_shape(lambda config=config: Decoder(config, rngs=nnx.Rngs(0)))) == count
+    config = DecoderConfig(10, 4, 8, 2, 2, 1, 2, window=3, local_layers=(True, False))
+    matrices = 2 * (4 * 4 * 2 + 4 * 2 * 2 + 3 * 4 * 8) + 10 * 4
+    pairs = (1 + 2 + 3 + 3 + 3) + (1 + 2 + 3 + 4 + 5)
+    assert model_flops(config, 3, 5) == 3 * (6 * matrices * 5 + 12 * 2 * 2 * pairs)
