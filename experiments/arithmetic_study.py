@@ -180,7 +180,9 @@ def summary(study: Study, found: dict[str, Any], late: np.ndarray | None) -> dic
 @click.option("--width", default=96, show_default=True, type=click.IntRange(8))
 @click.option("--out", default="results/arithmetic-study.json", show_default=True, type=click.Path(path_type=Path))
 def main(seeds: int, num_steps: int, batch_size: int, width: int, out: Path) -> None:
-    """Train all arms and save what came out; an arm that is there is not done again."""
+    """Train all arms and save what came out, arm by arm; a file that is there is left alone."""
+    if out.exists():
+        sys.exit(f"arithmetic-study: error: {out} exists; give another with --out, or remove it")
     study = Study(seeds, num_steps, batch_size, width)
     settings = {"seeds": seeds, "num_steps": num_steps, "batch_size": batch_size, "width": width}
     saved: dict[str, Any] = {"machine": machine(), "settings": settings, "arms": {}}
