@@ -9,7 +9,6 @@ at equal gradients (half the steps). All seeds of an arm are one program.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from scipy.stats import t as student_t
 
 import icl_theory as icl
+from experiments.command_line import run
+from icl_theory.errors import InputError
 from icl_theory.llm.config import DecoderConfig
 from icl_theory.llm.decoder import Decoder
 from icl_theory.llm.step import Batch, learning_rate_at, make_example_losses, make_step, model_of, start
@@ -71,13 +73,12 @@ class Study:
 
     Args:
         seeds: of problems, starts and orders.
-        num_steps: of an arm at equal steps.
         batch_size: rows of a step.
         width: of the decoder.
     """
 
-    def __init__(self, seeds: int, num_steps: int, batch_size: int, width: int):
-        self.seeds, self.num_steps, self.batch_size, self.width = seeds, num_steps, batch_size, width
+    def __init__(self, seeds: int, batch_size: int, width: int):
+        self.seeds, self.batch_size, self.width = seeds, batch_size, width
         draw = [np.random.default_rng([7, seed]) for seed in range(seeds)]
         self.train = Problems(*map(np.stack, zip(*(problems(TRAIN, one) for one in draw), strict=True)))
         self.test = Problems(*map(np.stack, zip(*(problems(TEST, one) for one in draw), strict=True)))
@@ -151,8 +152,8 @@ def _order(indices: np.ndarray, length: int, seed: int) -> np.ndarray:
     return np.concatenate([random.permutation(indices) for _ in range(-(-length // len(indices)))])[:length]
 
 
-def summary(study: Study, found: dict[str, Any], late: np.ndarray | None) -> dict[str, Any]:
-    """Of each seed: accuracy, by kind too; when early and late examples are learned; their mean losses over training."""
+def summary(study: Study, found: dict[str, Any], late: np.ndarray) -> dict[str, Any]:
+    """Of each seed: accuracy, by kind too, and mean relative losses of early and late examples over training."""
     right, kind = found["right"], study.test.kind
     summed: dict[str, Any] = {
         "accuracy": right.mean(1).tolist(),
@@ -162,15 +163,34 @@ def summary(study: Study, found: dict[str, Any], late: np.ndarray | None) -> dic
         },
         "steps": found["steps"],
     }
-    if late is not None:
-        first = found["losses"][:, :1]
-        relative = found["losses"] / first
-        for name, group in (("early", ~late), ("late", late)):
-            summed[name] = [
-                relative[seed][:, group[seed]].mean(1).round(4).tolist() if group[seed].any() else None
-                for seed in range(study.seeds)
-            ]
+    relative = found["losses"] / found["losses"][:, :1]
+    for name, group in (("early", ~late), ("late", late)):
+        summed[name] = [
+            relative[seed][:, group[seed]].mean(1).round(4).tolist() if group[seed].any() else None
+            for seed in range(study.seeds)
+        ]
     return summed
+
+
+def compared(arms: dict[str, Any]) -> list[str]:
+    """A line for each arm: mean accuracy, and its difference from plain and from the random control of the same optimizer,
+    paired by seed, with the 95 % interval of Student's t."""
+    lines = [f"{'arm':32} accuracy       minus plain      minus random"]
+    for name, arm in arms.items():
+        accuracy = np.array(arm["accuracy"])
+        against = []
+        for other in ("plain", "random"):
+            mean, half = paired(accuracy - np.array(arms[f"{name.split()[0]} {other}"]["accuracy"]))
+            against.append(f"{mean:+.3f} ± {half:.3f}")
+        lines.append(f"{name:32} {accuracy.mean():.3f}    {against[0]}    {against[1]}")
+    return lines
+
+
+def paired(differences: np.ndarray) -> tuple[float, float]:
+    """Mean, and half of its 95 % interval."""
+    count = len(differences)
+    half = student_t.ppf(0.975, count - 1) * differences.std(ddof=1) / count**0.5
+    return float(differences.mean()), float(half)
 
 
 @click.command()
@@ -180,10 +200,17 @@ def summary(study: Study, found: dict[str, Any], late: np.ndarray | None) -> dic
 @click.option("--width", default=96, show_default=True, type=click.IntRange(8))
 @click.option("--out", default="results/arithmetic-study.json", show_default=True, type=click.Path(path_type=Path))
 def main(seeds: int, num_steps: int, batch_size: int, width: int, out: Path) -> None:
-    """Train all arms and save what came out, arm by arm; a file that is there is left alone."""
+    """Train all arms and save what came out, arm by arm; what is in a file that is there already is shown."""
     if out.exists():
-        sys.exit(f"arithmetic-study: error: {out} exists; give another with --out, or remove it")
-    study = Study(seeds, num_steps, batch_size, width)
+        try:
+            found = json.loads(out.read_text())
+            click.echo("\n".join([f"{out}: {found['settings']}", *compared(found["arms"])]))
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                "--out", str(out), "it exists and holds no finished study; give another or remove it"
+            ) from None
+        return
+    study = Study(seeds, batch_size, width)
     settings = {"seeds": seeds, "num_steps": num_steps, "batch_size": batch_size, "width": width}
     saved: dict[str, Any] = {"machine": machine(), "settings": settings, "arms": {}}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -218,8 +245,8 @@ def main(seeds: int, num_steps: int, batch_size: int, width: int, out: Path) -> 
                 keep(
                     f"{sharpness} {rho:g}, half the steps", study.run(optimizer, sharpness, rho, whole, num_steps // 2)
                 )
-    print(f"wrote {out}")
+    click.echo("\n".join([*compared(saved["arms"]), f"wrote {out}"]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(standalone_mode=False))
+    run(main, "arithmetic-study")

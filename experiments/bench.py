@@ -27,7 +27,8 @@ from rich.table import Table
 import icl_theory as icl
 from experiments.bench_sweeps import sweeping
 from experiments.bench_upsampling import upsampling
-from icl_theory.errors import IclTheoryError, InputError
+from experiments.command_line import run
+from icl_theory.errors import InputError
 from icl_theory.progress import ProgressReport
 from icl_theory.store import machine, memory_bytes, process_bytes
 
@@ -365,9 +366,4 @@ def main(out: Path, dtypes: tuple[str, ...], largest: int, quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except click.ClickException as error:
-        sys.exit(f"bench: error: {' '.join(error.format_message().split())}")
-    except IclTheoryError as error:
-        sys.exit(f"bench: error: {error}")
+    run(main, "bench")

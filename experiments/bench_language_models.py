@@ -22,7 +22,8 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from icl_theory.errors import IclTheoryError, InputError
+from experiments.command_line import run
+from icl_theory.errors import InputError
 from icl_theory.llm.config import DecoderConfig, from_huggingface
 from icl_theory.llm.decoder import Decoder
 from icl_theory.llm.published import PUBLISHED, model_flops
@@ -235,9 +236,4 @@ def main(models: tuple[str, ...], rows: int | None, length: int | None, repeats:
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except click.ClickException as error:
-        sys.exit(f"bench: error: {' '.join(error.format_message().split())}")
-    except IclTheoryError as error:
-        sys.exit(f"bench: error: {error}")
+    run(main, "bench")

@@ -4,8 +4,11 @@ import json
 
 import jax
 import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
 
-from experiments.arithmetic_study import LENGTH, LETTERS, _order, _right, a_decoder, main, problems
+from experiments.arithmetic_study import LENGTH, LETTERS, _order, _right, a_decoder, main, paired, problems
+from icl_theory.errors import InputError
 from icl_theory.llm.generate import generate
 from icl_theory.llm.step import start
 
@@ -26,7 +29,7 @@ def test_problems_are_right_and_of_all_kinds():
 
 def test_right_is_what_greedy_generation_gets_right():
     """For answers that a random decoder gives itself, and for others."""
-    model, end = a_decoder(0, 16), LETTERS.index("$")
+    model = a_decoder(0, 16)
     graph, learner = start(model, "adamw")
     given = problems(20, np.random.default_rng(1))
     tokens, learned = given.tokens.copy(), given.learned
@@ -38,7 +41,6 @@ def test_right_is_what_greedy_generation_gets_right():
     assert right[:10].all()
     expected = [made[row][: learned[row].sum()] == tokens[row, learned[row]].tolist() for row in range(20)]
     assert right.tolist() == expected
-    assert end in given.tokens
 
 
 def test_an_order_is_of_whole_epochs():
@@ -48,7 +50,13 @@ def test_an_order_is_of_whole_epochs():
     np.testing.assert_array_equal(order, _order(np.array([3, 3, 5]), 8, seed=0))
 
 
-def test_the_study_runs_all_its_arms(tmp_path, monkeypatch):
+def test_differences_are_paired_by_seed():
+    mean, half = paired(np.array([0.1, 0.3, 0.2]))
+    found = ttest_1samp([0.1, 0.3, 0.2], 0).confidence_interval(0.95)
+    np.testing.assert_allclose([mean - half, mean + half], found)
+
+
+def test_the_study_runs_all_its_arms(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("experiments.arithmetic_study.TRAIN", 60)
     monkeypatch.setattr("experiments.arithmetic_study.TEST", 40)
     monkeypatch.setattr("experiments.arithmetic_study.RHOS", (0.05,))
@@ -56,7 +64,14 @@ def test_the_study_runs_all_its_arms(tmp_path, monkeypatch):
     out = tmp_path / "study.json"
     words = ["--seeds", "2", "--num-steps", "100", "--batch-size", "8", "--width", "8", "--out", str(out)]
     main(words, standalone_mode=False)
-    arms = json.loads(out.read_text())["arms"]
+    made, before = capsys.readouterr().out, out.read_bytes()
+    main(words, standalone_mode=False)  # shows what is there
+    assert capsys.readouterr().out.splitlines()[1:] == made.splitlines()[-10:-1]
+    assert out.read_bytes() == before
+    out.write_text("{}")
+    with pytest.raises(InputError, match="no finished study"):
+        main(words, standalone_mode=False)
+    arms = json.loads(before)["arms"]
     assert len(arms) == 8
     for arm in arms.values():
         assert len(arm["accuracy"]) == 2
