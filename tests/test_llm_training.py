@@ -118,11 +118,11 @@ for optimizer, packing in (("adamw", False), ("muon", True)):
             np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
 
 from icl_theory.llm.batches import pad
-from icl_theory.llm.mesh import place, place_rows, shardings
+from icl_theory.llm.mesh import gathered, place_rows
 from icl_theory.llm.step import make_step, start
 mesh = make_mesh(4)
 graph, learner = start(load_decoder(GOLDEN), "adamw")
-learner = place(learner, mesh, shardings(learner, mesh))
+learner = gathered(learner, mesh)  # whole everywhere: the step itself must cut them
 whole = learner.params["embedding"].size
 batch = place_rows(pad(EXAMPLES[:8], 8), mesh)
 learner, _ = make_step(graph, "adamw", sharpness="sam", mesh=mesh)(learner, batch, 1e-3, 0.1)
