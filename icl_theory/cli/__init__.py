@@ -1,4 +1,4 @@
-"""The command line, one module a command: `icl-theory simulate`, `sweep`, `compare`, `upsample` and `verify`."""
+"""The command line, one module a command: `icl-theory simulate`, `sweep`, `compare`, `upsample`, `finetune` and `verify`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from icl_theory.cli.compare import compare_command
+from icl_theory.cli.finetune import finetune_command
 from icl_theory.cli.simulate import simulate_command
 from icl_theory.cli.sweep import sweep_command
 from icl_theory.cli.upsample import upsample_command
@@ -23,7 +24,7 @@ def cli() -> None:
     """See and check what linear attention learns first, under gradient descent and under SAM."""
 
 
-for command in (simulate_command, sweep_command, compare_command, upsample_command, verify_command):
+for command in (simulate_command, sweep_command, compare_command, upsample_command, finetune_command, verify_command):
     cli.add_command(command)
 
 

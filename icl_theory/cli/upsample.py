@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from icl_theory.errors import InputError, check_number
-from icl_theory.finetuning.data_files import DataFile, Scan, copy_unchanged, open_data
+from icl_theory.finetuning.data_files import Scan, copy_unchanged, open_data
 from icl_theory.finetuning.loss_record import LossRecord, match_ids
 from icl_theory.finetuning.paraphrases import Paraphrases
-from icl_theory.finetuning.picture import draw_upsampling, nearest
+from icl_theory.finetuning.picture import save_upsampling_picture, with_examples
 from icl_theory.finetuning.record_files import load_loss_record
-from icl_theory.finetuning.rule import GROUPS, MAX_FACTOR, RULES, Upsampling, group_centres, step_text, upsample
+from icl_theory.finetuning.rule import GROUPS, MAX_FACTOR, RULES, Upsampling, upsample
 from icl_theory.finetuning.selections import SELECTIONS, check_selection, save_selection
-from icl_theory.plotting import save_picture
+from icl_theory.finetuning.summary import group_text, line, summary
 from icl_theory.progress import ProgressReport
 from icl_theory.store import exists, writing
 
@@ -131,71 +131,27 @@ def upsample_command(
         versions = None
         if augment is not None and found.factor > 1:
             versions = Paraphrases(augment, scan, found.chosen)
-        for line in summary(record, found, copies, ids):
-            click.echo(line)
+        for text in summary(record, found, copies, ids):
+            click.echo(text)
         if versions is not None:
-            click.echo(_line("augmented", _about(versions, copies)))
+            click.echo(line("augmented", _about(versions, copies)))
         if dry_run:
             return
         with ExitStack() as stack:  # the picture first, and in place only if what it shows is written too
             if picture:
-                title = f"{data_file.name}: factor {found.factor:.3g} on {_group(found)}; {found.why}"
-                figure = _drawn(data, record, found, scan, title)
+                title = f"{data_file.name}: factor {found.factor:.3g} on {group_text(found)}; {found.why}"
+                figure = with_examples(record, found, rows_of=data.rows, name_of=_named(scan), title=title)
                 for path in _pictures(out):
-                    _save(figure, stack.enter_context(writing(path)))
+                    save_upsampling_picture(figure, stack.enter_context(writing(path)))
             if write != "data":
                 save_selection(out, write, found, copies, scan)
             elif found.factor == 1:
                 copy_unchanged(data_file, out)
             else:
                 data.write(out, copies, versions, lambda done, total: report("writing", done, total))
-    click.echo(_line("wrote", str(out)))
+    click.echo(line("wrote", str(out)))
     if picture:
-        click.echo(_line("drew", f"{_pictures(out)[0].with_suffix('')}.png and .svg"))
-
-
-def summary(record: LossRecord, found: Upsampling, copies: np.ndarray, ids: str) -> list[str]:
-    """What was found and will be done, a line each."""
-    count, late, never = len(copies), int(found.late.sum()), int(np.isinf(found.times).sum())
-    steps = f"{len(record.steps)}, steps {step_text(record.steps[0])} to {step_text(record.steps[-1])}"
-    lines = [("examples", f"{count}, {ids}"), ("checkpoints", steps)]
-    if record.steps[0] > 0:
-        lines.append(("", "the first is not before training: what was learned by then is not seen"))
-    lines.append(("late", f"{late} ({late / count:.1%}): {found.parted}"))
-    learns = found.times > 0
-    if late and late < count:
-        early_median, late_median = (_median(found.times[group & learns]) for group in (~found.late, found.late))
-        lines.append(("learned at", f"early {early_median}, late {late_median} (medians)"))
-        bound = "at least " if late_median == "never" else ""
-        lines.append(("ratio R", f"{bound}{found.ratio:.3g}" if np.isfinite(found.ratio) else "not measurable"))
-    if never:
-        lines.append(("never learned", f"{never} ({never / count:.1%}), taken for the last step"))
-        lines.append(("", "loss that no model can remove looks the same: see --floor"))
-    if not learns.all():
-        lines.append(("nothing to lose", f"{int(np.sum(~learns))}, never late"))
-    lines.append(("factor", f"{found.factor:.3g}: {found.why}"))
-    if found.factor > 1:
-        lines.append(("upsampled", f"{int(found.chosen.sum())} {_group(found)}, {count} rows to {copies.sum()}"))
-        lines.append(("epoch", f"{copies.sum() / count:.2f} times as long, at the same batch size"))
-    else:
-        lines.append(("upsampled", "nothing"))
-    return [_line(name, text) for name, text in lines]
-
-
-def _line(name: str, text: str) -> str:
-    return f"{name:<16}{text}"
-
-
-def _group(found: Upsampling) -> str:
-    kinds = {"late": "late examples", "random": "examples drawn at random", "early": "early examples"}
-    return kinds[found.group] + ("" if found.group == "late" else " (a control)")
-
-
-def _median(times: np.ndarray) -> str:
-    if not len(times):
-        return "none"
-    middle = float(np.median(times))
-    return "never" if np.isinf(middle) else f"step {step_text(middle)}"
+        click.echo(line("drew", f"{_pictures(out)[0].with_suffix('')}.png and .svg"))
 
 
 def _about(versions: Paraphrases, copies: np.ndarray) -> str:
@@ -250,26 +206,5 @@ def _matched(record: LossRecord, scan: Scan) -> tuple[LossRecord, str]:
     return record.arranged(match_ids(record, scan.ids, where=where)), f"matched by {where}"
 
 
-def _save(figure: Any, path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that the font lacks become boxes
-        save_picture(figure, path)
-
-
-def _drawn(data: DataFile, record: LossRecord, found: Upsampling, scan: Scan, title: str) -> Any:
-    """The picture, with the typical examples looked up in the data."""
-    distance = group_centres(record, found)[1]
-    shown = {group: nearest(distance, found.late == group) for group in (False, True)}
-    wanted = np.sort(np.concatenate(list(shown.values())))
-    rows = dict(zip(wanted.tolist(), data.rows(wanted), strict=True))
-    typical = {
-        group: [(_named(row, found.times[row], scan), rows[row]) for row in places.tolist()]
-        for group, places in shown.items()
-    }
-    return draw_upsampling(record, found, typical=typical, title=title)
-
-
-def _named(row: int, time: float, scan: Scan) -> str:
-    name = f"row {row}" if scan.ids is None else f"{scan.id_field} {scan.ids[row].as_py()}"
-    when = "never learned" if np.isinf(time) else f"learned at step {step_text(time)}" if time else "nothing to learn"
-    return f"{name}, {when}"
+def _named(scan: Scan) -> Callable[[int], str]:
+    return lambda row: f"row {row}" if scan.ids is None else f"{scan.id_field} {scan.ids[row].as_py()}"

@@ -36,10 +36,9 @@ def texts_of(row: Mapping[str, Any]) -> Texts | None:
     >>> texts_of({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]})
     Texts(prompt='Hi', completion='Hello')
     """
-    for field, (role, content) in TURNS.items():
-        turns = row.get(field)
-        if isinstance(turns, list) and turns and all(isinstance(turn, Mapping) for turn in turns):
-            return _of_turns([(str(turn.get(role, "")), _text(turn.get(content))) for turn in turns])
+    turns = turns_of(row)
+    if turns is not None:
+        return _of_turns(turns)
     for asked, answered in PAIRS:
         if asked in row and answered in row:
             if isinstance(row[asked], list) or isinstance(row[answered], list):  # conversational prompt and completion
@@ -47,6 +46,15 @@ def texts_of(row: Mapping[str, Any]) -> Texts | None:
             more = _text(row.get("input")) if asked == "instruction" else ""
             return Texts("\n".join(part for part in (_text(row[asked]), more) if part), _text(row[answered]))
     return Texts(_text(row["text"]), "") if "text" in row else None
+
+
+def turns_of(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    """Speakers and texts of `messages` or `conversations`; None for a row of another shape."""
+    for field, (role, content) in TURNS.items():
+        turns = row.get(field)
+        if isinstance(turns, list) and turns and all(isinstance(turn, Mapping) for turn in turns):
+            return [(str(turn.get(role, "")), _text(turn.get(content))) for turn in turns]
+    return None
 
 
 def _of_turns(turns: list[tuple[str, str]]) -> Texts:

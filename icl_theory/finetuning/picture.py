@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +15,8 @@ from matplotlib.figure import Figure
 
 from icl_theory.finetuning.fields import texts_of
 from icl_theory.finetuning.loss_record import LossRecord
-from icl_theory.finetuning.rule import Upsampling, relative_rows
-from icl_theory.plotting import FEATURE_COLOURS, new_figure, styled
+from icl_theory.finetuning.rule import Upsampling, group_centres, relative_rows, step_text
+from icl_theory.plotting import FEATURE_COLOURS, new_figure, save_picture, styled
 
 EARLY, LATE = FEATURE_COLOURS[0], FEATURE_COLOURS[1]
 SHOWN = 3  # examples of each group
@@ -26,6 +29,45 @@ def nearest(distance: np.ndarray, group: np.ndarray) -> np.ndarray:
     """The examples of a group nearest to its centre, nearest first (ties in their order)."""
     members = np.flatnonzero(group)
     return members[np.argsort(distance[members], kind="stable")[:SHOWN]]
+
+
+def with_examples(
+    record: LossRecord,
+    found: Upsampling,
+    *,
+    rows_of: Callable[[np.ndarray], Iterable[dict[str, Any]]],
+    name_of: Callable[[int], str],
+    title: str,
+) -> Figure:
+    """`draw_upsampling` with the typical examples looked up.
+
+    Args:
+        record: in the order of the data.
+        found: from `upsample`.
+        rows_of: the rows of some examples, given by ascending numbers.
+        name_of: what an example is called.
+        title: above it all.
+    """
+    distance = group_centres(record, found)[1]
+    shown = {group: nearest(distance, found.late == group) for group in (False, True)}
+    wanted = np.sort(np.concatenate(list(shown.values())))
+    rows = dict(zip(wanted.tolist(), rows_of(wanted), strict=True))
+    typical = {
+        group: [(f"{name_of(place)}, {_when(found.times[place])}", rows[place]) for place in places.tolist()]
+        for group, places in shown.items()
+    }
+    return draw_upsampling(record, found, typical=typical, title=title)
+
+
+def save_upsampling_picture(figure: Figure, path: Path) -> None:
+    """Write it; scripts that the font lacks become boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        save_picture(figure, path)
+
+
+def _when(time: float) -> str:
+    return "never learned" if np.isinf(time) else f"learned at step {step_text(time)}" if time else "nothing to learn"
 
 
 @styled

@@ -10,6 +10,7 @@ before it, under the name of their field (`row` where there are none).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,20 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from icl_theory.errors import InputError
+from icl_theory.errors import InputError, as_floats
 from icl_theory.finetuning.data_files import Scan
 from icl_theory.finetuning.record_files import plain_ids
 from icl_theory.finetuning.rule import Upsampling
-from icl_theory.store import writing
+from icl_theory.store import exists, writing
 
 SELECTIONS = ("weights", "indices", "copies")
 SUFFIXES = (".npy", ".csv", ".parquet")
 
 
-def check_selection(path: Path, what: str) -> None:
+def check_selection(path: Path, what: str, field: str = "--out") -> None:
     """Raise `InputError` unless the suffix is one of those."""
     if path.suffix not in SUFFIXES:
-        raise InputError("--out", str(path), f"{what} go into a file that ends in {', '.join(SUFFIXES)}")
+        raise InputError(field, str(path), f"{what} are held by a file that ends in {', '.join(SUFFIXES)}")
 
 
 def save_selection(path: Path, what: str, found: Upsampling, copies: np.ndarray, scan: Scan) -> None:
@@ -65,3 +66,85 @@ def save_selection(path: Path, what: str, found: Upsampling, copies: np.ndarray,
             pa.csv.write_csv(table, partial, pa.csv.WriteOptions(quoting_style="needed"))
         else:
             pa.parquet.write_table(table, partial)
+
+
+def load_copies(path: Path, rows: Sequence[Mapping[str, Any]], *, seed: int = 0) -> np.ndarray:
+    """How often each row of a set occurs by a file of `SELECTIONS`, (P,).
+
+    Weights are rounded down or up at random, so that they hold on average and the sum is right to one.
+
+    Args:
+        path: weights, indices or copies; `.npy` holds one number for each row.
+        rows: of the data, with the field that names them in the file, unless that is `row` or there is none.
+        seed: draws who takes the rounding.
+
+    Raises:
+        InputError: no such file, another form, numbers that do not fit the data.
+    """
+    if not exists(path):
+        raise InputError("weights", str(path), "there is no such file")
+    names, values = _read_selection(path)
+    if names == "indices":
+        if values.size and not (values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < len(rows)):
+            raise InputError("indices", str(path), f"give whole numbers from 0 to {len(rows) - 1}")
+        return np.bincount(values, minlength=len(rows))
+    values = as_floats("weights", values)
+    if len(values) != len(rows):
+        raise InputError("weights", f"{len(values)} of them", f"the data have {len(rows)} rows; give one for each")
+    if not np.all(np.isfinite(values)) or values.min() < 0 or not values.sum():
+        raise InputError("weights", str(path), "give finite numbers from 0, not all 0")
+    if names is not None:
+        field, ids = names
+        values = values[_places(field, ids, rows)]
+    whole = np.floor(values).astype(int)
+    draw = np.random.default_rng(seed)
+    order, start = draw.permutation(len(values)), draw.random()  # systematic rounding in an order drawn at random
+    parts = np.floor(np.cumsum((values - whole)[order]) + start + 1e-9)
+    whole[order] += np.diff(parts, prepend=0.0).astype(int)
+    return whole
+
+
+def _read_selection(path: Path) -> tuple[Any, np.ndarray]:
+    """Numbers, and "indices", None, or the field and the ids that they belong to."""
+    check_selection(path, "weights", field="--weights")
+    try:
+        if path.suffix == ".npy":
+            found = np.load(path, allow_pickle=False)
+            if found.ndim != 1 or found.dtype.kind not in "iuf":
+                raise InputError("weights", f"{found.dtype} of shape {found.shape}", "give one number for each row")
+            return None, found
+        table = pa.csv.read_csv(path) if path.suffix == ".csv" else pa.parquet.read_table(path)
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError("weights", str(path), f"cannot be read ({reason})") from None
+    names = table.column_names
+    if not names or names[-1] not in SELECTIONS or len(names) > 2 or (names[-1] == "indices") != (len(names) == 1):
+        raise InputError(
+            "weights", f"columns {', '.join(names)}", "give a name and weights or copies, or indices alone"
+        )
+    try:
+        values = table.column(names[-1]).to_numpy()
+    except (pa.ArrowInvalid, TypeError):
+        values = np.empty(0, object)
+    if values.dtype.kind not in "iuf":
+        raise InputError("weights", f"column {names[-1]}", "give numbers")
+    if names[-1] == "indices":
+        return "indices", values
+    return (names[0], table.column(names[0]).cast(pa.string()).to_pylist()), values
+
+
+def _places(field: str, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Where in the file each row of the data stands."""
+    known = {name: place for place, name in enumerate(ids)}
+    wanted = [
+        str(place) if field == "row" and field not in row else str(row.get(field)) for place, row in enumerate(rows)
+    ]
+    lacking = [name for name in wanted if name not in known]
+    if lacking:
+        remedy = f"it and {len(lacking) - 1} more rows of the data are not in the file of weights; give theirs"
+        raise InputError(field, lacking[0], remedy)
+    if len(known) < len(ids):
+        raise InputError(field, "some twice", "every example needs its own weight")
+    return np.array([known[name] for name in wanted])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,13 @@ MULTIPLE = 16  # padded lengths are multiples of it, so that few are compiled fo
 
 
 def generate(
-    model: Decoder, prompts: Sequence[Sequence[int]], *, max_new: int, stop: Sequence[int] = (), batch_size: int = 32
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new: int,
+    stop: Sequence[int] = (),
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
     """The most likely next token, again and again, until a stop token or `max_new` tokens.
 
@@ -29,6 +35,7 @@ def generate(
         max_new: most tokens that are made of each.
         stop: tokens that end one; they are not part of what is returned.
         batch_size: prompts together, those of like length.
+        progress: called with prompts done and prompts in all.
 
     Returns:
         The new tokens of each prompt, in the order of the prompts.
@@ -57,6 +64,8 @@ def generate(
         made = np.asarray(_greedy(graph, params, tokens, valid, ends, max_new))
         for place, new in zip(places, made, strict=False):
             found[place] = _until(new.tolist(), set(stop))
+        if progress is not None:
+            progress(begin + len(places), len(order))
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -72,9 +73,21 @@ def place_rows(tree: Any, mesh: Mesh) -> Any:
 
 
 def gathered(tree: Any, mesh: Mesh) -> Any:
-    """The arrays whole on every device."""
+    """The arrays whole: on every device, and with several hosts on the first device of each."""
     everywhere = jax.tree.map(lambda _: NamedSharding(mesh, P()), tree)
-    return jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+    whole = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole) if mesh.is_multi_process else whole
+
+
+def together(name: str) -> None:
+    """Wait until every host is here; alone there is no one to wait for."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def agreed(value: bool) -> bool:
+    """What the first host found, on all of them."""
+    return value if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def by_rows(array: Any, axis: int = 0) -> Any:

@@ -20,14 +20,14 @@ from icl_theory.errors import InputError, check_choice, check_number
 from icl_theory.finetuning.record_files import LossRecorder
 from icl_theory.llm.batches import Tokenized, groups, pack_row, pad, stack
 from icl_theory.llm.decoder import Decoder
-from icl_theory.llm.mesh import check_rows, gathered, place, place_rows, shardings
+from icl_theory.llm.mesh import agreed, check_rows, gathered, place, place_rows, shardings, together
 from icl_theory.llm.optimizers import OPTIMIZERS
 from icl_theory.llm.sharpness import SHARPNESS
 from icl_theory.llm.step import Batch, Learner, learning_rate_at, make_example_losses, make_step, model_of, start
 from icl_theory.store import first_difference, plain
 
 SCHEDULES = ("cosine", "linear", "constant")
-SETTINGS = "settings.json"
+SETTINGS, CHECKPOINTS = "settings.json", "checkpoints"
 Progress = Callable[[int, int, str], None]
 
 
@@ -89,7 +89,7 @@ class FinetuneConfig:
 
 
 class Finetuned(NamedTuple):
-    """Attributes: model, with the weights after the last step; losses, of the batches of the steps taken now."""
+    """Attributes: model, with the weights after the last step; losses, (num_steps,) of the batches before each step."""
 
     model: Decoder
     losses: np.ndarray
@@ -153,11 +153,11 @@ def finetune(
         mesh=mesh,
         weight_decay=config.weight_decay,
     )
-    saved = None
+    saved, curve = None, np.zeros(config.num_steps)
     if folder is not None:
         described = plain(config) | {"model": plain(model.config), "data": digest}
         saved = Checkpoints(Path(folder), described)
-        learner = saved.restore(learner)
+        learner, curve = saved.restore(learner, curve)
     losses_of = make_example_losses(graph, mesh)
     batches = Batches(examples, rows, config)
 
@@ -167,8 +167,8 @@ def finetune(
             if jax.process_index() == 0:
                 recorder.add(step, losses)
 
-    first, seen = int(learner.step), []
-    again = saved is not None and saved.begun and recorder is not None and recorder.num_checkpoints > 0
+    first, waiting = int(learner.step), []  # losses of steps since then, on their way from the device
+    again = agreed(saved is not None and saved.begun and recorder is not None and recorder.num_checkpoints > 0)
     if first == 0 and not again:  # stopped before its first checkpoint: the losses at the start are there
         record(0)
     for step in range(first, config.num_steps):
@@ -177,18 +177,20 @@ def finetune(
             step, peak=config.learning_rate, warmup=config.warmup, total=config.num_steps, schedule=config.schedule
         )
         learner, met = step_of(learner, batch, rate, config.rho)
-        seen.append(met["loss"])
+        waiting.append(met["loss"])
         done = step + 1
         if done % record_every == 0 or done == config.num_steps:
             record(done)
         if saved is not None and (done % save_every == 0 or done == config.num_steps):
-            saved.save(learner)
-        if progress is not None:
-            progress(done, config.num_steps, f"loss {float(met['loss']):.3f}")
+            curve[first:done] = np.array(waiting)
+            saved.save(learner, curve)
+        if progress is not None:  # the loss of the step before, so that the device is never waited for
+            progress(done, config.num_steps, f"loss {float(waiting[-2:][0]):.3f}")
     if saved is not None:
         saved.close()
+    curve[first:] = np.array(waiting)
     params = learner.params if mesh is None else gathered(learner.params, mesh)
-    return Finetuned(model_of(graph, params), np.array([float(loss) for loss in seen]))
+    return Finetuned(model_of(graph, params), curve)
 
 
 class Batches:
@@ -241,35 +243,39 @@ class Checkpoints:
     def __init__(self, folder: Path, described: dict[str, Any]):
         path = folder / SETTINGS
         self.begun = path.exists()
+        together("checkpoints")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if self.begun:
+            if self.begun and any((folder / CHECKPOINTS).glob("*")):
                 found = json.loads(path.read_text())
                 difference = first_difference(found, described)
                 if difference:
                     raise InputError("folder", str(folder), f"it holds another run ({difference}); give another folder")
-            elif any(folder.iterdir()):
+            elif jax.process_index() > 0:
+                pass  # the first host looks after it
+            elif not self.begun and any(folder.iterdir()):
                 raise InputError("folder", str(folder), "it holds other things; give a new or empty one")
             else:
                 path.write_text(json.dumps(described, indent=1) + "\n")
             options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-            self._manager = ocp.CheckpointManager(folder.absolute() / "checkpoints", options=options)
+            self._manager = ocp.CheckpointManager(folder.absolute() / CHECKPOINTS, options=options)
         except (OSError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError("folder", str(folder), f"cannot be used ({error})") from None
 
-    def restore(self, learner: Learner) -> Learner:
-        """The newest checkpoint, or the learner itself where there is none."""
+    def restore(self, learner: Learner, curve: np.ndarray) -> tuple[Learner, np.ndarray]:
+        """Learner and losses of the newest checkpoint, or what is given where there is none."""
         newest = self._manager.latest_step()
         if newest is None:
-            return learner
-        found = self._manager.restore(newest, args=ocp.args.StandardRestore(jax.tree.map(_abstract, learner)))
-        return Learner(*found)
+            return learner, curve
+        wanted = {"learner": jax.tree.map(_abstract, learner), "losses": curve}
+        found = self._manager.restore(newest, args=ocp.args.StandardRestore(wanted))
+        return Learner(*found["learner"]), np.array(found["losses"])
 
-    def save(self, learner: Learner) -> None:
+    def save(self, learner: Learner, curve: np.ndarray) -> None:
         """Write one, complete or not at all."""
-        self._manager.save(int(learner.step), args=ocp.args.StandardSave(learner))
+        self._manager.save(int(learner.step), args=ocp.args.StandardSave({"learner": learner, "losses": curve}))
 
     def close(self) -> None:
         """Wait for what is being written."""

@@ -1,0 +1,153 @@
+"""`icl-theory finetune`: a language model fine-tuned on a set, upsampled by the rule or not, and asked before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+
+from icl_theory.errors import InputError
+from icl_theory.finetuning.rule import GROUPS
+from icl_theory.progress import ProgressReport
+
+FILE: Any = click.Path(path_type=Path)
+FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor", "group")  # of --upsample
+
+
+@click.command("finetune")
+@click.argument("model")
+@click.argument("data")
+@click.option("--out", type=FILE, required=True, help="folder for all that comes of it; the same command goes on in it")
+@click.option("--eval", "evaluation", metavar="DATA", help="problems that are put to the model before and after")
+@click.option("--by", help="field of them by which accuracies are split  [default: kind, where there is one]")
+@click.option("--max-new", default=256, show_default=True, help="most tokens of a reply")
+@click.option("--optimizer", type=click.Choice(("adamw", "muon")), default="adamw", show_default=True)
+@click.option("--sharpness", type=click.Choice(("none", "sam", "fsam")), default="none", show_default=True)
+@click.option("--rho", default=0.05, show_default=True, help="size of the perturbation of sam and fsam")
+@click.option("--preconditioned", is_flag=True, help="perturb as the second moment of adamw scales")
+@click.option("--learning-rate", default=2e-5, show_default=True, help="its peak")
+@click.option("--warmup", default=0, show_default=True, help="steps in which it rises")
+@click.option("--schedule", type=click.Choice(("cosine", "linear", "constant")), default="cosine", show_default=True)
+@click.option("--weight-decay", default=0.0, show_default=True, help="times the learning rate")
+@click.option("--clip", default=1.0, show_default=True, help="norm that gradients are cut to; 0 for no cut")
+@click.option("--steps", type=int, help="of the run, instead of --epochs")
+@click.option("--epochs", type=float, help="over the set that is trained on  [default: 3]")
+@click.option("--batch-size", default=8, show_default=True, help="rows of a step")
+@click.option("--accumulate", default=1, show_default=True, help="parts that a batch is taken in, for less memory")
+@click.option("--length", default=512, show_default=True, help="tokens of a row; examples that are longer are left out")
+@click.option("--packing", is_flag=True, help="several whole examples in a row, instead of one and padding")
+@click.option("--chat/--no-chat", default=None, help="ask by the chat template  [default: where there is one]")
+@click.option(
+    "--id-field", help="field of DATA that names examples in the records  [default: id, else the row, from 0]"
+)
+@click.option("--weights", type=FILE, help="train by weights, copies or indices, as icl-theory upsample writes them")
+@click.option("--upsample", "upsampling", is_flag=True, help="record a first run, find who is late, begin anew")
+@click.option("--recorded-steps", type=int, help="of the first run  [default: one epoch]")
+@click.option("--record-every", type=int, help="steps  [default: an eighth of the first run; none in the other]")
+@click.option("--late", help="who is late: quantile=Q, threshold=S or clusters  [default: quantile=0.5]")
+@click.option("--remaining", type=float, help="learned when this share of the first loss is left  [default: 0.5]")
+@click.option(
+    "--floor", type=click.Choice(("zero", "last")), help="loss that stays whatever is learned  [default: zero]"
+)
+@click.option("--target", type=float, help="learning-time ratio that is wanted  [default: 1]")
+@click.option("--factor", type=float, help="the factor itself, instead of the measured ratio over the target")
+@click.option("--max-factor", type=float, help="most that the rule may give  [default: 5]")
+@click.option("--group", type=click.Choice(GROUPS), help="who is upsampled: late, or a control  [default: late]")
+@click.option("--dtype", type=click.Choice(("bfloat16", "float32")), help="of activations  [default: float32 on CPU]")
+@click.option("--remat", is_flag=True, help="compute blocks twice, for less memory")
+@click.option("--shards", default=1, show_default=True, help="devices that weights are cut over; rows go over all")
+@click.option("--multi-host", is_flag=True, help="one process on each of several hosts, started by a cluster")
+@click.option("--save-every", default=500, show_default=True, help="steps between checkpoints")
+@click.option("--seed", default=0, show_default=True, help="of the order of examples, and of what is drawn")
+@click.option("--dry-run", is_flag=True, help="say what would be done; write nothing")
+@click.option("--quiet", is_flag=True, help="no progress bars")
+def finetune_command(
+    model: str,
+    data: str,
+    out: Path,
+    evaluation: str | None,
+    by: str | None,
+    max_new: int,
+    steps: int | None,
+    epochs: float | None,
+    chat: bool | None,
+    id_field: str | None,
+    weights: Path | None,
+    upsampling: bool,
+    recorded_steps: int | None,
+    record_every: int | None,
+    dtype: str | None,
+    remat: bool,
+    shards: int,
+    multi_host: bool,
+    save_every: int,
+    dry_run: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Fine-tune MODEL on DATA.
+
+    MODEL is a repository of the hub, a folder with config.json, safetensors and tokenizer, or a GGUF file; Llama, Qwen3,
+    Gemma 3 and Phi-2 are known. DATA is JSON lines or Parquet with a prompt and a completion in one of the usual forms, or a
+    generator of problems. The loss is on the completions. A stopped run goes on when the same command is given again.
+
+    With --upsample a first run at a constant rate records the loss of every example; those that are learned late are
+    upsampled by the ratio of learning times, and training begins anew on that set.
+
+    \b
+    Examples:
+      icl-theory finetune Qwen/Qwen3-0.6B train.jsonl --out plain --eval test.jsonl
+      icl-theory finetune Qwen/Qwen3-0.6B train.jsonl --out upsampled --eval test.jsonl --upsample
+      icl-theory finetune model.gguf "reasoning-gym:chain_sum,size=1000" --out sums --optimizer muon --learning-rate 1e-3
+    """
+    try:
+        from icl_theory.llm.job import Job, run_job
+        from icl_theory.llm.mesh import make_mesh
+    except ImportError as error:
+        raise InputError("finetune", str(error), "install what it needs: pip install 'icl-theory[llm]'") from None
+    if steps is not None and epochs is not None:
+        raise InputError("--epochs", epochs, "--steps says how long already; give one of them")
+    chosen = {name: settings.pop(name) for name in FIRST_OPTIONS}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if chosen and not upsampling:
+        name = next(iter(chosen)).replace("_", "-")
+        raise InputError(f"--{name}", next(iter(chosen.values())), "it belongs to --upsample; give that too")
+    if multi_host:
+        try:
+            jax.distributed.initialize()
+        except (RuntimeError, ValueError) as error:
+            remedy = f"no cluster started this process ({str(error).splitlines()[0]}); leave it out on one host"
+            raise InputError("--multi-host", "given", remedy) from None
+    on_cpu = jax.default_backend() == "cpu"
+    job = Job(
+        model=model,
+        data=data,
+        training=settings,
+        steps=steps,
+        epochs=3.0 if epochs is None else epochs,
+        evaluation=evaluation,
+        by=by,
+        max_new=max_new,
+        chat=chat,
+        bfloat16=not on_cpu if dtype is None else dtype == "bfloat16",
+        id_field=id_field,
+        weights=weights,
+        upsampling=chosen if upsampling else None,
+        recorded_steps=recorded_steps,
+        record_every=record_every,
+    )
+    mesh = make_mesh(shards) if jax.device_count() > 1 or shards > 1 else None
+    first = jax.process_index() == 0
+    with ProgressReport(quiet=quiet or not first) as report:
+        run_job(
+            job,
+            out,
+            mesh=mesh,
+            remat=remat,
+            save_every=save_every,
+            dry_run=dry_run,
+            report=report,
+            say=click.echo if first else lambda _: None,
+        )

@@ -1,0 +1,267 @@
+"""`icl-theory finetune`: the whole job in a folder, the same after a stop, and one line for whatever is wrong."""
+
+import csv
+import json
+
+import click
+import jax
+import numpy as np
+import pytest
+from conftest import refused, run_command
+from flax import nnx
+from tiny_model import tiny_tokenizer, write_rows, write_tiny_model
+
+import icl_theory as icl
+from icl_theory.cli import finetune as command
+from icl_theory.errors import InputError
+from icl_theory.llm import job as jobs
+from icl_theory.llm.checkpoint import load_decoder
+from icl_theory.llm.prompting import Prompting
+from icl_theory.llm.training import Checkpoints
+
+QUICK = ["--length", 16, "--batch-size", 4, "--learning-rate", 0.005, "--quiet"]
+
+
+def weights(folder):
+    return jax.tree.leaves(nnx.state(load_decoder(folder), nnx.Param))
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """Always the same answer, learned early; to double a digit, learned late; a row that is too long."""
+    same = [{"question": f"say {letter}", "answer": "no", "kind": "same"} for letter in "abcdefghij"]
+    double = [{"question": f"{digit}+{digit}=", "answer": f"{2 * digit}", "kind": "double"} for digit in range(10)]
+    long = [{"question": "a" * 40, "answer": "1", "kind": "long"}]
+    return write_rows(tmp_path / "digits.jsonl", same + double + long)
+
+
+@pytest.fixture
+def asked(tmp_path, digits):
+    return write_rows(tmp_path / "asked.jsonl", [json.loads(line) for line in digits.read_text().splitlines()[:20]])
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_tiny_model(tmp_path / "model", chat=True)
+
+
+def test_a_whole_job(tmp_path, model, digits, asked, capsys):
+    out = tmp_path / "out"
+    arguments = ["finetune", model, digits, "--out", out, "--eval", asked, "--max-new", 4, *QUICK]
+    arguments += ["--upsample", "--recorded-steps", 60, "--record-every", 6, "--steps", 100, "--max-factor", 3]
+    assert run_command(*arguments) == 0
+    said = capsys.readouterr().out
+    assert "1 that are longer than --length; the longest has 44 tokens" in said
+    report = json.loads((out / "report.json").read_text())
+    assert report["before"]["all"]["accuracy"] < 0.2
+    assert report["after"]["same"]["accuracy"] == 1
+    assert report["after"]["all"]["accuracy"] >= 0.5
+    assert list(report["after"]) == ["all", "double", "same"]
+    low, high = report["after"]["all"]["interval"]
+    assert low < report["after"]["all"]["accuracy"] <= high <= 1
+    assert report["after"]["all"]["count"] == 20
+    replies = [json.loads(line) for line in (out / "after.jsonl").read_text().splitlines()]
+    assert np.mean([reply["right"] for reply in replies]) == report["after"]["all"]["accuracy"]
+    assert all(reply["reply"] == reply["answer"] for reply in replies if reply["right"])
+
+    record = icl.load_loss_record(out / "warmup" / "losses.zarr")
+    assert record.steps.tolist() == list(range(0, 61, 6))
+    assert record.num_examples == 20
+    found = icl.upsample(record, max_factor=3.0)
+    table = list(csv.DictReader((out / "warmup" / "weights.csv").open()))
+    assert [row["row"] for row in table] == [str(row) for row in range(20)]
+    np.testing.assert_allclose([float(row["weights"]) for row in table], found.weights)
+    assert report["upsampling"]["factor"] == found.factor > 1
+    assert found.late[10:].all()
+    assert report["examples"] == {"given": 21, "used": 20, "rows": len(found.indices())}
+    assert (out / "warmup" / "upsampling.png").stat().st_size > 10_000
+    assert not (out / "warmup" / "run").exists()
+
+    curve = np.loadtxt(out / "loss.csv", delimiter=",", skiprows=1)
+    assert curve[:, 0].tolist() == list(range(100))
+    assert curve[-10:, 1].mean() == pytest.approx(report["loss"]["last"], rel=1e-4)
+    assert load_decoder(out / "model").config == load_decoder(model).config
+    assert (out / "model" / "tokenizer.json").is_file()
+
+    before = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file())
+    assert run_command(*arguments) == 0
+    assert "done already" in capsys.readouterr().out
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("saves", [1, 4])  # in the first run, in the other
+def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits, capsys, monkeypatch, saves):
+    options = ["--upsample", "--recorded-steps", 8, "--record-every", 2, "--steps", 12, "--save-every", 4, *QUICK]
+    options += ["--sharpness", "fsam", "--optimizer", "muon", "--packing", "--factor", 2, "--remaining", 0.9]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run_command("finetune", model, digits, "--out", whole, *options) == 0
+    save, count = Checkpoints.save, []
+
+    def stopping(self, *arguments):
+        save(self, *arguments)
+        count.append(1)
+        if len(count) == saves:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", stopping)
+    assert run_command("finetune", model, digits, "--out", parts, *options) == 130
+    assert not (parts / "report.json").exists()
+    monkeypatch.undo()
+    assert run_command("finetune", model, digits, "--out", parts, *options) == 0
+    for name in ("loss.csv", "warmup/weights.csv"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    for ours, theirs in zip(weights(whole / "model"), weights(parts / "model"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    records = [icl.load_loss_record(folder / "warmup" / "losses.zarr") for folder in (whole, parts)]
+    np.testing.assert_array_equal(records[0].losses, records[1].losses)
+
+
+def test_weights_from_a_file_are_trained_by(tmp_path, model, digits, capsys):
+    copies = np.r_[np.zeros(10, int), np.full(10, 2), 1]
+    np.save(tmp_path / "copies.npy", copies)
+    options = ["--weights", tmp_path / "copies.npy", "--epochs", 1, "--record-every", 5, *QUICK]
+    assert run_command("finetune", model, digits, "--out", tmp_path / "out", *options) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["examples"]["rows"] == 20
+    assert report["steps"] == 5
+    record = icl.load_loss_record(tmp_path / "out" / "losses.zarr")
+    assert record.steps.tolist() == [0, 5]
+    assert record.num_examples == 20  # those without weight are looked at too
+
+    (tmp_path / "copies.npy").unlink()
+    np.save(tmp_path / "copies.npy", np.r_[copies[:20], 0])
+    error = refused(capsys, "finetune", model, digits, "--out", tmp_path / "out", *options)
+    assert "holds another job" in error
+
+
+def test_a_dry_run_writes_nothing(tmp_path, model, digits, capsys):
+    options = ["--upsample", "--epochs", 2, *QUICK]
+    assert run_command("finetune", model, digits, "--out", tmp_path / "out", "--dry-run", *options) == 0
+    said = capsys.readouterr().out
+    assert "5 steps, the losses of all examples each 1" in said
+    assert "10 steps of 4 rows, more when upsampled" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_of_upsampling_may_change_until_something_was_chosen(tmp_path, model, digits, capsys, monkeypatch):
+    options = [
+        "--out",
+        tmp_path / "out",
+        "--steps",
+        4,
+        "--recorded-steps",
+        2,
+        "--record-every",
+        2,
+        "--upsample",
+        *QUICK,
+    ]
+    options[-2] = 1e-4  # next to nothing is learned
+    assert run_command("finetune", model, digits, *options) == 2
+    said = capsys.readouterr()
+    assert "no example is learned" in said.out
+    assert "change --late or --remaining" in said.err
+    assert run_command("finetune", model, digits, *options, "--remaining", 0.999, "--factor", 2) == 0
+    capsys.readouterr()
+    error = refused(capsys, "finetune", model, digits, *options, "--remaining", 0.999, "--factor", 3)
+    assert "holds another job (factor was 2.0, now 3.0)" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--late", "quantile=0.2"], "--late = 'quantile=0.2': it belongs to --upsample"),
+        (["--upsample", "--late", "soon"], "late"),
+        (["--upsample", "--weights", "w.npy"], "weights"),
+        (["--steps", 3, "--epochs", 2], "--epochs"),
+        (["--epochs", 0], "epochs"),
+        (["--accumulate", 3], "accumulate"),
+        (["--length", 3], "no example fits; the shortest has"),
+        (["--weights", "nowhere.npy"], "there is no such file"),
+        (["--recorded-steps", 5], "it belongs to upsampling"),
+        (["--id-field", "name"], "none in row 0"),
+        (["--shards", 3], "it must divide the number of devices"),
+        (["--preconditioned"], "it needs adamw"),
+        (["--eval", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--learning-rate", "nan"], "learning_rate"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path, model, digits, capsys, options, said):
+    error = refused(capsys, "finetune", model, digits, "--out", tmp_path / "out", *QUICK, *options)
+    assert said in error
+
+
+def test_models_data_and_folders_that_do_not_fit(tmp_path, model, digits, capsys, monkeypatch):
+    out = ["--out", tmp_path / "out", "--steps", 1, *QUICK]
+    assert "no such folder or file" in refused(capsys, "finetune", tmp_path / "nowhere", digits, *out)
+    described = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(described | {"model_type": "bert"}))
+    error = refused(capsys, "finetune", model, digits, *out)
+    assert "bert" in error
+    assert "qwen3" in error
+    (model / "config.json").write_text(json.dumps(described))
+    texts = write_rows(tmp_path / "texts.jsonl", [{"text": "abc"}])
+    assert "questions with answers" in refused(capsys, "finetune", model, digits, "--eval", texts, *out)
+    assert "give instruction/output" in refused(
+        capsys, "finetune", model, write_rows(tmp_path / "odd.jsonl", [{"a": "b"}]), *out
+    )
+    spoken = [
+        {"role": "system", "content": "x"},
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": "y"},
+    ]
+    refusing = write_rows(tmp_path / "spoken.jsonl", [{"messages": spoken}])
+    assert "no system here" in refused(capsys, "finetune", model, refusing, *out)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    options = ["--out", tmp_path / "full", *QUICK]
+    assert "holds other things" in refused(capsys, "finetune", model, digits, *options)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
+
+
+def test_the_hub_out_of_reach(tmp_path, digits, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    error = refused(capsys, "finetune", "nobody/nothing-of-this-name", digits, "--out", tmp_path / "out")
+    assert "the hub" in error
+
+
+def test_out_of_memory_says_what_to_lower(tmp_path, model, digits, capsys):
+    options = ["--out", tmp_path / "out", "--length", 4_000_000, "--batch-size", 4, "--steps", 1, "--quiet"]
+    error = refused(capsys, "finetune", model, digits, *options)
+    assert "lower --batch-size or --length" in error
+
+
+def test_what_the_extra_brings_is_named_where_it_is_missing(tmp_path, model, digits, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "icl_theory.llm.job", None)
+    assert "icl-theory[llm]" in refused(capsys, "finetune", model, digits, "--out", tmp_path / "out")
+
+
+def test_prompts_by_template_and_as_plain_text():
+    tokenizer = tiny_tokenizer(chat=True)
+    row = {"question": "ab", "answer": "c"}
+    chat, plain = Prompting(tokenizer), Prompting(tokenizer, chat=False)
+    assert tokenizer.decode(chat.tokenized(row).tokens) == "<user>ab<model>c<stop>"
+    assert tokenizer.decode(chat.asked(row)) == "<user>ab<model>"
+    assert tokenizer.decode(plain.tokenized(row).tokens) == "ab\nc<end>"
+    assert tokenizer.decode(plain.asked(row)) == "ab\n"
+    assert [tokenizer.decode(token) for token in chat.stop] == ["<end>", "<stop>"]
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}]
+    spoken = {"conversations": [*turns, {"from": "gpt", "value": "d"}]}
+    assert tokenizer.decode(chat.asked(spoken)) == "<user>a<model>b<stop><user>c<model>"
+    assert tokenizer.decode(chat.tokenized(spoken).tokens[-2:]) == "d<stop>"
+    assert tokenizer.decode(chat.tokenized({"text": "abc"}).tokens) == "abc<stop>"
+    with pytest.raises(InputError, match="no chat template"):
+        Prompting(tiny_tokenizer(), chat=True)
+
+
+def test_every_option_of_a_run_is_one_of_its_settings():
+    options = {option.name for option in command.finetune_command.params}
+    assert set(jobs.FinetuneConfig.__dataclass_fields__) - {"num_steps"} <= options
+    context = click.Context(command.finetune_command)
+    defaults = {option.name: option.get_default(context) for option in command.finetune_command.params}
+    for name, field in jobs.FinetuneConfig.__dataclass_fields__.items():
+        if name != "num_steps":
+            assert (defaults[name] or field.default) == field.default
