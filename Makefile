@@ -2,6 +2,7 @@
 # make test        lint, type check and tests
 # make fresh       like reproduce, after setting older results aside
 # make bench       what steps, batches of runs, the folding of data, sweeps and upsampling cost, against their bounds
+# make study       the small study of language models: easy and hard arithmetic, a quarter of an hour on two cores
 # make lock        resolve requirements.lock again from pyproject.toml
 
 VENV := .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: reproduce fresh bench test check lock clean
+.PHONY: reproduce fresh bench study test check lock clean
 .DEFAULT_GOAL := reproduce
 
 reproduce: $(VENV)/.ready
@@ -21,6 +22,9 @@ fresh: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m experiments.bench
+
+study: $(VENV)/.ready
+	$(BIN)/python -m experiments.arithmetic_study
 
 test: $(VENV)/.ready check
 	$(BIN)/python -m pytest -n 2 --dist loadfile

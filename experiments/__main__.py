@@ -43,7 +43,7 @@ def list_command() -> None:
         click.echo(f"  {experiment.name:22} {experiment.question}")
     click.echo("Figures (python -m figures NAME):")
     for figure in FIGURES.values():
-        click.echo(f"  {figure.name:22} {figure.title} (reads {', '.join(figure.reads)})")
+        click.echo(f"  {figure.name:22} {figure.title} (reads {figure.sources})")
 
 
 @cli.command("run")

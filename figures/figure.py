@@ -24,6 +24,7 @@ class FigureSpec(NamedTuple):
         caption: what the reader sees, in a few sentences.
         reads: names of the experiments whose data it needs.
         draw: `draw(*data) -> Figure`, one argument per experiment.
+        saved: a measurement in the repository that it reads instead.
     """
 
     name: str
@@ -31,11 +32,17 @@ class FigureSpec(NamedTuple):
     caption: str
     reads: tuple[str, ...]
     draw: Callable[..., Figure]
+    saved: str = ""
 
     @property
     def command(self) -> str:
         """What to type to draw it again."""
         return f"python -m figures {self.name}"
+
+    @property
+    def sources(self) -> str:
+        """What it reads, in words."""
+        return self.saved or ", ".join(self.reads)
 
 
 def draw(figure: FigureSpec, results: Path) -> Path:

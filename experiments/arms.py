@@ -1,0 +1,262 @@
+"""The arms of a study of language models: one optimizer, trained on a set as it is, upsampled, or under SAM.
+
+plain; late examples upsampled by the rule, from the plain run of the same seed; the same factor on as many examples at random,
+and on as many early ones; SAM and functional SAM, at equal steps (twice the gradients) and at equal gradients (half the steps).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import icl_theory as icl
+from icl_theory.llm.decoder import Decoder
+from icl_theory.llm.sharpness import SHARPNESS
+from icl_theory.llm.step import Batch, learning_rate_at, make_example_losses, make_step, model_of, start
+
+OPTIMIZERS = ("adamw", "muon")
+TOGETHER = 256  # rows that are asked at once
+
+
+class Problems(NamedTuple):
+    """Attributes: tokens (P, T); learned (P, T), those of the answers; kind (P,), places in a list of names."""
+
+    tokens: np.ndarray
+    learned: np.ndarray
+    kind: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the arms of one optimizer share.
+
+    Attributes:
+        optimizer: "adamw" or "muon".
+        seeds: of the orders and what is drawn; several are trained together, as one program.
+        num_steps: of a run at full length, a multiple of `2 records`, so that half of it ends at a record.
+        rate: peak of the learning rate, after `warmup` steps, along a half cosine to 0.
+        batch_size: rows of a step.
+        rhos: ρ of SAM and functional SAM.
+        records: times that losses are recorded.
+        followed: examples whose losses are recorded in all arms; in the plain one all are, for the rule.
+        warmup: steps.
+        decay: weight decay.
+    """
+
+    optimizer: str
+    seeds: tuple[int, ...]
+    num_steps: int
+    rate: float
+    batch_size: int
+    rhos: tuple[float, ...]
+    records: int = 20
+    followed: int = 1000
+    warmup: int = 30
+    decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1 or self.num_steps % (2 * self.records):
+            raise icl.InputError(f"{self.optimizer} steps", self.num_steps, f"give a multiple of {2 * self.records}")
+        if not self.rhos or min(self.rhos) < 0:
+            raise icl.InputError("rhos", self.rhos, "give numbers from 0")
+
+    @property
+    def num_arms(self) -> int:
+        """How many there are."""
+        return 4 + 4 * len(self.rhos)
+
+
+def all_arms(trainer: Trainer, said: Callable[[str, dict[str, Any]], None] = lambda *_: None) -> dict[str, Any]:
+    """Every arm of a plan: its name, beginning with the optimizer's, and for each of the seeds what `Trainer.summary` says.
+
+    Args:
+        trainer: of the plan.
+        said: called with each arm as it is done.
+    """
+    plan, count = trainer.plan, trainer.train.tokens.shape[1]
+    whole = [np.arange(count)] * len(plan.seeds)
+    plain = trainer.run("none", 0.0, whole, plan.num_steps, followed=count)
+    records = [icl.LossRecord(plain["steps"], losses) for losses in plain["losses"]]
+    found = [icl.upsample(record) for record in records]
+    late = np.stack([one.late for one in found])
+    arms: dict[str, Any] = {}
+
+    def keep(name: str, result: dict[str, Any], **more: Any) -> None:
+        full = f"{plan.optimizer} {name}"
+        arms[full] = trainer.summary(result, late) | more
+        said(full, arms[full])
+
+    keep("plain", plain, factors=[one.factor for one in found], ratios=[one.ratio for one in found])
+    for group in ("late", "random", "early"):
+        chosen = [
+            icl.upsample(record, factor=one.factor, group=group, seed=seed).indices(seed=seed)
+            for seed, record, one in zip(plan.seeds, records, found, strict=True)
+        ]
+        keep(group, trainer.run("none", 0.0, chosen, plan.num_steps))
+    for sharpness in ("sam", "fsam"):
+        for rho in plan.rhos:
+            keep(f"{sharpness} {rho:g}", trainer.run(sharpness, rho, whole, plan.num_steps))
+            keep(f"{sharpness} {rho:g}, half the steps", trainer.run(sharpness, rho, whole, plan.num_steps // 2))
+    return arms
+
+
+class Trainer:
+    """Runs of one optimizer from the starts of some seeds, each kind of step compiled once.
+
+    Args:
+        plan: of the arms.
+        train: problems of each seed, arrays stacked along a first axis.
+        test: as many others of each.
+        kinds: names of them.
+        models: where each seed starts.
+    """
+
+    def __init__(self, plan: Plan, train: Problems, test: Problems, kinds: Sequence[str], models: Sequence[Decoder]):
+        self.plan, self.train, self.test, self.kinds = plan, train, test, kinds
+        self.graph = start(models[0], plan.optimizer)[0]
+        learners = [start(model, plan.optimizer, weight_decay=plan.decay)[1] for model in models]
+        self.start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *learners)
+        self._losses = over_seeds(partial(_losses, make_example_losses(self.graph)))
+        self._right = over_seeds(partial(right, self.graph))
+        self._steps: dict[str, Any] = {}
+
+    def run(
+        self, sharpness: str, rho: float, indices: list[np.ndarray], num_steps: int, followed: int | None = None
+    ) -> dict[str, Any]:
+        """Train every seed on its rows of its set; losses over training, and who is right in the end."""
+        plan = self.plan
+        size, chunk, seeds = plan.batch_size, plan.num_steps // plan.records, len(plan.seeds)
+        rows = np.stack([order(one, num_steps * size, seed) for seed, one in zip(plan.seeds, indices, strict=True)])
+        rows = rows.reshape(seeds, num_steps, size)
+        rates = [
+            learning_rate_at(step, peak=plan.rate, warmup=plan.warmup, total=num_steps) for step in range(num_steps)
+        ]
+        advance = self._advance(sharpness)
+        tokens, learned = (array[:, : followed or plan.followed] for array in (self.train.tokens, self.train.learned))
+        learner = self.start
+        steps, losses = [0], [self._losses(learner.params, tokens, learned)]
+        for begin in range(0, num_steps, chunk):
+            taken = slice(begin, begin + chunk)
+            now, rhos = np.tile(np.array(rates[taken], np.float32), (seeds, 1)), np.full(seeds, rho, np.float32)
+            learner = advance(learner, self.train.tokens, self.train.learned, rows[:, taken], now, rhos)
+            steps.append(begin + chunk)
+            losses.append(self._losses(learner.params, tokens, learned))
+        return {
+            "steps": steps,
+            "losses": np.stack([np.asarray(one) for one in losses], 1),
+            "right": self.right_now(learner.params),
+        }
+
+    def right_now(self, params: Any = None) -> np.ndarray:
+        """(seeds, P) who is right on the test, by default before any training."""
+        params = self.start.params if params is None else params
+        return np.asarray(self._right(params, self.test.tokens, self.test.learned))
+
+    def accuracies(self, right: np.ndarray) -> dict[str, Any]:
+        """Of each seed, and of each seed and kind."""
+        return {
+            "accuracy": right.mean(1).tolist(),
+            "by_kind": {
+                name: [float(one[kind == place].mean()) for one, kind in zip(right, self.test.kind, strict=True)]
+                for place, name in enumerate(self.kinds)
+            },
+        }
+
+    def compile(self, pool: Executor) -> None:
+        """Begin to compile all kinds of steps side by side; else each is compiled when first used."""
+        chunk = self.plan.num_steps // self.plan.records
+        seeds, size = len(self.plan.seeds), self.plan.batch_size
+        arguments = (
+            self.start,
+            self.train.tokens,
+            self.train.learned,
+            np.zeros((seeds, chunk, size), int),
+            np.zeros((seeds, chunk), np.float32),
+            np.zeros(seeds, np.float32),
+        )
+        steps = {sharpness: self._advance(sharpness) for sharpness in SHARPNESS}
+        for sharpness, step in steps.items():
+            compiled = pool.submit(_compiled, step, arguments)
+            self._steps[sharpness] = partial(_call, compiled)
+
+    def summary(self, found: dict[str, Any], late: np.ndarray) -> dict[str, Any]:
+        """Of each seed: accuracy, by kind too, and mean relative losses of early and late examples over training."""
+        relative = found["losses"] / found["losses"][:, :1]
+        count = relative.shape[2]
+        summed = self.accuracies(found["right"]) | {"steps": found["steps"]}
+        for name, groups in (("early", ~late), ("late", late)):
+            summed[name] = [
+                losses[:, group[:count]].mean(1).round(4).tolist() if group[:count].any() else None
+                for losses, group in zip(relative.astype(float), groups, strict=True)
+            ]
+        return summed
+
+    def _advance(self, sharpness: str) -> Any:
+        if sharpness not in self._steps:
+            plan = self.plan
+            step = make_step(self.graph, plan.optimizer, sharpness=sharpness, weight_decay=plan.decay)
+
+            def one_seed(learner: Any, tokens: Any, learned: Any, rows: Any, rates: Any, rho: Any) -> Any:
+                def body(learner: Any, now: Any) -> Any:
+                    chosen, rate = now
+                    batch = Batch(tokens[chosen], learned[chosen], jnp.ones(len(chosen)))
+                    return step(learner, batch, rate, rho)[0], None
+
+                return jax.lax.scan(body, learner, (rows, rates))[0]
+
+            self._steps[sharpness] = over_seeds(one_seed)
+        return self._steps[sharpness]
+
+
+def right(graph: Any, params: Any, tokens: Any, learned: Any) -> Any:
+    """(P,) whether greedy generation would give the whole answer: every learned token the likeliest after those before it."""
+    model = model_of(graph, params)
+
+    def of(row: Any) -> Any:
+        likeliest = model(row[0][None]).argmax(-1)[0, :-1]
+        return ((likeliest == row[0][1:]) | ~row[1][1:]).all()
+
+    return jax.lax.map(of, (tokens, learned), batch_size=TOGETHER)
+
+
+def over_seeds(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of arrays whose first axis is that of the seeds, compiled; a single seed is not vectorised, which is twice
+    as fast on CPU."""
+
+    def all_seeds(*arguments: Any) -> Any:
+        if len(jax.tree.leaves(arguments)[0]) > 1:
+            return jax.vmap(function)(*arguments)
+        found = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
+        return jax.tree.map(lambda leaf: leaf[None], found)
+
+    return jax.jit(all_seeds)
+
+
+def order(indices: np.ndarray, length: int, seed: int) -> np.ndarray:
+    """Epochs of a set, each in an order of its own, up to a length."""
+    random = np.random.default_rng([11, seed])
+    return np.concatenate([random.permutation(indices) for _ in range(-(-length // len(indices)))])[:length]
+
+
+def stacked(parts: Sequence[Problems]) -> Problems:
+    """Problems of several seeds along a first axis."""
+    return Problems(*map(np.stack, zip(*parts, strict=True)))
+
+
+def _losses(losses_of: Any, params: Any, tokens: Any, learned: Any) -> Any:
+    return losses_of(params, Batch(tokens, learned, jnp.ones(len(tokens))))
+
+
+def _compiled(step: Any, arguments: Any) -> Any:
+    return step.lower(*arguments).compile()
+
+
+def _call(compiled: Future[Any], *arguments: Any) -> Any:
+    return compiled.result()(*arguments)

@@ -1,0 +1,162 @@
+"""The small study of language models: losses of early and late examples, accuracies arm by arm, simplicity bias."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.arms import OPTIMIZERS
+from experiments.study import load_study, paired
+from figures.figure import FigureSpec
+from icl_theory.plotting import FEATURE_COLOURS, GD, new_figure, styled
+
+MEASURED = Path(__file__).parents[1] / "experiments" / "measured"
+HALF = 0.5  # share of the mean loss of a group at which it counts as learned
+FOLLOWED = {"plain": GD, "late": FEATURE_COLOURS[1], "random": FEATURE_COLOURS[0], "fsam": FEATURE_COLOURS[2]}
+NAMES = {"plain": "plain", "late": "late × κ", "random": "random × κ", "early": "early × κ"}
+TITLES = {"adamw": "AdamW", "muon": "Muon"}
+
+
+@styled
+def draw(study: dict[str, Any]) -> Figure:
+    """A row for each optimizer: trajectories, accuracy against plain, accuracy by kind, learning-time ratio, progress."""
+    widths = {"width_ratios": (2.2, 1.6, 1.7, 1.1, 1.1)}
+    figure, axes = new_figure(15.0, 8.6, len(OPTIMIZERS), 5, **widths)
+    for row, optimizer in zip(axes, OPTIMIZERS, strict=True):
+        arms = {
+            name.removeprefix(f"{optimizer} "): arm
+            for name, arm in study["arms"].items()
+            if name.startswith(f"{optimizer} ")
+        }
+        _trajectories(row[0], arms, TITLES[optimizer])
+        _differences(row[1], arms)
+        _kinds(row[2], arms)
+        _bias(row[3], row[4], arms)
+        for axis in row[1:]:
+            axis.set_ylim(len(arms) + 0.6, -0.6)  # room for a legend below
+            axis.set_yticks(range(len(arms)), [arm_text(name) for name in arms] if axis is row[1] else [])
+    return figure
+
+
+def arm_text(name: str) -> str:
+    """`fsam 0.02, half the steps` as a reader would write it."""
+    if name in NAMES:
+        return NAMES[name]
+    text = name.replace("fsam", "f-SAM").replace(", half the steps", ", ½ steps")
+    return text if text.startswith("f-") else text.replace("sam", "SAM")
+
+
+def learning_step(steps: list[int], losses: Any) -> float:
+    """The step at which half of the first loss is left, between records; infinite where it never is."""
+    losses = np.asarray(losses)
+    below = np.flatnonzero(losses <= HALF)
+    if not len(below):
+        return np.inf
+    after = int(below[0])
+    share = (losses[after - 1] - HALF) / (losses[after - 1] - losses[after])
+    return float(steps[after - 1] + share * (steps[after] - steps[after - 1]))
+
+
+def bias_of(arm: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each seed: R, late over early learning step; whether it is a lower bound; and how much of the loss of the late is
+    gone when the early are learned."""
+    steps, last = arm["steps"], arm["steps"][-1]
+    rows = []
+    for early, late in zip(arm["early"], arm["late"], strict=True):
+        if early is None or late is None:
+            rows.append((np.nan, False, np.nan))
+            continue
+        first, second = learning_step(steps, early), learning_step(steps, late)
+        progress = 1.0 - np.interp(first, steps, late) if np.isfinite(first) else np.nan
+        rows.append((min(second, last) / first if np.isfinite(first) else np.nan, np.isinf(second), progress))
+    return tuple(np.array(rows, float).T)  # type: ignore[return-value]
+
+
+def _trajectories(axis: Axes, arms: dict[str, Any], title: str) -> None:
+    for kind, colour in FOLLOWED.items():
+        name = next((name for name in arms if name.split()[0] == kind and "half" not in name), None)
+        if name is None:
+            continue
+        arm = arms[name]
+        for group, line in (("early", ":"), ("late", "-")):
+            losses = np.array([one for one in arm[group] if one is not None])  # none where a seed has no such group
+            if not len(losses):
+                continue
+            middle, half = np.array([paired(one) for one in losses.T]).T
+            label = arm_text(name) if group == "late" else None
+            axis.plot(arm["steps"], middle, line, color=colour, label=label)
+            if kind in ("plain", "late") and group == "late":
+                axis.fill_between(arm["steps"], middle - half, middle + half, color=colour, alpha=0.15, linewidth=0)
+    axis.plot([], [], "-", color="#999999", label="late examples")
+    axis.plot([], [], ":", color="#999999", label="early examples")
+    axis.axhline(HALF, color="#999999", linewidth=0.7)
+    axis.set(title=title, xlabel="step", ylabel="share of the first loss left", ylim=(0, 1.25))
+    axis.legend(ncols=2, loc="upper right", fontsize=8.5)
+
+
+def _differences(axis: Axes, arms: dict[str, Any]) -> None:
+    plain = np.array(arms["plain"]["accuracy"])
+    for place, (name, arm) in enumerate(arms.items()):
+        accuracy = np.array(arm["accuracy"])
+        if name == "plain":
+            axis.text(0, place, f" {accuracy.mean():.3f}", va="center", fontsize=9)
+            continue
+        _interval(axis, place, accuracy - plain, GD if name in ("random", "early") else FEATURE_COLOURS[1])
+    axis.axvline(0, color="#999999", linewidth=0.8)
+    axis.set(title="Accuracy − plain", xlabel="paired by seed, 95 %")
+
+
+def _kinds(axis: Axes, arms: dict[str, Any]) -> None:
+    for index, kind in enumerate(next(iter(arms.values()))["by_kind"]):
+        values = [np.mean(arm["by_kind"][kind]) for arm in arms.values()]
+        axis.plot(values, range(len(arms)), "o", color=FEATURE_COLOURS[index], markersize=6, label=kind)
+    axis.set(title="Accuracy by difficulty", xlabel="mean over seeds", xlim=(-0.04, 1.04))
+    axis.legend(ncols=2, loc="lower center", fontsize=8, columnspacing=0.6, handletextpad=0.2, borderaxespad=0.1)
+
+
+def _bias(left: Axes, right: Axes, arms: dict[str, Any]) -> None:
+    for place, arm in enumerate(arms.values()):
+        ratios, bounds, progress = bias_of(arm)
+        known = np.isfinite(ratios)
+        if known.any():
+            bound = bool(bounds[known].any())
+            _interval(left, place, ratios[known], FEATURE_COLOURS[0], marker=">" if bound else "o")
+            _interval(right, place, progress[known], FEATURE_COLOURS[0])
+    left.set(title="$R$, late / early", xlabel="learning steps")
+    right.set(title="Progress of late", xlabel="when early learned")
+
+
+def _interval(axis: Axes, place: int, values: np.ndarray, colour: str, marker: str = "o") -> None:
+    """Seeds faintly, mean and 95 % interval."""
+    axis.plot(values, np.full(len(values), place + 0.22), "|", color=colour, alpha=0.45, markersize=5)
+    middle, half = paired(values)
+    axis.errorbar(middle, place, xerr=half, fmt=marker, color=colour, markersize=5.5, capsize=2.5, linewidth=1.4)
+
+
+def _spec(name: str, file: str, title: str, caption: str) -> FigureSpec:
+    return FigureSpec(
+        name, title, caption, (), partial(_draw_saved, MEASURED / file), saved=f"experiments/measured/{file}"
+    )
+
+
+def _draw_saved(path: Path) -> Figure:
+    return draw(load_study(path))
+
+
+FIGURE = _spec(
+    "arithmetic_study",
+    "arithmetic-cpu.json",
+    "Claim D in small: a decoder learns easy and hard arithmetic",
+    "",
+)
+LARGER = _spec(
+    "arithmetic_study_larger",
+    "arithmetic-h200.json",
+    "Claim D in small, eight times the weights",
+    "",
+)
