@@ -9,6 +9,7 @@ from figures import (
     feature_strengths,
     generalisation,
     generalisation_map,
+    language_models,
     loss_plateaus,
     merged_model,
     phase_diagram,
@@ -19,16 +20,19 @@ from figures import (
 from figures.figure import FigureSpec
 
 FIGURES: dict[str, FigureSpec] = {
-    module.FIGURE.name: module.FIGURE
-    for module in (
-        loss_plateaus,
-        feature_strengths,
-        simplicity_bias,
-        merged_model,
-        phase_diagram,
-        upsampling,
-        sam_by_data,
-        generalisation,
-        generalisation_map,
+    figure.name: figure
+    for figure in (
+        loss_plateaus.FIGURE,
+        feature_strengths.FIGURE,
+        simplicity_bias.FIGURE,
+        merged_model.FIGURE,
+        phase_diagram.FIGURE,
+        upsampling.FIGURE,
+        sam_by_data.FIGURE,
+        generalisation.FIGURE,
+        generalisation_map.FIGURE,
+        language_models.FIGURE,
+        language_models.LARGER,
+        language_models.CHECKPOINT,
     )
 }

@@ -14,7 +14,7 @@ from experiments import arithmetic_study, checkpoint_study
 from experiments.arithmetic_study import LENGTH, LETTERS, Settings, a_decoder, problems, seeds_apart, seeds_together
 from experiments.arms import Plan, order, right
 from experiments.study import load_study, merged, paired
-from figures.arithmetic_study import bias_of, draw, learning_step
+from figures.language_models import bias_of, draw, learning_step
 from icl_theory.errors import InputError
 from icl_theory.llm.generate import generate
 from icl_theory.llm.step import start
