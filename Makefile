@@ -1,7 +1,7 @@
 # make reproduce   simulate, compare with theory, draw, write results/report/index.html
 # make test        lint, type check and tests
 # make fresh       like reproduce, after setting older results aside
-# make bench       what steps, batches of runs, the folding of data, sweeps and upsampling cost, against their bounds
+# make bench       what steps, batches of runs, the folding of data, sweeps, upsampling and fine-tuning cost, against bounds
 # make study       the small study of language models: easy and hard arithmetic, a quarter of an hour on two cores
 # make lock        resolve requirements.lock again from pyproject.toml
 
@@ -22,6 +22,7 @@ fresh: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m experiments.bench
+	$(BIN)/python -m experiments.bench_language_models
 
 study: $(VENV)/.ready
 	$(BIN)/python -m experiments.arithmetic_study

@@ -36,8 +36,8 @@ SHAPES = {name: from_huggingface(described) for name, described in PUBLISHED.ite
     SMALL: DecoderConfig(4096, 256, 1024, 8, 4, 4, 64)
 }
 STEPS = (("adamw", "none"), ("muon", "none"), ("adamw", "sam"), ("adamw", "fsam"), ("muon", "fsam"))
-TIMES, MEMORY = 2.2, 1.3  # what f-SAM may take of AdamW's
-UTILISATION = 0.4  # of the dense peak in bfloat16, for Llama-3.2-1B on an H100
+TIMES, MEMORY = 2.2, 1.3  # what functional SAM may take of AdamW's
+UTILISATION = {"Llama-3.2-1B": 0.4}  # of the dense peak in bfloat16, under AdamW
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s in bfloat16, dense, by the maker's data sheets
 
 
@@ -155,6 +155,17 @@ def rows_of(found: list[Measured], rows: int, length: int) -> list[dict[str, Any
     return table
 
 
+def verdict(row: dict[str, Any]) -> str:
+    """What a row is meant to reach, and whether it does."""
+    if (row["optimizer"], row["sharpness"]) == ("adamw", "fsam"):
+        met = row["times_of_adamw"] <= TIMES and row["memory_of_adamw"] <= MEMORY
+        return f"≤ {TIMES:g}, ≤ {MEMORY:g}: {'met' if met else 'missed'}"
+    least = UTILISATION.get(row["model"])
+    if (row["optimizer"], row["sharpness"]) == ("adamw", "none") and least and row["utilisation"] is not None:
+        return f"≥ {100 * least:.0f} %: {'met' if row['utilisation'] >= least else 'missed'}"
+    return ""
+
+
 def show(table: list[dict[str, Any]], title: str, console: Console) -> None:
     """Print the figures."""
     shown = Table(title=title)
@@ -169,9 +180,10 @@ def show(table: list[dict[str, Any]], title: str, console: Console) -> None:
         "GiB",
         "time/AdamW",
         "memory/AdamW",
+        "aim",
     )
     for column in columns:
-        shown.add_column(column, justify="left" if column in ("model", "step") else "right")
+        shown.add_column(column, justify="left" if column in ("model", "step", "aim") else "right")
     for row in table:
         share = "" if row["utilisation"] is None else f"{100 * row['utilisation']:.0f} %"
         name = " ".join([row["optimizer"], *([] if row["sharpness"] == "none" else [row["sharpness"]])])
@@ -187,6 +199,7 @@ def show(table: list[dict[str, Any]], title: str, console: Console) -> None:
             f"{row['memory_gib']:.3g}",
             f"{row['times_of_adamw']:.2f}",
             f"{row['memory_of_adamw']:.2f}",
+            verdict(row),
         )
     console.print(shown)
 
