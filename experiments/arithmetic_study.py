@@ -25,7 +25,7 @@ from flax import nnx
 
 from experiments.arms import OPTIMIZERS, Plan, Problems, Trainer, all_arms, stacked
 from experiments.command_line import run
-from experiments.study import Arms, merged, save_study, show
+from experiments.study import Arms, check_same, merged, save_study, show
 from icl_theory.cli.options import NumberList, short_hash
 from icl_theory.errors import InputError
 from icl_theory.llm.config import DecoderConfig
@@ -117,7 +117,7 @@ def seeds_together(settings: Settings, report: Callable[..., None]) -> Arms:
         report("training", len(arms), count, f"{name}: {np.mean(arm['accuracy']):.3f}")
 
     for trainer in trainers:
-        all_arms(trainer, said)
+        all_arms(trainer, said=said)
     return arms
 
 
@@ -211,6 +211,7 @@ def main(out: Path, **given: Any) -> None:
             else:
                 arms = seeds_together(settings, report)
         save_study(out, settings, arms)
+    check_same(out, settings)
     show(out)
 
 

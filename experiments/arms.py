@@ -1,20 +1,24 @@
 """The arms of a study of language models: one optimizer, trained on a set as it is, upsampled, or under SAM.
 
-plain; late examples upsampled by the rule, from the plain run of the same seed; the same factor on as many examples at random,
-and on as many early ones; SAM and functional SAM, at equal steps (twice the gradients) and at equal gradients (half the steps).
+A pilot run in an order of its own says who is late and by how much to upsample them, so that its luck is no arm's. Then, all
+from one start and in one order: plain; the late upsampled; the same factor on as many examples at random, and on as many early
+ones; SAM and functional SAM, at equal steps (twice the gradients) and at equal gradients (half the steps). The pilot's own steps
+are counted nowhere.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.stats import spearmanr
 
 import icl_theory as icl
 from icl_theory.llm.decoder import Decoder
@@ -23,6 +27,7 @@ from icl_theory.llm.step import Batch, learning_rate_at, make_example_losses, ma
 
 OPTIMIZERS = ("adamw", "muon")
 TOGETHER = 256  # rows that are asked at once
+PILOT = 1000  # draws the pilot run's order
 
 
 class Problems(NamedTuple):
@@ -45,7 +50,7 @@ class Plan:
         batch_size: rows of a step.
         rhos: ρ of SAM and functional SAM.
         records: times that losses are recorded.
-        followed: examples whose losses are recorded in all arms; in the plain one all are, for the rule.
+        followed: examples whose losses are recorded in all arms; in the pilot run all are, for the rule.
         warmup: steps.
         decay: weight decay.
     """
@@ -73,37 +78,49 @@ class Plan:
         return 4 + 4 * len(self.rhos)
 
 
-def all_arms(trainer: Trainer, said: Callable[[str, dict[str, Any]], None] = lambda *_: None) -> dict[str, Any]:
+def all_arms(
+    trainer: Trainer,
+    known: Mapping[str, Any] = MappingProxyType({}),
+    said: Callable[[str, dict[str, Any]], None] = lambda *_: None,
+) -> dict[str, Any]:
     """Every arm of a plan: its name, beginning with the optimizer's, and for each of the seeds what `Trainer.summary` says.
 
     Args:
         trainer: of the plan.
-        said: called with each arm as it is done.
+        known: arms that are done already.
+        said: called with each other arm as it is done.
     """
     plan, count = trainer.plan, trainer.train.tokens.shape[1]
     whole = [np.arange(count)] * len(plan.seeds)
-    plain = trainer.run("none", 0.0, whole, plan.num_steps, followed=count)
-    records = [icl.LossRecord(plain["steps"], losses) for losses in plain["losses"]]
+    pilot = trainer.run("none", 0.0, whole, plan.num_steps, followed=count, draw=PILOT)
+    records = [icl.LossRecord(pilot["steps"], losses) for losses in pilot["losses"]]
     found = [icl.upsample(record) for record in records]
-    late = np.stack([one.late for one in found])
-    arms: dict[str, Any] = {}
 
-    def keep(name: str, result: dict[str, Any], **more: Any) -> None:
-        full = f"{plan.optimizer} {name}"
-        arms[full] = trainer.summary(result, late) | more
-        said(full, arms[full])
-
-    keep("plain", plain, factors=[one.factor for one in found], ratios=[one.ratio for one in found])
-    for group in ("late", "random", "early"):
-        chosen = [
+    def upsampled(group: str) -> list[np.ndarray]:
+        return [
             icl.upsample(record, factor=one.factor, group=group, seed=seed).indices(seed=seed)
             for seed, record, one in zip(plan.seeds, records, found, strict=True)
         ]
-        keep(group, trainer.run("none", 0.0, chosen, plan.num_steps))
+
+    wanted: dict[str, Callable[[], dict[str, Any]]] = {
+        "plain": lambda: trainer.run("none", 0.0, whole, plan.num_steps),
+        **{
+            group: partial(lambda group: trainer.run("none", 0.0, upsampled(group), plan.num_steps), group)
+            for group in ("late", "random", "early")
+        },
+    }
     for sharpness in ("sam", "fsam"):
         for rho in plan.rhos:
-            keep(f"{sharpness} {rho:g}", trainer.run(sharpness, rho, whole, plan.num_steps))
-            keep(f"{sharpness} {rho:g}, half the steps", trainer.run(sharpness, rho, whole, plan.num_steps // 2))
+            wanted[f"{sharpness} {rho:g}"] = partial(trainer.run, sharpness, rho, whole, plan.num_steps)
+            wanted[f"{sharpness} {rho:g}, half the steps"] = partial(
+                trainer.run, sharpness, rho, whole, plan.num_steps // 2
+            )
+    arms: dict[str, Any] = {}
+    for short, run in wanted.items():
+        name = f"{plan.optimizer} {short}"
+        arms[name] = known.get(name) or trainer.summary(run(), found) | {"factors": [one.factor for one in found]}
+        if name not in known:
+            said(name, arms[name])
     return arms
 
 
@@ -120,6 +137,7 @@ class Trainer:
 
     def __init__(self, plan: Plan, train: Problems, test: Problems, kinds: Sequence[str], models: Sequence[Decoder]):
         self.plan, self.train, self.test, self.kinds = plan, train, test, kinds
+        self.unseen = [unseen(*both) for both in zip(test.tokens, train.tokens, strict=True)]
         self.graph = start(models[0], plan.optimizer)[0]
         learners = [start(model, plan.optimizer, weight_decay=plan.decay)[1] for model in models]
         self.start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *learners)
@@ -128,12 +146,20 @@ class Trainer:
         self._steps: dict[str, Any] = {}
 
     def run(
-        self, sharpness: str, rho: float, indices: list[np.ndarray], num_steps: int, followed: int | None = None
+        self,
+        sharpness: str,
+        rho: float,
+        indices: list[np.ndarray],
+        num_steps: int,
+        followed: int | None = None,
+        draw: int = 0,
     ) -> dict[str, Any]:
-        """Train every seed on its rows of its set; losses over training, and who is right in the end."""
+        """Train every seed on its rows of its set; losses over training, and who is right in the end; `draw` is of the order."""
         plan = self.plan
         size, chunk, seeds = plan.batch_size, plan.num_steps // plan.records, len(plan.seeds)
-        rows = np.stack([order(one, num_steps * size, seed) for seed, one in zip(plan.seeds, indices, strict=True)])
+        rows = np.stack(
+            [order(one, num_steps * size, seed, draw) for seed, one in zip(plan.seeds, indices, strict=True)]
+        )
         rows = rows.reshape(seeds, num_steps, size)
         rates = [
             learning_rate_at(step, peak=plan.rate, warmup=plan.warmup, total=num_steps) for step in range(num_steps)
@@ -160,9 +186,12 @@ class Trainer:
         return np.asarray(self._right(params, self.test.tokens, self.test.learned))
 
     def accuracies(self, right: np.ndarray) -> dict[str, Any]:
-        """Of each seed, and of each seed and kind."""
+        """Of each seed: of all, of those that do not occur in training, and of each kind."""
         return {
             "accuracy": right.mean(1).tolist(),
+            "unseen": [
+                float(one[new].mean()) if new.any() else None for one, new in zip(right, self.unseen, strict=True)
+            ],
             "by_kind": {
                 name: [float(one[kind == place].mean()) for one, kind in zip(right, self.test.kind, strict=True)]
                 for place, name in enumerate(self.kinds)
@@ -186,16 +215,30 @@ class Trainer:
             compiled = pool.submit(_compiled, step, arguments)
             self._steps[sharpness] = partial(_call, compiled)
 
-    def summary(self, found: dict[str, Any], late: np.ndarray) -> dict[str, Any]:
-        """Of each seed: accuracy, by kind too, and mean relative losses of early and late examples over training."""
-        relative = found["losses"] / found["losses"][:, :1]
-        count = relative.shape[2]
-        summed = self.accuracies(found["right"]) | {"steps": found["steps"]}
-        for name, groups in (("early", ~late), ("late", late)):
-            summed[name] = [
-                losses[:, group[:count]].mean(1).round(4).tolist() if group[:count].any() else None
-                for losses, group in zip(relative.astype(float), groups, strict=True)
-            ]
+    def summary(self, found: dict[str, Any], picked: Sequence[icl.Upsampling]) -> dict[str, Any]:
+        """Of each seed: accuracies, and how the early and the late of its pilot run were learned.
+
+        `early` and `late` are their mean relative losses over training; `learned` the median learning steps of both, infinite
+        ones (never) as null; `agreement` the rank correlation of all learning steps with those of the pilot run.
+        """
+        summed = self.accuracies(found["right"]) | {
+            "steps": found["steps"],
+            "early": [],
+            "late": [],
+            "learned": {"early": [], "late": []},
+            "agreement": [],
+        }
+        for losses, one in zip(found["losses"].astype(float), picked, strict=True):
+            count = losses.shape[1]
+            times = icl.example_learning_times(np.array(found["steps"], float), losses)
+            for name, group in (("early", ~one.late[:count]), ("late", one.late[:count])):
+                some = bool(group.any())
+                relative = losses[:, group] / losses[0, group]
+                summed[name].append(relative.mean(1).round(4).tolist() if some else None)
+                middle = float(np.median(times[group])) if some else np.inf
+                summed["learned"][name].append(round(middle, 1) if np.isfinite(middle) else None)
+            last = found["steps"][-1]
+            summed["agreement"].append(agreement(np.minimum(times, last), np.minimum(one.times[:count], last)))
         return summed
 
     def _advance(self, sharpness: str) -> Any:
@@ -239,10 +282,23 @@ def over_seeds(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(all_seeds)
 
 
-def order(indices: np.ndarray, length: int, seed: int) -> np.ndarray:
+def order(indices: np.ndarray, length: int, seed: int, draw: int = 0) -> np.ndarray:
     """Epochs of a set, each in an order of its own, up to a length."""
-    random = np.random.default_rng([11, seed])
+    random = np.random.default_rng([11 + draw, seed])
     return np.concatenate([random.permutation(indices) for _ in range(-(-length // len(indices)))])[:length]
+
+
+def agreement(times: np.ndarray, others: np.ndarray) -> float | None:
+    """Rank correlation of learning steps; None where all of one are equal."""
+    if np.ptp(times) == 0 or np.ptp(others) == 0:
+        return None
+    return round(float(spearmanr(times, others).statistic), 3)
+
+
+def unseen(tokens: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(P,) True for rows of tokens that are none of the known ones."""
+    seen = {row.tobytes() for row in known}
+    return np.array([row.tobytes() not in seen for row in tokens])
 
 
 def stacked(parts: Sequence[Problems]) -> Problems:

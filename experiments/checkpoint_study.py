@@ -1,8 +1,9 @@
 """`python -m experiments.checkpoint_study MODEL`: a pretrained model is fine-tuned on sums that it partly knows.
 
 The arms of `arms`, on a checkpoint such as SmolLM2-135M-Instruct (a GGUF file or a folder) and problems of reasoning-gym: sums
-and differences of two numbers of one to three digits, asked as plain text. Seeds are problems and orders; all start from the
-same weights, and all of an arm are one program. Meant for an accelerator; on two cores take a few steps of a single optimizer.
+and differences of two numbers of one to three digits, asked as plain text; those of the test do not occur in training. Seeds are
+problems and orders; all start from the same weights. On an accelerator all seeds of an arm are one program; on CPU, where Muon
+takes a quarter of a minute a step, one seed is done after the other. Arms that are done are kept when the command is stopped.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jax
 import numpy as np
 
 from experiments.arithmetic_study import options
 from experiments.arms import OPTIMIZERS, Plan, Problems, Trainer, all_arms, stacked
 from experiments.command_line import run
-from experiments.study import Arms, save_study, show
+from experiments.study import Arms, check_same, merged, save_study, show
+from icl_theory.cli.options import short_hash
 from icl_theory.errors import InputError
 from icl_theory.llm.batches import fitting, pad
 from icl_theory.llm.models import Model, find_model, load_model
 from icl_theory.llm.problems import GENERATOR, load_rows
 from icl_theory.llm.prompting import Prompting
 from icl_theory.progress import ProgressReport
+from icl_theory.store import code_version, plain
 
 SUM = "chain_sum,min_terms=2,max_terms=2,min_digits={0},max_digits={0}"
+BEFORE = "before"
 KINDS = {
     "1 digit": (SUM.format(1), 0.4),
     "2 digits": (SUM.format(2), 0.35),
@@ -42,60 +47,82 @@ class Settings:
 
     Attributes:
         seeds: of problems and orders.
-        steps: of a run, a multiple of 16.
+        steps: of a run, a multiple of `2 records`.
         adamw_rate, muon_rate: learning rates.
         batch_size: rows of a step.
         length: tokens of a row.
         train, test: problems.
+        records: times that losses are recorded, an even number.
+        followed: examples whose losses are recorded in all arms.
         rhos: ρ of SAM and functional SAM.
     """
 
     seeds: int = 3
     steps: int = 160
-    adamw_rate: float = 3e-5
-    muon_rate: float = 3e-5
+    adamw_rate: float = 1e-4
+    muon_rate: float = 2e-4
     batch_size: int = 16
     length: int = 32
     train: int = 1000
     test: int = 500
+    records: int = 8
+    followed: int = 1000
     rhos: tuple[float, ...] = (0.05,)
 
-    def plan(self, optimizer: str) -> Plan:
+    def plan(self, optimizer: str, seeds: tuple[int, ...]) -> Plan:
         """Of the arms of one optimizer.
 
         Raises:
             InputError: numbers that do not fit.
         """
         rate = {"adamw": self.adamw_rate, "muon": self.muon_rate}[optimizer]
-        return Plan(
-            optimizer, tuple(range(self.seeds)), self.steps, rate, self.batch_size, self.rhos, records=8, warmup=10
-        )
+        sizes = {
+            "records": self.records,
+            "followed": min(self.followed, self.train),
+            "warmup": min(10, self.steps // 4),
+        }
+        return Plan(optimizer, seeds, self.steps, rate, self.batch_size, self.rhos, **sizes)
 
 
 def generated(settings: Settings) -> list[dict[str, Any]]:
-    """Rows of all seeds, with their seed and whether they are for training or for the test."""
-    rows = []
-    for seed in range(settings.seeds):
-        for place, (part, count) in enumerate({"train": settings.train, "test": settings.test}.items()):
-            sizes = [round(share * count) for _, share in KINDS.values()]
-            sizes[0] += count - sum(sizes)
-            for (kind, (source, _)), size in zip(KINDS.items(), sizes, strict=True):
-                for row in load_rows(f"{GENERATOR}{source},size={size},seed={1000 + 2 * seed + place}"):
-                    rows.append({**row, "kind": kind, "seed": seed, "part": part})
+    """Rows of all seeds, with their seed and whether they are for training or for the test.
+
+    Of each kind a pool of different problems is drawn once; each seed takes its test from it and then its training, which
+    repeats problems where the pool is small, and never one of the test.
+    """
+    rows: list[dict[str, Any]] = []
+    for kind, (source, share) in KINDS.items():
+        counts = {"test": round(share * settings.test), "train": round(share * settings.train)}
+        size = 4 * settings.seeds * sum(counts.values())
+        pool = list({row["question"]: row for row in load_rows(f"{GENERATOR}{source},size={size},seed=1")}.values())
+        counts["test"] = min(counts["test"], len(pool) // 4)
+        for seed in range(settings.seeds):
+            order = np.random.default_rng([13, seed]).permutation(len(pool))
+            kept, rest = np.split(order, [counts["test"]])
+            for part, chosen in {"test": kept, "train": np.resize(rest, counts["train"])}.items():
+                rows += [{**pool[place], "kind": kind, "seed": seed, "part": part} for place in chosen]
     return rows
 
 
-def problems(rows: list[dict[str, Any]], prompting: Prompting, length: int) -> Problems:
-    """Rows as tokens.
+def problems(rows: list[dict[str, Any]], prompting: Prompting, settings: Settings, seed: int, part: str) -> Problems:
+    """Rows of one seed and part as tokens.
 
     Raises:
-        InputError: one that is too long.
+        InputError: rows that lack a field or are none, one that is too long.
     """
+    for field in ("question", "answer", "kind", "seed", "part"):
+        if not all(field in row for row in rows):
+            raise InputError("--problems", field, "not every row has it; take the file of --write-problems")
+    rows = [row for row in rows if (row["seed"], row["part"]) == (seed, part)]
     examples = [prompting.tokenized(row) for row in rows]
-    if not fitting(examples, length).all():
+    if not examples or {row["kind"] for row in rows} - set(KINDS):
+        raise InputError(
+            "--problems", f"{len(rows)} rows", f"of seed {seed} for {part}; take the file of --write-problems"
+        )
+    if not fitting(examples, settings.length).all():
         longest = max(len(example.tokens) for example in examples)
-        raise InputError("--length", length, f"a problem has {longest} tokens")
-    batch = pad(examples, length)
+        raise InputError("--length", settings.length, f"a problem has {longest} tokens")
+    batch = pad(examples, settings.length)
     return Problems(batch.tokens, batch.learned, np.array([list(KINDS).index(row["kind"]) for row in rows]))
 
 
@@ -104,31 +131,27 @@ def study(
     settings: Settings,
     optimizers: tuple[str, ...],
     rows: list[dict[str, Any]],
+    seeds: tuple[int, ...],
+    known: Arms,
     said: Callable[[str, dict[str, Any]], None],
-) -> tuple[Arms, dict[str, Any]]:
-    """All arms, and the accuracy before any training; optimizers run side by side, so that they compile side by side."""
+) -> Arms:
+    """All arms of some seeds, and as arm `before` none of training; optimizers run side by side, so that they compile so."""
     prompting = Prompting(model.tokenizer, chat=False)
     train, test = (
-        stacked(
-            [
-                problems(
-                    [row for row in rows if (row["seed"], row["part"]) == (seed, part)], prompting, settings.length
-                )
-                for seed in range(settings.seeds)
-            ]
-        )
-        for part in ("train", "test")
+        stacked([problems(rows, prompting, settings, seed, part) for seed in seeds]) for part in ("train", "test")
     )
-    models = [model.decoder] * settings.seeds
-    trainers = [Trainer(settings.plan(optimizer), train, test, list(KINDS), models) for optimizer in optimizers]
-    before = trainers[0].accuracies(trainers[0].right_now())
+    models = [model.decoder] * len(seeds)
+    trainers = [Trainer(settings.plan(one, seeds), train, test, list(KINDS), models) for one in optimizers]
     arms: Arms = {}
+    if BEFORE not in known:
+        said(BEFORE, trainers[0].accuracies(trainers[0].right_now()))
     with ThreadPoolExecutor(3 * len(trainers)) as pool:
-        for trainer in trainers:
-            trainer.compile(pool)
-        for found in pool.map(lambda trainer: all_arms(trainer, said), trainers):
+        if len(seeds) > 1:
+            for trainer in trainers:
+                trainer.compile(pool)
+        for found in pool.map(lambda trainer: all_arms(trainer, known, said), trainers):
             arms |= found
-    return arms, before
+    return arms
 
 
 @click.command()
@@ -150,25 +173,37 @@ def main(
 ) -> None:
     """Train all arms from MODEL and save what came out; what is in a file that is there already is shown."""
     settings, optimizers = Settings(**given), optimizers or OPTIMIZERS
-    plans = [settings.plan(optimizer) for optimizer in optimizers]
+    everyone = tuple(range(settings.seeds))
+    plans = [settings.plan(optimizer, everyone) for optimizer in optimizers]
     if write_problems is not None:
         write_problems.write_text("".join(json.dumps(row) + "\n" for row in generated(settings)))
         return
     if not out.exists():
         rows = generated(settings) if source is None else [dict(row) for row in load_rows(str(source))]
-        count, done = sum(plan.num_arms for plan in plans), []
+        groups = [(seed,) for seed in everyone] if jax.default_backend() == "cpu" else [everyone]
+        described = [plain(settings), code_version(Path(__file__).parent), rows]
+        kept = out.with_name(f"{out.stem}-{short_hash(described)}.jsonl")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+        count = len(groups) * (1 + sum(plan.num_arms for plan in plans))
+        parts = []
         with ProgressReport() as report:
+            loaded = load_model(find_model(model))
+            for seeds in groups:
+                known = {one["name"]: one["arm"] for one in done if tuple(one["seeds"]) == seeds}
 
-            def said(name: str, arm: dict[str, Any]) -> None:
-                done.append(name)
-                report("training", len(done), count, f"{name}: {np.mean(arm['accuracy']):.3f}")
-                with out.with_suffix(".jsonl").open("a") as file:  # should it be stopped
-                    file.write(json.dumps({name: arm}) + "\n")
+                def said(name: str, arm: dict[str, Any], seeds: tuple[int, ...] = seeds) -> None:
+                    done.append({"seeds": seeds, "name": name, "arm": arm})
+                    with kept.open("a") as file:
+                        file.write(json.dumps(done[-1]) + "\n")
+                    report("training", len(done), count, f"{name}: {np.mean(arm['accuracy']):.3f}")
 
-            out.parent.mkdir(parents=True, exist_ok=True)
-            arms, before = study(load_model(find_model(model)), settings, optimizers, rows, said)
-        save_study(out, settings, arms, before=before)
-        out.with_suffix(".jsonl").unlink()
+                study(loaded, settings, optimizers, rows, seeds, known, said)
+                parts.append({one["name"]: one["arm"] for one in done if tuple(one["seeds"]) == seeds})
+        arms = merged(parts)
+        save_study(out, settings, {name: arm for name, arm in arms.items() if name != BEFORE}, before=arms[BEFORE])
+        kept.unlink()
+    check_same(out, settings)
     show(out)
 
 

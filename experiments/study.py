@@ -1,4 +1,4 @@
-"""A saved study of arms: put together from seeds, compared seed by seed, read and shown."""
+"""A saved study of arms: put together from seeds, compared seed by seed, read and shown (`python -m experiments.study FILE`)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,36 @@ import click
 import numpy as np
 from scipy.stats import t as student_t
 
+from experiments.command_line import run
 from icl_theory.errors import InputError
-from icl_theory.store import machine, plain, writing
+from icl_theory.store import first_difference, machine, plain, writing
 
 Arms = dict[str, Any]
+HALF = 0.5  # share of the first loss left at which a group counts as learned
 
 
 def compared(arms: Arms) -> list[str]:
-    """A line for each arm: mean accuracy, and its difference from plain and from the random control of the same optimizer,
-    paired by seed, with the 95 % interval of Student's t."""
-    lines = [f"{'arm':32} accuracy       minus plain      minus random"]
+    """A line for each arm: mean accuracy, on unseen problems too; its difference from plain and from the random control of the
+    same optimizer, paired by seed, with the 95 % interval of Student's t; R and progress of `bias_of`, and rank agreement."""
+    lines = [f"{'arm':32} accuracy  unseen    minus plain      minus random       R  progress  agreement"]
     for name, arm in arms.items():
         against = []
         for other in ("plain", "random"):
             mean, half = paired(np.array(arm["accuracy"]) - arms[f"{name.split()[0]} {other}"]["accuracy"])
             against.append(f"{mean:+.3f} ± {half:.3f}")
-        lines.append(f"{name:32} {np.mean(arm['accuracy']):.3f}    {against[0]}    {against[1]}")
+        ratios, _, progress = bias_of(arm)
+        numbers = [_mean(ratios, "6.2f"), _mean(progress, "8.2f"), _mean(arm.get("agreement"), "9.2f")]
+        lines.append(
+            f"{name:32} {np.mean(arm['accuracy']):8.3f}{_mean(arm.get('unseen'), '8.3f')}    {against[0]}    {against[1]}"
+            f"  {'  '.join(numbers)}"
+        )
     return lines
+
+
+def _mean(values: Any, form: str) -> str:
+    known = np.array([] if values is None else values, float)
+    known = known[np.isfinite(known)]
+    return f"{known.mean():{form}}" if len(known) else f"{'–':>{form.split('.')[0]}}"
 
 
 def paired(differences: np.ndarray) -> tuple[float, float]:
@@ -38,17 +51,45 @@ def paired(differences: np.ndarray) -> tuple[float, float]:
     return float(differences.mean()), float(half)
 
 
+def learning_step(steps: list[int], losses: Any) -> float:
+    """The step at which half of the first loss is left, between records; infinite where it never is."""
+    losses = np.asarray(losses)
+    below = np.flatnonzero(losses <= HALF)
+    if not len(below):
+        return np.inf
+    after = int(below[0])
+    share = (losses[after - 1] - HALF) / (losses[after - 1] - losses[after])
+    return float(steps[after - 1] + share * (steps[after] - steps[after - 1]))
+
+
+def bias_of(arm: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each seed: R, late over early learning step; whether it is a lower bound; and how much of the loss of the late is
+    gone when the early are learned."""
+    steps, last = arm["steps"], arm["steps"][-1]
+    rows = []
+    for early, late in zip(arm["early"], arm["late"], strict=True):
+        if early is None or late is None:
+            rows.append((np.nan, False, np.nan))
+            continue
+        first, second = learning_step(steps, early), learning_step(steps, late)
+        progress = 1.0 - np.interp(first, steps, late) if np.isfinite(first) else np.nan
+        rows.append((min(second, last) / first if np.isfinite(first) else np.nan, np.isinf(second), progress))
+    return tuple(np.array(rows, float).T)  # type: ignore[return-value]
+
+
 def merged(parts: list[Arms]) -> Arms:
     """Arms of some seeds as arms of all of them."""
     arms: Arms = {}
-    for part in parts:
-        for name, arm in part.items():
-            known = arms.setdefault(name, {key: _empty(value) for key, value in arm.items()} | {"steps": arm["steps"]})
+    for some in parts:
+        for name, arm in some.items():
+            known = arms.setdefault(name, {key: _empty(value) for key, value in arm.items()})
             for key, value in arm.items():
-                if key == "by_kind":
-                    for kind, values in value.items():
-                        known[key][kind] += values
-                elif key != "steps":
+                if isinstance(value, dict):
+                    for part, values in value.items():
+                        known[key][part] += values
+                elif key == "steps":
+                    known[key] = value
+                else:
                     known[key] += value
     return arms
 
@@ -77,6 +118,20 @@ def load_study(path: Path) -> dict[str, Any]:
     return found
 
 
+def check_same(path: Path, settings: Any) -> None:
+    """Raise `InputError` where a file holds a study of other settings."""
+    difference = first_difference(load_study(path)["settings"], plain(settings))
+    if difference:
+        raise InputError("--out", str(path), f"it holds a study of other settings ({difference}); give another file")
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def main(path: Path) -> None:
+    """Show a saved study."""
+    show(path)
+
+
 def show(path: Path) -> None:
     """Settings and comparisons of a saved study, printed."""
     found = load_study(path)
@@ -86,3 +141,7 @@ def show(path: Path) -> None:
 
 def _empty(value: Any) -> Any:
     return {key: [] for key in value} if isinstance(value, dict) else []
+
+
+if __name__ == "__main__":
+    run(main, "study")

@@ -11,12 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.arms import OPTIMIZERS
-from experiments.study import load_study, paired
+from experiments.study import HALF, bias_of, load_study, paired
 from figures.figure import FigureSpec
 from icl_theory.plotting import FEATURE_COLOURS, GD, new_figure, styled
 
 MEASURED = Path(__file__).parents[1] / "experiments" / "measured"
-HALF = 0.5  # share of the mean loss of a group at which it counts as learned
 FOLLOWED = {"plain": GD, "late": FEATURE_COLOURS[1], "random": FEATURE_COLOURS[0], "fsam": FEATURE_COLOURS[2]}
 NAMES = {"plain": "plain", "late": "late × κ", "random": "random × κ", "early": "early × κ"}
 TITLES = {"adamw": "AdamW", "muon": "Muon"}
@@ -50,32 +49,6 @@ def arm_text(name: str) -> str:
         return NAMES[name]
     text = name.replace("fsam", "f-SAM").replace(", half the steps", ", ½ steps")
     return text if text.startswith("f-") else text.replace("sam", "SAM")
-
-
-def learning_step(steps: list[int], losses: Any) -> float:
-    """The step at which half of the first loss is left, between records; infinite where it never is."""
-    losses = np.asarray(losses)
-    below = np.flatnonzero(losses <= HALF)
-    if not len(below):
-        return np.inf
-    after = int(below[0])
-    share = (losses[after - 1] - HALF) / (losses[after - 1] - losses[after])
-    return float(steps[after - 1] + share * (steps[after] - steps[after - 1]))
-
-
-def bias_of(arm: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each seed: R, late over early learning step; whether it is a lower bound; and how much of the loss of the late is
-    gone when the early are learned."""
-    steps, last = arm["steps"], arm["steps"][-1]
-    rows = []
-    for early, late in zip(arm["early"], arm["late"], strict=True):
-        if early is None or late is None:
-            rows.append((np.nan, False, np.nan))
-            continue
-        first, second = learning_step(steps, early), learning_step(steps, late)
-        progress = 1.0 - np.interp(first, steps, late) if np.isfinite(first) else np.nan
-        rows.append((min(second, last) / first if np.isfinite(first) else np.nan, np.isinf(second), progress))
-    return tuple(np.array(rows, float).T)  # type: ignore[return-value]
 
 
 def _trajectories(axis: Axes, arms: dict[str, Any], title: str) -> None:
