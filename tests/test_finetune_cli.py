@@ -56,15 +56,17 @@ def test_a_whole_job(tmp_path, model, digits, asked, capsys):
     said = capsys.readouterr().out
     assert "1 that are longer than --length; the longest has 44 tokens" in said
     report = json.loads((out / "report.json").read_text())
-    assert report["before"]["all"]["accuracy"] < 0.2
-    assert report["after"]["same"]["accuracy"] == 1
-    assert report["after"]["all"]["accuracy"] >= 0.5
-    assert list(report["after"]) == ["all", "double", "same"]
-    low, high = report["after"]["all"]["interval"]
-    assert low < report["after"]["all"]["accuracy"] <= high <= 1
-    assert report["after"]["all"]["count"] == 20
+    assert "20 problems, 20 of them also in the data" in said
+    after = report["after"]
+    assert report["before"]["accuracy"] < 0.2
+    assert after["by_kind"]["same"]["accuracy"] == 1
+    assert after["accuracy"] >= 0.5
+    assert list(after["by_kind"]) == ["double", "same"]
+    low, high = after["interval"]
+    assert low < after["accuracy"] <= high <= 1
+    assert after["count"] == 20
     replies = [json.loads(line) for line in (out / "after.jsonl").read_text().splitlines()]
-    assert np.mean([reply["right"] for reply in replies]) == report["after"]["all"]["accuracy"]
+    assert np.mean([reply["right"] for reply in replies]) == after["accuracy"]
     assert all(reply["reply"] == reply["answer"] for reply in replies if reply["right"])
 
     record = icl.load_loss_record(out / "warmup" / "losses.zarr")
@@ -119,10 +121,95 @@ def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits,
     np.testing.assert_array_equal(records[0].losses, records[1].losses)
 
 
+def test_losses_recorded_before_a_stop_belong_to_their_job(tmp_path, model, digits, capsys, monkeypatch):
+    """Stopped between checkpoints: the same command goes on, another is refused."""
+    options = ["--record-every", 2, "--steps", 8, *QUICK]
+    assert run_command("finetune", model, digits, "--out", tmp_path / "whole", *options) == 0
+    add, count = icl.LossRecorder.add, []
+
+    def stopping(self, *arguments):
+        add(self, *arguments)
+        count.append(1)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(icl.LossRecorder, "add", stopping)
+    assert run_command("finetune", model, digits, "--out", tmp_path / "parts", *options) == 130
+    monkeypatch.undo()
+    capsys.readouterr()
+    error = refused(capsys, "finetune", model, digits, "--out", tmp_path / "parts", *options, "--seed", 1)
+    assert "another job (seed was 0, now 1)" in error
+    assert run_command("finetune", model, digits, "--out", tmp_path / "parts", *options) == 0
+    assert (tmp_path / "whole" / "loss.csv").read_bytes() == (tmp_path / "parts" / "loss.csv").read_bytes()
+    records = [icl.load_loss_record(tmp_path / name / "losses.zarr") for name in ("whole", "parts")]
+    assert records[0].steps.tolist() == records[1].steps.tolist() == [0, 2, 4, 6, 8]
+    np.testing.assert_array_equal(records[0].losses, records[1].losses)
+
+
+def test_a_run_that_diverges_is_no_model(tmp_path, model, digits, capsys):
+    options = [
+        "--out",
+        tmp_path / "out",
+        "--length",
+        16,
+        "--steps",
+        30,
+        "--clip",
+        0,
+        "--learning-rate",
+        1e30,
+        "--quiet",
+    ]
+    assert "lower it, or clip" in refused(capsys, "finetune", model, digits, *options)
+    assert not (tmp_path / "out" / "model").exists()
+    assert not (tmp_path / "out" / "report.json").exists()
+    options[options.index(1e30)] = 0.005  # nothing was kept of it, so that the folder is free
+    assert run_command("finetune", model, digits, *options) == 0
+
+
+def test_what_finetune_chose_can_be_trained_by(tmp_path, model, digits, capsys):
+    """The weights of the rows that fit, given again with the data that hold one more."""
+    options = ["--recorded-steps", 6, "--record-every", 2, "--steps", 6, "--factor", 2, "--remaining", 0.95, *QUICK]
+    assert run_command("finetune", model, digits, "--out", tmp_path / "first", "--upsample", *options) == 0
+    weights_file = tmp_path / "first" / "warmup" / "weights.csv"
+    options = ["--weights", weights_file, "--steps", 6, *QUICK]
+    assert run_command("finetune", model, digits, "--out", tmp_path / "second", *options) == 0
+    rows = [
+        json.loads((tmp_path / name / "report.json").read_text())["examples"]["rows"] for name in ("first", "second")
+    ]
+    assert rows[0] == rows[1] == 30
+
+
+def test_ids_are_asked_for_only_where_they_are_used(tmp_path, model, capsys):
+    twice = write_rows(tmp_path / "twice.jsonl", [{"id": 1, "question": f"a{n}", "answer": "b"} for n in range(4)])
+    options = ["--steps", 2, *QUICK]
+    assert run_command("finetune", model, twice, "--out", tmp_path / "plain", *options) == 0
+    capsys.readouterr()
+    options += ["--record-every", 1]
+    assert "it occurs 4 times" in refused(capsys, "finetune", model, twice, "--out", tmp_path / "out", *options)
+    assert run_command("finetune", model, twice, "--out", tmp_path / "out", *options, "--id-field", "row") == 0
+    assert icl.load_loss_record(tmp_path / "out" / "losses.zarr").ids.to_pylist() == list("0123")
+
+
+def test_replies_are_read_back_whatever_the_texts_hold(tmp_path, model, capsys, monkeypatch):
+    rows = [{"question": "1\u20282\u0085", "answer": "b", "kind": "all"}, {"question": "a", "answer": "b", "kind": "b"}]
+    data = write_rows(tmp_path / "data.jsonl", rows)
+    options = ["--out", tmp_path / "out", "--steps", 2, "--eval", data, "--max-new", 2, *QUICK]
+    monkeypatch.setattr("icl_theory.llm.job.save_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert run_command("finetune", model, data, *options) == 130
+    monkeypatch.undo()
+    assert run_command("finetune", model, data, *options) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["after"]["count"] == 2
+    assert report["after"]["by_kind"]["all"]["count"] == 1
+    (tmp_path / "out" / "report.json").write_text("{")
+    capsys.readouterr()
+    assert "it is damaged" in refused(capsys, "finetune", model, data, *options)
+
+
 def test_weights_from_a_file_are_trained_by(tmp_path, model, digits, capsys):
-    copies = np.r_[np.zeros(10, int), np.full(10, 2), 1]
-    np.save(tmp_path / "copies.npy", copies)
-    options = ["--weights", tmp_path / "copies.npy", "--epochs", 1, "--record-every", 5, *QUICK]
+    np.save(tmp_path / "weights.npy", np.r_[np.zeros(10), np.full(10, 2.0), 1.0])
+    options = ["--weights", tmp_path / "weights.npy", "--epochs", 1, "--record-every", 5, *QUICK]
     assert run_command("finetune", model, digits, "--out", tmp_path / "out", *options) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["examples"]["rows"] == 20
@@ -131,8 +218,7 @@ def test_weights_from_a_file_are_trained_by(tmp_path, model, digits, capsys):
     assert record.steps.tolist() == [0, 5]
     assert record.num_examples == 20  # those without weight are looked at too
 
-    (tmp_path / "copies.npy").unlink()
-    np.save(tmp_path / "copies.npy", np.r_[copies[:20], 0])
+    np.save(tmp_path / "weights.npy", np.r_[np.zeros(10), np.full(10, 2.0), 0.0])
     error = refused(capsys, "finetune", model, digits, "--out", tmp_path / "out", *options)
     assert "holds another job" in error
 
@@ -182,11 +268,18 @@ def test_settings_of_upsampling_may_change_until_something_was_chosen(tmp_path, 
         (["--length", 3], "no example fits; the shortest has"),
         (["--weights", "nowhere.npy"], "there is no such file"),
         (["--recorded-steps", 5], "it belongs to upsampling"),
-        (["--id-field", "name"], "none in row 0"),
+        (["--id-field", "name", "--record-every", 2], "none in row 0"),
         (["--shards", 3], "it must divide the number of devices"),
         (["--preconditioned"], "it needs adamw"),
         (["--eval", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--learning-rate", "nan"], "learning_rate"),
+        (["--save-every", 0], "save_every"),
+        (["--record-every", 0], "record_every"),
+        (["--steps", 10**13], "num_steps"),
+        (["--by", "kind"], "it belongs to an evaluation"),
+        (["--max-new", 5], "it belongs to --eval"),
+        (["--length", 65], "the model reads 64 tokens at most"),
+        (["--preconditioned", "--dry-run"], "it needs adamw"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, model, digits, capsys, options, said):
@@ -204,7 +297,26 @@ def test_models_data_and_folders_that_do_not_fit(tmp_path, model, digits, capsys
     assert "qwen3" in error
     (model / "config.json").write_text(json.dumps(described))
     texts = write_rows(tmp_path / "texts.jsonl", [{"text": "abc"}])
-    assert "questions with answers" in refused(capsys, "finetune", model, digits, "--eval", texts, *out)
+    for dry in ([], ["--dry-run"]):
+        assert "questions with answers" in refused(capsys, "finetune", model, digits, "--eval", texts, *out, *dry)
+    long = write_rows(tmp_path / "long.jsonl", [{"question": "a" * 60, "answer": "b", "kind": "all"}])
+    assert "with prompts of up to 62" in refused(
+        capsys, "finetune", model, digits, "--eval", long, "--max-new", 9, *out
+    )
+    assert "no problem has it" in refused(capsys, "finetune", model, digits, "--eval", long, "--by", "colour", *out)
+    half = write_rows(tmp_path / "half.jsonl", [{"question": "\ud800", "answer": "b"}])
+    assert "row 0, text" in refused(capsys, "finetune", model, half, *out)
+    silent = write_rows(tmp_path / "silent.jsonl", [{"question": "a", "answer": ""}])
+    assert "none has an answer" in refused(capsys, "finetune", model, silent, *out)
+    for broken in ({"num_attention_heads": 0}, {"hidden_size": "x"}, {"rope_scaling": "linear"}):
+        (model / "config.json").write_text(json.dumps(described | broken))
+        refused(capsys, "finetune", model, digits, *out)
+    (model / "config.json").write_text(json.dumps(described))
+    tokenizer = (model / "tokenizer.json").read_text()
+    (model / "tokenizer.json").write_text("{}")
+    assert "tokenizer" in refused(capsys, "finetune", model, digits, *out)
+    (model / "tokenizer.json").write_text(tokenizer)
+    assert not (tmp_path / "out").exists()
     assert "give instruction/output" in refused(
         capsys, "finetune", model, write_rows(tmp_path / "odd.jsonl", [{"a": "b"}]), *out
     )
@@ -232,6 +344,8 @@ def test_the_hub_out_of_reach(tmp_path, digits, capsys, monkeypatch):
 
 
 def test_out_of_memory_says_what_to_lower(tmp_path, model, digits, capsys):
+    described = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(described | {"max_position_embeddings": 10**9}))
     options = ["--out", tmp_path / "out", "--length", 4_000_000, "--batch-size", 4, "--steps", 1, "--quiet"]
     error = refused(capsys, "finetune", model, digits, *options)
     assert "lower --batch-size or --length" in error
@@ -256,6 +370,20 @@ def test_prompts_by_template_and_as_plain_text():
     assert tokenizer.decode(chat.asked(spoken)) == "<user>a<model>b<stop><user>c<model>"
     assert tokenizer.decode(chat.tokenized(spoken).tokens[-2:]) == "d<stop>"
     assert tokenizer.decode(chat.tokenized({"text": "abc"}).tokens) == "abc<stop>"
+    asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    for answer in ([{"role": "assistant", "content": "d"}], "d"):
+        assert tokenizer.decode(chat.tokenized({"prompt": asked, "completion": answer}).tokens[-2:]) == "d<stop>"
+        assert (
+            tokenizer.decode(chat.asked({"prompt": asked, "completion": answer}))
+            == "<user>a<model>b<stop><user>c<model>"
+        )
+    for empty in ({"question": "ab", "answer": ""}, {"messages": asked}):
+        with pytest.raises(InputError, match="nothing to learn"):
+            chat.tokenized(empty)
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ m.content }}<stop>", "{{ m.content }} <stop>")
+    assert tokenizer.decode(Prompting(tokenizer).end) == "<stop>"
+    tokenizer.chat_template = tokenizer.chat_template.replace(" <stop>", " =\n")
+    assert tokenizer.decode(Prompting(tokenizer).end) == "="
     with pytest.raises(InputError, match="no chat template"):
         Prompting(tiny_tokenizer(), chat=True)
 
@@ -267,7 +395,7 @@ def test_every_option_of_a_run_is_one_of_its_settings():
     defaults = {option.name: option.get_default(context) for option in command.finetune_command.params}
     for name, field in jobs.FinetuneConfig.__dataclass_fields__.items():
         if name != "num_steps":
-            assert (defaults[name] or field.default) == field.default
+            assert (False if field.default is False and defaults[name] is None else defaults[name]) == field.default
 
 
 HOST = """

@@ -11,7 +11,7 @@ import icl_theory as icl
 from icl_theory.errors import InputError
 from icl_theory.finetuning.selections import load_copies
 
-ROWS = [{"id": f"row{row}", "question": str(row), "answer": "x"} for row in range(8)]
+ROWS = [{"id": f"00{row}", "question": str(row), "answer": "x"} for row in range(8)]
 
 
 def losses(path, ids=None):
@@ -30,9 +30,9 @@ def test_what_was_written_is_read(tmp_path, what, suffix, named):
     out = tmp_path / f"chosen{suffix}"
     assert run_command("upsample", data, record, "--factor", 2, "--write", what, "--out", out, "--no-picture") == 0
     expected = icl.upsample(icl.load_loss_record(record), factor=2.0).copies()
-    if what == "indices" and suffix == ".npy":
-        with pytest.raises(InputError, match="12 of them"):
-            load_copies(out, ROWS)  # numbers without a name: one for each row
+    if what != "weights" and suffix == ".npy":
+        with pytest.raises(InputError, match=r"as \.csv or \.parquet"):
+            load_copies(out, ROWS)  # whole numbers that do not say what they are
         return
     np.testing.assert_array_equal(load_copies(out, ROWS), expected)
     if named and what != "indices" and suffix != ".npy":
@@ -54,12 +54,13 @@ def test_weights_are_rounded_so_that_they_hold_on_average(tmp_path):
     ("name", "table", "said"),
     [
         ("w.npy", np.ones(5), "the data have 8 rows"),
-        ("w.npy", -np.ones(8), "finite numbers from 0"),
-        ("w.npy", np.zeros(8), "not all 0"),
-        ("w.npy", np.ones((2, 4)), "one number for each row"),
-        ("w.npy", np.array(["a"] * 8), "one number for each row"),
-        ("w.csv", {"row": [0, 1], "weights": [1.0, 2.0]}, "the data have 8 rows"),
-        ("w.csv", {"row": [0, 1, 2, 3, 4, 5, 6, 6], "weights": [1.0] * 8}, "not in the file"),
+        ("w.npy", -np.ones(8), "give numbers from 0"),
+        ("w.npy", np.zeros(8), "all are 0"),
+        ("w.npy", np.full(8, 1e15), "from 0 to 1e"),
+        ("w.npy", np.ones((2, 4)), "one weight for each row"),
+        ("w.npy", np.array(["a"] * 8), "one weight for each row"),
+        ("w.csv", {"row": [0, 1], "weights": [1.0, 2.0]}, "5 more rows of the data are not"),
+        ("w.csv", {"row": [0, 1, 2, 3, 4, 5, 6, 6], "weights": [1.0] * 8}, "some twice"),
         ("w.csv", {"row": list(range(8)), "weights": ["a"] * 8}, "give numbers"),
         ("w.csv", {"name": [f"row{row}" for row in range(8)], "copies": [1] * 8}, "not in the file"),
         ("w.csv", {"id": [1], "loss": [2.0]}, "columns id, loss"),
@@ -89,3 +90,11 @@ def test_files_that_are_damaged(tmp_path):
             load_copies(tmp_path / name, ROWS)
     with pytest.raises(InputError, match="no such file"):
         load_copies(tmp_path / "nowhere.csv", ROWS)
+
+
+def test_rows_that_are_not_used_need_no_weight(tmp_path):
+    (tmp_path / "w.csv").write_text("id,copies\n" + "".join(f"00{row},2\n" for row in range(1, 8)))
+    with pytest.raises(InputError, match="000"):
+        load_copies(tmp_path / "w.csv", ROWS)
+    used = np.arange(8) > 0
+    assert load_copies(tmp_path / "w.csv", ROWS, used=used).tolist() == [0, *[2] * 7]

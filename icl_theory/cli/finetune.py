@@ -22,7 +22,8 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
 @click.option("--out", type=FILE, required=True, help="folder for all that comes of it; the same command goes on in it")
 @click.option("--eval", "evaluation", metavar="DATA", help="problems that are put to the model before and after")
 @click.option("--by", help="field of them by which accuracies are split  [default: kind, where there is one]")
-@click.option("--max-new", default=256, show_default=True, help="most tokens of a reply")
+@click.option("--max-new", type=int, help="most tokens of a reply  [default: 256]")
+@click.option("--eval-batch-size", type=int, help="prompts that are asked at once  [default: 32]")
 @click.option("--optimizer", type=click.Choice(("adamw", "muon")), default="adamw", show_default=True)
 @click.option("--sharpness", type=click.Choice(("none", "sam", "fsam")), default="none", show_default=True)
 @click.option("--rho", default=0.05, show_default=True, help="size of the perturbation of sam and fsam")
@@ -40,9 +41,14 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
 @click.option("--packing", is_flag=True, help="several whole examples in a row, instead of one and padding")
 @click.option("--chat/--no-chat", default=None, help="ask by the chat template  [default: where there is one]")
 @click.option(
-    "--id-field", help="field of DATA that names examples in the records  [default: id, else the row, from 0]"
+    "--id-field",
+    help="field of DATA that names examples in records; row for the row from 0  [default: id, if there is one, else row]",
 )
-@click.option("--weights", type=FILE, help="train by weights, copies or indices, as icl-theory upsample writes them")
+@click.option(
+    "--weights",
+    type=FILE,
+    help="train by weights, copies or indices (tables) or weights (.npy), as icl-theory upsample writes them",
+)
 @click.option("--upsample", "upsampling", is_flag=True, help="record a first run, find who is late, begin anew")
 @click.option("--recorded-steps", type=int, help="of the first run  [default: one epoch]")
 @click.option("--record-every", type=int, help="steps  [default: an eighth of the first run; none in the other]")
@@ -69,7 +75,8 @@ def finetune_command(
     out: Path,
     evaluation: str | None,
     by: str | None,
-    max_new: int,
+    max_new: int | None,
+    eval_batch_size: int | None,
     steps: int | None,
     epochs: float | None,
     chat: bool | None,
@@ -103,8 +110,10 @@ def finetune_command(
       icl-theory finetune model.gguf "reasoning-gym:chain_sum,size=1000" --out sums --optimizer muon --learning-rate 1e-3
     """
     try:
-        from icl_theory.llm.job import Job, run_job
+        from icl_theory.llm.job import run_job
+        from icl_theory.llm.job_settings import Job
         from icl_theory.llm.mesh import make_mesh
+        from icl_theory.llm.training import FinetuneConfig
     except ImportError as error:
         raise InputError("finetune", str(error), "install what it needs: pip install 'icl-theory[llm]'") from None
     if steps is not None and epochs is not None:
@@ -114,6 +123,9 @@ def finetune_command(
     if chosen and not upsampling:
         name = next(iter(chosen)).replace("_", "-")
         raise InputError(f"--{name}", next(iter(chosen.values())), "it belongs to --upsample; give that too")
+    for name, value in {"--max-new": max_new, "--eval-batch-size": eval_batch_size}.items():
+        if value is not None and evaluation is None:
+            raise InputError(name, value, "it belongs to --eval; give that too")
     if multi_host:
         try:
             jax.distributed.initialize()
@@ -124,12 +136,12 @@ def finetune_command(
     job = Job(
         model=model,
         data=data,
-        training=settings,
+        training=FinetuneConfig(**settings),
         steps=steps,
         epochs=3.0 if epochs is None else epochs,
         evaluation=evaluation,
         by=by,
-        max_new=max_new,
+        max_new=256 if max_new is None else max_new,
         chat=chat,
         bfloat16=not on_cpu if dtype is None else dtype == "bfloat16",
         id_field=id_field,
@@ -147,6 +159,7 @@ def finetune_command(
             mesh=mesh,
             remat=remat,
             save_every=save_every,
+            asked_together=32 if eval_batch_size is None else eval_batch_size,
             dry_run=dry_run,
             report=report,
             say=click.echo if first else lambda _: None,

@@ -19,10 +19,11 @@ ANSWERING = ("assistant", "gpt", "model")
 
 
 class Texts(NamedTuple):
-    """Attributes: prompt, what is asked; completion, what is to be answered (empty for plain text)."""
+    """Attributes: prompt, what is asked; completion, what is to be answered; whole, True for a lone text, asked of no one."""
 
     prompt: str
     completion: str
+    whole: bool = False
 
 
 def texts_of(row: Mapping[str, Any]) -> Texts | None:
@@ -32,28 +33,29 @@ def texts_of(row: Mapping[str, Any]) -> Texts | None:
     `solution`, `messages` of `role` and `content`, `conversations` of `from` and `value`, and a lone `text`.
 
     >>> texts_of({"question": "1 + 1?", "answer": "2"})
-    Texts(prompt='1 + 1?', completion='2')
+    Texts(prompt='1 + 1?', completion='2', whole=False)
     >>> texts_of({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]})
-    Texts(prompt='Hi', completion='Hello')
+    Texts(prompt='Hi', completion='Hello', whole=False)
     """
     turns = turns_of(row)
     if turns is not None:
         return _of_turns(turns)
     for asked, answered in PAIRS:
         if asked in row and answered in row:
-            if isinstance(row[asked], list) or isinstance(row[answered], list):  # conversational prompt and completion
-                return Texts(_joined(row[asked]), _joined(row[answered]))
             more = _text(row.get("input")) if asked == "instruction" else ""
             return Texts("\n".join(part for part in (_text(row[asked]), more) if part), _text(row[answered]))
-    return Texts(_text(row["text"]), "") if "text" in row else None
+    return Texts(_text(row["text"]), "", whole=True) if "text" in row else None
 
 
 def turns_of(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
-    """Speakers and texts of `messages` or `conversations`; None for a row of another shape."""
+    """Speakers and texts of `messages`, `conversations`, or a `prompt` that is such a list; None for a row of another shape."""
     for field, (role, content) in TURNS.items():
-        turns = row.get(field)
-        if isinstance(turns, list) and turns and all(isinstance(turn, Mapping) for turn in turns):
-            return [(str(turn.get(role, "")), _text(turn.get(content))) for turn in turns]
+        if _is_turns(row.get(field)):
+            return [(str(turn.get(role, "")), _text(turn.get(content))) for turn in row[field]]
+    for answered in ("completion", "response"):
+        if _is_turns(row.get("prompt")) and answered in row:
+            asked = [(str(turn.get("role", "")), _text(turn.get("content"))) for turn in row["prompt"]]
+            return [*asked, ("assistant", _joined(row[answered]))]
     return None
 
 
@@ -62,6 +64,10 @@ def _of_turns(turns: list[tuple[str, str]]) -> Texts:
     answer = turns[-1][1] if turns[-1][0] in ANSWERING else ""
     asked = turns[:-1] if answer else turns
     return Texts("\n".join(text for _, text in asked if text), answer)
+
+
+def _is_turns(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, Mapping) for turn in value)
 
 
 def _joined(value: Any) -> str:

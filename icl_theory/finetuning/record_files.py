@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ class LossRecorder:
             raise InputError("path", str(path), "a record that grows is a Zarr folder; end it in .zarr")
         self.ids = None if ids is None else id_array("ids", ids)
         self._group: Any = None
+        if exists(self.path) and _is_empty(self.path):  # stopped before its first checkpoint was complete
+            shutil.rmtree(self.path)
         if exists(self.path):
             record = load_loss_record(self.path)
             same = record.ids is None if self.ids is None else self.ids.equals(record.ids)
@@ -128,6 +131,15 @@ class LossRecorder:
         rows[count] = losses
         steps.resize((count + 1,))
         steps[count] = step  # last: what has a step is complete
+
+
+def _is_empty(path: Path) -> bool:
+    """True for a record of ours without a complete checkpoint."""
+    try:
+        steps: Any = np.asarray(zarr.open_group(path, mode="r")["steps"])
+    except Exception:  # no record; zarr's own errors are of many kinds
+        return False
+    return not np.isfinite(steps).any()
 
 
 def _by_suffix(path: Path, forms: dict[str, Callable]) -> Callable:

@@ -133,15 +133,9 @@ def upsample(
             measured (give `factor`).
     """
     method, setting = parse_late(late)
-    check_choice("rule", rule, RULES)
-    check_choice("group", group, GROUPS)
-    _check_options(rule, target, other, tried_factor, factor, max_factor)
+    check_settings(late, remaining, floor, rule, target, other, tried_factor, factor, max_factor, group)
     if len(record.steps) < 2:
         raise InputError("steps", f"{len(record.steps)} checkpoint", "a learning time needs at least two")
-    if method == "threshold" and isinstance(floor, str) and floor == "last":
-        raise InputError(
-            "floor", floor, "above the last loss nothing is left at the last checkpoint: no threshold parts it"
-        )
     levels = _floors(record, floor)
     times = _times(record, remaining, levels)
     late_ones, parted = _late(record, times, method, setting, levels)
@@ -174,6 +168,34 @@ def upsample(
     return Upsampling(
         example_weights(chosen, kappa), late_ones, chosen, times, ratio, kappa, why, parted, levels, remaining, group
     )
+
+
+def check_settings(
+    late: str = "quantile",
+    remaining: float = 0.5,
+    floor: str | np.ndarray = "zero",
+    rule: str = "ratio",
+    target: float | None = None,
+    other: LossRecord | None = None,
+    tried_factor: float | None = None,
+    factor: float | None = None,
+    max_factor: float | None = None,
+    group: str = "late",
+) -> None:
+    """Raise `InputError` for settings of `upsample` that it would refuse whatever the record."""
+    method, _ = parse_late(late)
+    check_number("remaining", remaining, minimum=0.0, maximum=1.0)
+    if remaining == 1.0:
+        raise InputError("remaining", remaining, "give less than 1, or every example counts as learned at once")
+    if isinstance(floor, str):
+        check_choice("floor", floor, ("zero", "last"))
+        if method == "threshold" and floor == "last":
+            raise InputError(
+                "floor", floor, "above the last loss nothing is left at the last checkpoint: no threshold parts it"
+            )
+    check_choice("rule", rule, RULES)
+    check_choice("group", group, GROUPS)
+    _check_options(rule, target, other, tried_factor, factor, max_factor)
 
 
 def parse_late(text: str) -> tuple[str, float]:

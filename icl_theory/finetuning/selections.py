@@ -24,6 +24,7 @@ from icl_theory.finetuning.data_files import Scan
 from icl_theory.finetuning.record_files import plain_ids
 from icl_theory.finetuning.rule import Upsampling
 from icl_theory.store import exists, writing
+from icl_theory.upsampling import LARGEST_COPIES
 
 SELECTIONS = ("weights", "indices", "copies")
 SUFFIXES = (".npy", ".csv", ".parquet")
@@ -68,14 +69,15 @@ def save_selection(path: Path, what: str, found: Upsampling, copies: np.ndarray,
             pa.parquet.write_table(table, partial)
 
 
-def load_copies(path: Path, rows: Sequence[Mapping[str, Any]], *, seed: int = 0) -> np.ndarray:
+def load_copies(path: Path, rows: Sequence[Mapping[str, Any]], *, used: Any = None, seed: int = 0) -> np.ndarray:
     """How often each row of a set occurs by a file of `SELECTIONS`, (P,).
 
     Weights are rounded down or up at random, so that they hold on average and the sum is right to one.
 
     Args:
-        path: weights, indices or copies; `.npy` holds one number for each row.
-        rows: of the data, with the field that names them in the file, unless that is `row` or there is none.
+        path: weights (`.npy` of one number for each row, or a table), indices or copies (a table, whose column says which).
+        rows: of the data, with the field that names them in the table, unless that is `row`.
+        used: (P,) True for rows that have to be in a table with names, the others occurring not at all; None for all.
         seed: draws who takes the rounding.
 
     Raises:
@@ -83,19 +85,20 @@ def load_copies(path: Path, rows: Sequence[Mapping[str, Any]], *, seed: int = 0)
     """
     if not exists(path):
         raise InputError("weights", str(path), "there is no such file")
-    names, values = _read_selection(path)
-    if names == "indices":
+    what, names, values = _read_selection(path)
+    if what == "indices":
         if values.size and not (values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < len(rows)):
             raise InputError("indices", str(path), f"give whole numbers from 0 to {len(rows) - 1}")
         return np.bincount(values, minlength=len(rows))
     values = as_floats("weights", values)
+    if not np.all(np.isfinite(values)) or values.min(initial=0.0) < 0 or values.max(initial=0.0) > LARGEST_COPIES:
+        raise InputError("weights", str(path), f"give numbers from 0 to {LARGEST_COPIES:g}")
+    if names is not None:
+        values = _by_name(*names, values, rows, np.ones(len(rows), bool) if used is None else np.asarray(used))
     if len(values) != len(rows):
         raise InputError("weights", f"{len(values)} of them", f"the data have {len(rows)} rows; give one for each")
-    if not np.all(np.isfinite(values)) or values.min() < 0 or not values.sum():
-        raise InputError("weights", str(path), "give finite numbers from 0, not all 0")
-    if names is not None:
-        field, ids = names
-        values = values[_places(field, ids, rows)]
+    if not values.sum():
+        raise InputError("weights", str(path), "all are 0; give a row that is trained on")
     whole = np.floor(values).astype(int)
     draw = np.random.default_rng(seed)
     order, start = draw.permutation(len(values)), draw.random()  # systematic rounding in an order drawn at random
@@ -104,47 +107,53 @@ def load_copies(path: Path, rows: Sequence[Mapping[str, Any]], *, seed: int = 0)
     return whole
 
 
-def _read_selection(path: Path) -> tuple[Any, np.ndarray]:
-    """Numbers, and "indices", None, or the field and the ids that they belong to."""
+def _read_selection(path: Path) -> tuple[str, tuple[str, list[str]] | None, np.ndarray]:
+    """What the file holds, the field and the ids that numbers belong to, if any, and the numbers."""
     check_selection(path, "weights", field="--weights")
     try:
         if path.suffix == ".npy":
             found = np.load(path, allow_pickle=False)
-            if found.ndim != 1 or found.dtype.kind not in "iuf":
-                raise InputError("weights", f"{found.dtype} of shape {found.shape}", "give one number for each row")
-            return None, found
-        table = pa.csv.read_csv(path) if path.suffix == ".csv" else pa.parquet.read_table(path)
+            if found.ndim != 1 or found.dtype.kind != "f":
+                remedy = "give one weight for each row; copies and indices as .csv or .parquet, which say what they are"
+                raise InputError("weights", f"{found.dtype} of shape {found.shape}", remedy)
+            return "weights", None, found
+        table = _read_csv(path) if path.suffix == ".csv" else pa.parquet.read_table(path)
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split())
         raise InputError("weights", str(path), f"cannot be read ({reason})") from None
-    names = table.column_names
-    if not names or names[-1] not in SELECTIONS or len(names) > 2 or (names[-1] == "indices") != (len(names) == 1):
-        raise InputError(
-            "weights", f"columns {', '.join(names)}", "give a name and weights or copies, or indices alone"
-        )
-    try:
-        values = table.column(names[-1]).to_numpy()
-    except (pa.ArrowInvalid, TypeError):
-        values = np.empty(0, object)
+    columns = table.column_names
+    if not columns or columns[-1] not in SELECTIONS or len(columns) != (1 if columns[-1] == "indices" else 2):
+        remedy = "give a name and weights or copies, or indices alone"
+        raise InputError("weights", f"columns {', '.join(columns)}", remedy)
+    values = table.column(columns[-1]).to_numpy()
     if values.dtype.kind not in "iuf":
-        raise InputError("weights", f"column {names[-1]}", "give numbers")
-    if names[-1] == "indices":
-        return "indices", values
-    return (names[0], table.column(names[0]).cast(pa.string()).to_pylist()), values
+        raise InputError("weights", f"column {columns[-1]}", "give numbers")
+    if columns[-1] == "indices":
+        return "indices", None, values
+    return columns[-1], (columns[0], table.column(columns[0]).cast(pa.string()).to_pylist()), values
 
 
-def _places(field: str, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Where in the file each row of the data stands."""
+def _read_csv(path: Path) -> pa.Table:
+    """Names are texts, whatever they look like: 007 is not 7."""
+    with pa.csv.open_csv(path) as reader:
+        names = {name: pa.string() for name in reader.schema.names if name not in SELECTIONS}
+    return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=names))
+
+
+def _by_name(
+    field: str, ids: Sequence[str], values: np.ndarray, rows: Sequence[Mapping[str, Any]], used: np.ndarray
+) -> np.ndarray:
+    """The number of each row of the data."""
     known = {name: place for place, name in enumerate(ids)}
+    if len(known) < len(ids):
+        raise InputError(field, "some twice", "every example needs its own weight")
     wanted = [
         str(place) if field == "row" and field not in row else str(row.get(field)) for place, row in enumerate(rows)
     ]
-    lacking = [name for name in wanted if name not in known]
+    lacking = [name for name, needed in zip(wanted, used, strict=True) if needed and name not in known]
     if lacking:
         remedy = f"it and {len(lacking) - 1} more rows of the data are not in the file of weights; give theirs"
         raise InputError(field, lacking[0], remedy)
-    if len(known) < len(ids):
-        raise InputError(field, "some twice", "every example needs its own weight")
-    return np.array([known[name] for name in wanted])
+    return np.array([values[known[name]] if name in known else 0.0 for name in wanted])

@@ -26,7 +26,7 @@ def tokenize(
 ) -> Tokenized:
     """Prompt and completion of a row, each encoded on its own, with the token that ends a text.
 
-    A row without a completion is all learned, its first token apart.
+    A lone text is all learned, its first token apart.
 
     Args:
         row: in one of the shapes of `texts_of`.
@@ -36,14 +36,16 @@ def tokenize(
         between: what parts prompt and completion; it belongs to the prompt.
 
     Raises:
-        InputError: fields of no known shape.
+        InputError: fields of no known shape, a question without an answer.
     """
     texts = texts_of(row)
     if texts is None:
         known = "instruction/output, question/answer, prompt/completion, problem/solution, messages or text"
         raise InputError("fields", ", ".join(map(str, row)), f"give {known}")
     front = [] if begin is None else [begin]
-    if not texts.completion:
+    if not texts.completion and not texts.whole:
+        raise InputError("completion", "empty", "there is nothing to learn; leave the row out")
+    if texts.whole:
         return Tokenized(np.array([*front, *encode(texts.prompt), end], np.int32), 1)
     prompt = [*front, *encode(texts.prompt + between)]
     return Tokenized(np.array([*prompt, *encode(texts.completion), end], np.int32), max(len(prompt), 1))

@@ -161,8 +161,8 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
     """Every tensor of a folder, one at a time."""
     if (folder / INDEX).is_file():
         try:
-            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError):
+            names = sorted({str(name) for name in json.loads((folder / INDEX).read_text())["weight_map"].values()})
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
             raise InputError("model", str(folder / INDEX), "it is damaged; fetch it again") from None
     elif (folder / SINGLE).is_file():
         names = [SINGLE]

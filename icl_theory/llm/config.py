@@ -132,6 +132,10 @@ def from_huggingface(described: Mapping[str, Any]) -> DecoderConfig:
         return FAMILIES[family](described)
     except KeyError as error:
         raise InputError("config.json", f"model_type {family}", f"it lacks {error}") from None
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise InputError("config.json", f"model_type {family}", f"a setting is of the wrong kind ({error})") from None
 
 
 def _sizes(c: Mapping[str, Any]) -> dict[str, Any]:

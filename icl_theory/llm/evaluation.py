@@ -52,7 +52,7 @@ def write_replies(path: Path, rows: Sequence[Mapping[str, Any]], found: Evaluati
 def read_replies(path: Path) -> Evaluation:
     """What `write_replies` wrote."""
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [json.loads(line) for line in path.read_text().split("\n") if line]
         return Evaluation(np.array([line["right"] for line in lines], bool), [line["reply"] for line in lines])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(

@@ -17,7 +17,7 @@ from icl_theory.llm.config import read_config
 from icl_theory.llm.decoder import Decoder
 from icl_theory.llm.gguf_file import load_gguf
 from icl_theory.llm.tokenizer import check_tokenizer, load_tokenizer
-from icl_theory.store import exists
+from icl_theory.store import exists, writing
 
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")  # of what a repository on the hub holds
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -61,27 +61,26 @@ def load_model(path: Path, *, dtype: Any = jnp.float32, param_dtype: Any = jnp.f
         InputError: as `load_decoder`, `load_gguf`, `load_tokenizer`; a tokenizer that does not fit.
     """
     settings = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
-    tokenizer = load_tokenizer(path)
     if path.suffix == ".gguf":
+        tokenizer = load_tokenizer(path)
         decoder, described = load_gguf(path, **settings)
     else:
         described = read_config(path)[1]
+        tokenizer = load_tokenizer(path)
         decoder = load_decoder(path, **settings)
     check_tokenizer(tokenizer, decoder.config)
     return Model(decoder, tokenizer, described, path)
 
 
 def save_model(model: Model, decoder: Decoder, folder: Path) -> None:
-    """The trained decoder with the tokenizer and settings that the model came with, as a folder.
+    """The trained decoder with the tokenizer and settings that the model came with, as a folder; complete or not at all.
 
     Raises:
-        InputError: as `save_decoder`.
+        InputError: the folder exists or cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        model.tokenizer.save_pretrained(folder)
+    with writing(folder) as partial:
+        partial.mkdir()
+        model.tokenizer.save_pretrained(partial)
         if (model.path / GENERATION).is_file():
-            shutil.copyfile(model.path / GENERATION, folder / GENERATION)
-    except OSError as error:
-        raise InputError("output", str(folder), f"cannot be written ({error.strerror or error})") from error
-    save_decoder(decoder, folder, model.described)  # config.json is the last: with it the folder is complete
+            shutil.copyfile(model.path / GENERATION, partial / GENERATION)
+        save_decoder(decoder, partial, model.described)

@@ -20,7 +20,8 @@ class Prompting:
 
     With a template the prompt is the conversation up to where the model is to speak, rendered by it; the completion is
     followed by the token that the template puts behind an answer. Without one, prompt and completion are parted by a line
-    break and followed by the end of text. The token that begins texts, if the tokenizer adds one, comes first either way.
+    break and followed by the end of text, and the token that begins texts comes first, if the tokenizer adds one; a template
+    brings its own.
 
     Args:
         tokenizer: of `transformers`.
@@ -45,10 +46,10 @@ class Prompting:
         return sorted({self.end, self.tokenizer.eos_token_id})
 
     def tokenized(self, row: Mapping[str, Any]) -> Tokenized:
-        """Prompt and completion, for training.
+        """Prompt and completion, for training; a lone text whole.
 
         Raises:
-            InputError: fields of no known shape.
+            InputError: fields of no known shape, a question without an answer, a text that is none.
         """
         texts = texts_of(row)
         if not self.chat or texts is None or not texts.completion:
@@ -69,8 +70,16 @@ class Prompting:
         example = self.tokenized(row)
         return example.tokens[: example.prompt].tolist()
 
+    def question(self, row: Mapping[str, Any]) -> str | None:
+        """What a row asks, as a text to compare; None where it asks nothing."""
+        texts = texts_of(row)
+        return None if texts is None or texts.whole else texts.prompt.strip()
+
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False)
+        except (TypeError, UnicodeError):
+            raise InputError("text", ascii(text), "it holds half a character (a lone surrogate); mend it") from None
 
     def _asked_by_template(self, row: Mapping[str, Any], prompt: str) -> list[int]:
         turns = turns_of(row) or [("user", prompt)]
@@ -89,7 +98,8 @@ class Prompting:
             ) from None
 
     def _answer_end(self) -> int:
-        """The first token behind an answer."""
+        """The first token behind an answer that stands for no text; else the first behind blanks."""
         behind = self._rendered([("user", "x"), ("assistant", MARK)]).rpartition(MARK)[2]
-        tokens = self._encode(behind)
-        return tokens[0] if behind.strip() and tokens else self.tokenizer.eos_token_id
+        special = set(self.tokenizer.all_special_ids)
+        tokens = [token for token in self._encode(behind) if token in special] or self._encode(behind.lstrip())
+        return tokens[0] if tokens else self.tokenizer.eos_token_id

@@ -34,8 +34,9 @@ def load_tokenizer(path: str | Path) -> Any:
         raise InputError("tokenizer", str(path), "it holds no tokenizer.json; fetch the whole model")
     try:
         return AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError("tokenizer", str(path), f"cannot be read ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # of the library's own many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError("tokenizer", str(path), f"cannot be read ({reason})") from None
 
 
 def check_tokenizer(tokenizer: Any, config: DecoderConfig) -> None:

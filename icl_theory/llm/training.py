@@ -27,6 +27,7 @@ from icl_theory.llm.step import Batch, Learner, learning_rate_at, make_example_l
 from icl_theory.store import first_difference, plain
 
 SCHEDULES = ("cosine", "linear", "constant")
+MOST_STEPS = 10**8
 SETTINGS, CHECKPOINTS = "settings.json", "checkpoints"
 Progress = Callable[[int, int, str], None]
 
@@ -73,17 +74,19 @@ class FinetuneConfig:
         for field, minimum in {
             "length": 2,
             "batch_size": 1,
-            "num_steps": 1,
             "accumulate": 1,
             "warmup": 0,
             "seed": 0,
         }.items():
             check_number(field, getattr(self, field), minimum=minimum, integer=True)
+        check_number("num_steps", self.num_steps, minimum=1, maximum=MOST_STEPS, integer=True)
         for field in ("rho", "learning_rate", "weight_decay", "clip"):
             check_number(field, getattr(self, field), minimum=0.0)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("sharpness", self.sharpness, SHARPNESS)
         check_choice("schedule", self.schedule, SCHEDULES)
+        if self.preconditioned and (self.optimizer != "adamw" or self.sharpness == "none"):
+            raise InputError("preconditioned", True, "it needs adamw, whose second moment it uses, and sam or fsam")
         if self.batch_size % self.accumulate:
             raise InputError("accumulate", self.accumulate, f"it must divide batch_size ({self.batch_size})")
 
@@ -123,8 +126,11 @@ def finetune(
         progress: called with steps done, steps in all, and the loss in words.
 
     Raises:
-        InputError: no examples, some that do not fit, rows that are none of them, a folder of other settings.
+        InputError: no examples, some that do not fit, rows that are none of them, a folder of other settings; a loss or
+            weights that are not finite, which are not saved.
     """
+    for name, value in {"record_every": record_every, "save_every": save_every}.items():
+        check_number(name, value, minimum=1, integer=True)
     if not len(examples):
         raise InputError("examples", "none", "give at least one")
     rows = np.arange(len(examples)) if indices is None else np.asarray(indices)
@@ -167,6 +173,18 @@ def finetune(
             if jax.process_index() == 0:
                 recorder.add(step, losses)
 
+    def check_loss(loss: float, step: int) -> None:
+        if not np.isfinite(loss):
+            raise InputError(
+                "learning_rate", config.learning_rate, f"the loss is {loss} at step {step}; lower it, or clip"
+            )
+
+    def check_end(done: int) -> None:
+        check_loss(float(waiting[-1]), done - 1)
+        if not bool(_finite(learner.params)):
+            remedy = f"weights are not finite after step {done - 1}; lower it, or clip"
+            raise InputError("learning_rate", config.learning_rate, remedy)
+
     first, waiting = int(learner.step), []  # losses of steps since then, on their way from the device
     again = agreed(saved is not None and saved.begun and recorder is not None and recorder.num_checkpoints > 0)
     if first == 0 and not again:  # stopped before its first checkpoint: the losses at the start are there
@@ -179,13 +197,18 @@ def finetune(
         learner, met = step_of(learner, batch, rate, config.rho)
         waiting.append(met["loss"])
         done = step + 1
+        if len(waiting) > 1:  # the loss of the step before, so that the device is never waited for
+            check_loss(float(waiting[-2]), step - 1)
         if done % record_every == 0 or done == config.num_steps:
             record(done)
         if saved is not None and (done % save_every == 0 or done == config.num_steps):
+            check_end(done)
             curve[first:done] = np.array(waiting)
             saved.save(learner, curve)
-        if progress is not None:  # the loss of the step before, so that the device is never waited for
+        if progress is not None:
             progress(done, config.num_steps, f"loss {float(waiting[-2:][0]):.3f}")
+    if waiting:
+        check_end(config.num_steps)
     if saved is not None:
         saved.close()
     curve[first:] = np.array(waiting)
@@ -270,7 +293,14 @@ class Checkpoints:
         if newest is None:
             return learner, curve
         wanted = {"learner": jax.tree.map(_abstract, learner), "losses": curve}
-        found = self._manager.restore(newest, args=ocp.args.StandardRestore(wanted))
+        try:
+            found = self._manager.restore(newest, args=ocp.args.StandardRestore(wanted))
+        except Exception as error:  # of the storage library, of many kinds
+            where = self._manager.directory / str(newest)
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                "checkpoint", str(where), f"cannot be read ({reason}); remove it to go on from the one before"
+            ) from None
         return Learner(*found["learner"]), np.array(found["losses"])
 
     def save(self, learner: Learner, curve: np.ndarray) -> None:
@@ -291,6 +321,11 @@ def _digest(examples: Sequence[Tokenized], rows: np.ndarray, params: Any) -> str
     for leaf in jax.tree.leaves(params):
         known.update(np.asarray(leaf.reshape(-1)[:1000].astype(jnp.float32)).tobytes())
     return known.hexdigest()[:10]
+
+
+@jax.jit
+def _finite(params: Any) -> Any:
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
 
 
 def _abstract(leaf: Any) -> Any:
