@@ -33,6 +33,5 @@ FIGURES: dict[str, FigureSpec] = {
         generalisation_map.FIGURE,
         language_models.FIGURE,
         language_models.LARGER,
-        language_models.CHECKPOINT,
     )
 }
