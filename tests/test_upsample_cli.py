@@ -538,4 +538,4 @@ def test_any_options_end_well_or_in_one_line(folder, capsys, options, losses):
 def test_fields_of_the_usual_shapes(row, prompt, completion):
     found = texts_of(row)
     assert (found is None) == (prompt is None)
-    assert found is None or tuple(found) == (prompt, completion)
+    assert found is None or found == (prompt, completion, "text" in row)
