@@ -29,14 +29,22 @@ def cell(study, optimizer, name, other="plain"):
     accuracy = np.array(arm(study, optimizer, name)["accuracy"])
     if name == "plain":
         return f"{accuracy.mean():.3f}"
-    mean, half = paired(accuracy - np.array(arm(study, optimizer, other)["accuracy"]))
+    return difference(accuracy - np.array(arm(study, optimizer, other)["accuracy"]))
+
+
+def difference(values):
+    mean, half = paired(values)
     return f"{mean:+.3f} ± {half:.3f}".replace("-", "−")
 
 
 def new(study, optimizer, name):
-    """Accuracy on problems that do not occur in training, where it was measured."""
-    seen = arm(study, optimizer, name).get("unseen")
-    return "–" if seen is None else f"{np.mean(seen):.3f}"
+    """`cell` on problems that do not occur in training, where that was measured."""
+    unseen = [arm(study, optimizer, one).get("unseen") for one in (name, "plain")]
+    if unseen[0] is None:
+        return "–"
+    if name == "plain":
+        return f"{np.mean(unseen[0]):.3f}"
+    return difference(np.subtract(*unseen))
 
 
 def bias(study, optimizer, name, other):
@@ -63,7 +71,7 @@ def lines():
     for name in ARMS:
         yield row(arm_text(name), (cell(*column, name) for column in COLUMNS))
     yield row("late × κ, minus random × κ", (cell(*column, "late", "random") for column in COLUMNS))
-    for name in ("plain", "late", "random"):
+    for name in ("plain", "late", "random", "early"):
         yield row(f"{arm_text(name)}, unseen problems", (new(*column, name) for column in COLUMNS))
     for name, other in BIASES.items():
         yield row(f"*R* of {arm_text(name)}, over {other}'s", (bias(*column, name, other) for column in COLUMNS))

@@ -90,7 +90,10 @@ def test_seeds_together_are_seeds_apart(tmp_path):
         both = SMALL.trainer(optimizer, (0, 1)).run("fsam", 0.05, whole, 20)["losses"]
         for seed in range(2):
             alone = SMALL.trainer(optimizer, (seed,)).run("fsam", 0.05, whole[:1], 20)["losses"]
-            np.testing.assert_allclose(both[seed, :4], alone[0, :4], rtol=0.02)  # roundings grow with the steps
+            np.testing.assert_allclose(both[seed, 0], alone[0, 0], rtol=1e-5)
+            np.testing.assert_allclose(
+                both[seed, 1], alone[0, 1], rtol=1e-3
+            )  # after two steps; roundings grow with them
         assert np.abs(both[0] - both[1]).max() > 0.1
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     said = []

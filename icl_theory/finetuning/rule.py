@@ -133,7 +133,8 @@ def upsample(
             measured (give `factor`).
     """
     method, setting = parse_late(late)
-    check_settings(late, remaining, floor, rule, target, other, tried_factor, factor, max_factor, group)
+    given = {"target": target, "other": other, "tried_factor": tried_factor, "max_factor": max_factor}
+    check_settings(late=late, remaining=remaining, floor=floor, group=group, rule=rule, factor=factor, **given)
     if len(record.steps) < 2:
         raise InputError("steps", f"{len(record.steps)} checkpoint", "a learning time needs at least two")
     levels = _floors(record, floor)
@@ -171,16 +172,7 @@ def upsample(
 
 
 def check_settings(
-    late: str = "quantile",
-    remaining: float = 0.5,
-    floor: str | np.ndarray = "zero",
-    rule: str = "ratio",
-    target: float | None = None,
-    other: LossRecord | None = None,
-    tried_factor: float | None = None,
-    factor: float | None = None,
-    max_factor: float | None = None,
-    group: str = "late",
+    *, late: str = "quantile", remaining: float = 0.5, floor: Any = "zero", group: str = "late", **factor_settings: Any
 ) -> None:
     """Raise `InputError` for settings of `upsample` that it would refuse whatever the record."""
     method, _ = parse_late(late)
@@ -193,9 +185,8 @@ def check_settings(
             raise InputError(
                 "floor", floor, "above the last loss nothing is left at the last checkpoint: no threshold parts it"
             )
-    check_choice("rule", rule, RULES)
     check_choice("group", group, GROUPS)
-    _check_options(rule, target, other, tried_factor, factor, max_factor)
+    _check_factor_settings(**factor_settings)
 
 
 def parse_late(text: str) -> tuple[str, float]:
@@ -245,16 +236,9 @@ def step_text(step: float) -> str:
     return f"{step:.0f}" if step >= 100 else f"{step:.3g}"
 
 
-def _check_options(
-    rule: str,
-    target: float | None,
-    other: LossRecord | None,
-    tried_factor: float | None,
-    factor: float | None,
-    max_factor: float | None,
-) -> None:
+def _check_factor_settings(*, rule: str = "ratio", factor: float | None = None, **given: Any) -> None:
     """Refuse settings that would do nothing, and rules without what they need."""
-    given = {"target": target, "other": other, "tried_factor": tried_factor, "max_factor": max_factor}
+    check_choice("rule", rule, RULES)
     given = {name: value for name, value in given.items() if value is not None}
     if factor is not None:
         check_number("factor", factor, minimum=1.0)

@@ -185,7 +185,7 @@ class _Stages:
             "upsampling": None if chosen is None else upsampling_numbers(chosen),
             "before": accuracies(before, self.problems, field),
             "after": accuracies(after, self.problems, field),
-            "machine": {name: value for name, value in machine().items() if name != "platform"},
+            "machine": machine(),
             "seconds": time.monotonic() - begun,
         }
         if self.first:

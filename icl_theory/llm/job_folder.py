@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from icl_theory.store import exists, first_difference
 
 SETTINGS, REPORT, MODEL, RUN = "settings.json", "report.json", "model", "run"
 BEFORE, AFTER, LOSSES, CURVE = "before.jsonl", "after.jsonl", "losses.zarr", "loss.csv"
+PARTIAL = ".partial"  # of settings that are being written
 WARMUP, WEIGHTS = "warmup", "weights.csv"
 ASKING = (
     "model",
@@ -39,7 +39,7 @@ def check_folder(folder: Path, settings: dict[str, Any]) -> None:
             difference = first_difference(before, now)
             if difference:
                 raise InputError("--out", str(folder), f"it holds another job ({difference}); give another folder")
-        elif exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        elif exists(folder) and (not folder.is_dir() or any(path.suffix != PARTIAL for path in folder.iterdir())):
             raise InputError("--out", str(folder), "it holds other things; give a new or empty folder")
     except (OSError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
@@ -63,14 +63,15 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
     Raises:
         InputError: it cannot be written.
     """
+    together("checked")  # no host looks at the folder while another writes into it
     if jax.process_index() == 0:
         path, text = folder / SETTINGS, json.dumps(settings, indent=1) + "\n"
+        partial = path.with_suffix(PARTIAL)
         try:
             if not path.is_file() or path.read_text() != text:
                 folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", delete=False) as file:
-                    file.write(text)
-                os.replace(file.name, path)
+                partial.write_text(text)
+                os.replace(partial, path)
         except OSError as error:
             raise InputError("--out", str(folder), f"cannot be written ({error.strerror}); give another") from None
     together("folder")

@@ -132,8 +132,7 @@ def make_step(
     Raises:
         InputError: settings that exclude each other.
     """
-    if preconditioned and (optimizer != "adamw" or sharpness == "none"):
-        raise InputError("preconditioned", True, "it needs adamw, whose second moment it uses, and sam or fsam")
+    check_preconditioned(preconditioned, optimizer, sharpness)
     transformation = build_optimizer(optimizer, **settings)
 
     def part(params: Any, state: Any, batch: Batch, total: Any, rho: Any) -> tuple[Any, Any]:
@@ -164,6 +163,12 @@ def make_step(
         return kept(Learner(params, state, learner.step + 1)), {"loss": loss, "gradient_norm": norm}
 
     return on_mesh(jax.jit(step, donate_argnums=0), mesh)
+
+
+def check_preconditioned(preconditioned: bool, optimizer: str, sharpness: str) -> None:
+    """Raise `InputError` where there is no second moment, or nothing that would be perturbed along it."""
+    if preconditioned and (optimizer != "adamw" or sharpness == "none"):
+        raise InputError("preconditioned", True, "it needs adamw, whose second moment it uses, and sam or fsam")
 
 
 def make_example_losses(graph: nnx.GraphDef, mesh: Mesh | None = None) -> Callable[[Any, Batch], Float[Array, " B"]]:

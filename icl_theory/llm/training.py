@@ -23,7 +23,16 @@ from icl_theory.llm.decoder import Decoder
 from icl_theory.llm.mesh import agreed, check_rows, gathered, place, place_rows, shardings, together
 from icl_theory.llm.optimizers import OPTIMIZERS
 from icl_theory.llm.sharpness import SHARPNESS
-from icl_theory.llm.step import Batch, Learner, learning_rate_at, make_example_losses, make_step, model_of, start
+from icl_theory.llm.step import (
+    Batch,
+    Learner,
+    check_preconditioned,
+    learning_rate_at,
+    make_example_losses,
+    make_step,
+    model_of,
+    start,
+)
 from icl_theory.store import first_difference, plain
 
 SCHEDULES = ("cosine", "linear", "constant")
@@ -85,8 +94,7 @@ class FinetuneConfig:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("sharpness", self.sharpness, SHARPNESS)
         check_choice("schedule", self.schedule, SCHEDULES)
-        if self.preconditioned and (self.optimizer != "adamw" or self.sharpness == "none"):
-            raise InputError("preconditioned", True, "it needs adamw, whose second moment it uses, and sam or fsam")
+        check_preconditioned(self.preconditioned, self.optimizer, self.sharpness)
         if self.batch_size % self.accumulate:
             raise InputError("accumulate", self.accumulate, f"it must divide batch_size ({self.batch_size})")
 
