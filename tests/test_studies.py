@@ -12,7 +12,7 @@ from tiny_model import write_tiny_model
 
 from experiments import arithmetic_study, checkpoint_study, study
 from experiments.arithmetic_study import LENGTH, LETTERS, Settings, a_decoder, problems, seeds_apart, seeds_together
-from experiments.arms import Plan, all_arms, order, right, unseen
+from experiments.arms import Plan, Trainer, all_arms, order, right, unseen
 from experiments.study import bias_of, learning_step, load_study, merged, paired
 from figures.language_models import draw
 from icl_theory.errors import InputError
@@ -285,3 +285,19 @@ def stop_after(trainer, known, said, ran):
             raise KeyboardInterrupt
 
     return all_arms(trainer, known, saying)
+
+
+def test_who_is_late_is_picked_by_a_run_of_its_own(monkeypatch):
+    """Only the pilot run has another order, and it alone is followed whole."""
+    trainer, runs, run = SMALL.trainer("adamw", (0,)), [], Trainer.run
+
+    def seen(self, sharpness, rho, indices, num_steps, followed=None, draw=0):
+        runs.append((followed, order(np.arange(9), 9, 0, draw).tolist()))
+        return run(self, sharpness, rho, indices, num_steps, followed=followed, draw=draw)
+
+    monkeypatch.setattr(Trainer, "run", seen)
+    all_arms(trainer, known={f"adamw {name}": {"accuracy": [0]} for name in ("sam 0.05", "fsam 0.05")})
+    (followed, pilot), *others = runs
+    assert followed == 60
+    assert len(others) == 6
+    assert all(part is None and other == others[0][1] != pilot for part, other in others)
