@@ -40,10 +40,10 @@ def list_command() -> None:
     """Experiments and figures, with what each takes and shows."""
     click.echo("Experiments (python -m experiments run NAME):")
     for experiment in EXPERIMENTS.values():
-        click.echo(f"  {experiment.name:22} {experiment.question}")
+        click.echo(f"  {experiment.name:24} {experiment.question}")
     click.echo("Figures (python -m figures NAME):")
     for figure in FIGURES.values():
-        click.echo(f"  {figure.name:22} {figure.title} (reads {figure.sources})")
+        click.echo(f"  {figure.name:24} {figure.title} (reads {figure.sources})")
 
 
 @cli.command("run")

@@ -21,7 +21,7 @@ def main(names: tuple[str, ...], results: Path) -> None:
         click.echo(f"wrote {draw(FIGURES[name], results)} and .svg")
     if not names:
         for figure in FIGURES.values():
-            click.echo(f"{figure.name:20} {figure.title}  (reads {figure.sources})")
+            click.echo(f"{figure.name:24} {figure.title}  (reads {figure.sources})")
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ FIGURE = _spec(
     "arithmetic-cpu.json",
     "Claim D in small: a decoder learns easy and hard arithmetic",
     "0.1 million weights from scratch, five seeds; make study makes it anew. A pilot run says who is late. Upsampling them lowers R, "
-    f"upsampling the early raises it; accuracy does not follow beyond its interval. {COLUMNS}",
+    f"upsampling the early raises it; the rule gains no accuracy beyond its interval, SAM and functional SAM (f-SAM) neither. {COLUMNS}",
 )
 LARGER = _spec(
     "arithmetic_study_larger",
