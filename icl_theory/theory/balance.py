@@ -1,0 +1,61 @@
+"""What gradient flow conserves in every head, and how steps of GD and SAM change it (theory notes, §15)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from icl_theory.sharpness import perturb
+
+
+def imbalance(params: Any) -> dict[str, Float[Array, ...]]:
+    """What gradient flow conserves of each head.
+
+    Separate keys and queries: `v_i² − Σ_r|k_ir|²`, (H,), and `K_i K_iᵀ − Q_i Q_iᵀ`, (H, R, R). Merged: `v_i² − ‖U_i‖²`, (H,).
+    All of it is zero in a balanced head. Reduced blocks, linear scores.
+    """
+    squares = jnp.square(params["value"])
+    if "merged" in params:
+        return {"value": squares - jnp.sum(jnp.square(params["merged"]), axis=(1, 2))}
+    key, query = params["key"], params["query"]
+    return {
+        "value": squares - jnp.sum(jnp.square(key), axis=(1, 2)),
+        "key": jnp.einsum("hrd,hsd->hrs", key, key) - jnp.einsum("hrd,hsd->hrs", query, query),
+    }
+
+
+def imbalance_change(loss: Any, params: Any, *, learning_rate: float, rho: float = 0.0) -> dict[str, Array]:
+    """By how much one step of GD (ρ = 0) or normalised SAM changes `imbalance`, exactly, from gradients alone.
+
+    With g = ∇L(θ), ε = ρ g/‖g‖ and g̃ = ∇L(θ + ε) the terms of first order in η cancel but for those of ε:
+
+        Δ(v² − |k|²) = 2η (ε_v g̃_v − ε_k·g̃_k) + η² (g̃_v² − |g̃_k|²)
+
+    and alike for the other two. Gradient flow conserves it, GD drifts in proportion to η over a time, and SAM moves it at
+    first order in ρ, towards balance: `ε_v g̃_v − ε_k·g̃_k ≈ (ρ/‖g‖)(g_v² − |g_k|²)`, negative where |v| is larger.
+
+    Reference: theory notes, §15 (derived there).
+    """
+    gradient = jax.grad(loss)
+    ascent = perturb(params, gradient(params), rho=rho)
+    moved = gradient(ascent)
+    epsilon = jax.tree.map(lambda there, here: there - here, ascent, params)
+    first = _difference(epsilon, moved)
+    second = _difference(moved, moved)
+    return jax.tree.map(lambda f, s: 2.0 * learning_rate * f + learning_rate**2 * s, first, second)
+
+
+def _difference(left: Any, right: Any) -> dict[str, Array]:
+    """`imbalance` as a bilinear form, symmetric parts only."""
+    value = left["value"] * right["value"]
+    if "merged" in left:
+        return {"value": value - jnp.sum(left["merged"] * right["merged"], axis=(1, 2))}
+    both = lambda name: jnp.einsum("hrd,hsd->hrs", left[name], right[name])  # noqa: E731
+    symmetric = lambda matrix: 0.5 * (matrix + jnp.swapaxes(matrix, 1, 2))  # noqa: E731
+    return {
+        "value": value - jnp.sum(left["key"] * right["key"], axis=(1, 2)),
+        "key": symmetric(both("key")) - symmetric(both("query")),
+    }

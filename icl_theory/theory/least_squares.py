@@ -1,0 +1,43 @@
+"""What any linear attention with enough heads can reach: least squares on the cubic features (theory notes, §9, §13)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from icl_theory.cubic import token_pairs
+from icl_theory.errors import InputError
+from icl_theory.moments import Moments
+
+
+def best_tensor(moments: Moments) -> np.ndarray:
+    """`T* = M⁺ c`, the coefficients of least loss, (F,); of several the shortest. In float64."""
+    mean = moments.mean()
+    return np.linalg.lstsq(np.asarray(mean.gram, float), np.asarray(mean.cross, float), rcond=1e-12)[0]
+
+
+def tensor_loss(tensors: np.ndarray, moments: Moments) -> np.ndarray:
+    """`TᵀMT − 2cᵀT + e` of coefficients (..., F) on any data, shape (...)."""
+    mean = moments.mean()
+    gram, cross = np.asarray(mean.gram, float), np.asarray(mean.cross, float)
+    return np.einsum("...f,fg,...g->...", tensors, gram, tensors) - 2.0 * tensors @ cross + float(mean.energy)
+
+
+def escape_rate(moments: Moments) -> float:
+    """`4 σ₁`: the rate at which `ln |T|` of merged attention with full blocks grows from zero, per unit of η × step.
+
+    Near zero `v̇_i = 2 C U_i`, `U̇_i = 2 Cᵀ v_i` with `C_(e)(fd) = E[y_q φ_(ef)d]` as a (D+1) × (D+1)D matrix, of which
+    only the largest singular value σ₁ survives; T is a product of both.
+
+    Raises:
+        InputError: moments of reduced features.
+
+    Reference: theory notes, §13.
+    """
+    if moments.blocks != "full":
+        raise InputError("moments.blocks", moments.blocks, "the rate is that of full blocks")
+    dim, mean = moments.dim, moments.mean()
+    cross = np.asarray(mean.cross, float).reshape(-1, dim)
+    matrix = np.zeros((dim + 1, dim + 1, dim))
+    for (e, f), row in zip(token_pairs(dim), cross, strict=True):
+        matrix[e, f] = matrix[f, e] = row
+    return 4.0 * float(np.linalg.norm(matrix.reshape(dim + 1, -1), 2))
