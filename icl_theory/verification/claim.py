@@ -36,3 +36,8 @@ class Claim(NamedTuple):
     def precisions(self) -> tuple[str, ...]:
         """In which it is measured, the judging one first."""
         return ("float64", "float32") if self.single else ("float64",)
+
+
+def part_of(progress: Callable[[int, int], None], part: int, parts: int) -> Callable[[int, int], None]:
+    """The progress of one of several equal parts as progress of the whole; parts count from 0."""
+    return lambda done, total: progress(part * total + done, parts * total)

@@ -14,7 +14,7 @@ from icl_theory.sharpness import gd
 from icl_theory.spectra import linear_spectrum, random_basis
 from icl_theory.tasks import TaskDistribution, TaskMixture
 from icl_theory.theory.fixed_points import nested_plateau_losses
-from icl_theory.verification.claim import Claim, Data
+from icl_theory.verification.claim import Claim, Data, part_of
 from icl_theory.verification.ensembles import random_starts, separate_model, train_ensemble
 from icl_theory.verification.statement import Statement, agrees_each, at_least, within_standard_errors
 
@@ -46,7 +46,7 @@ def at_lengths(settings: Settings, lengths: range | tuple[int, ...], basis: np.n
 
 def measure(settings: Settings, progress) -> Data:
     """Losses and strengths of both trainings; the loss of their ends on fresh prompts of every asked length."""
-    basis = random_basis(jax.random.key(settings.seed), settings.dim)
+    basis = np.asarray(random_basis(jax.random.key(settings.seed), settings.dim))
     trained = {"one": (settings.num_context,), "many": tuple(range(1, settings.num_context + 1))}
     data: Data = {"asked": np.asarray(settings.asked)}
     matrices = {}
@@ -63,7 +63,7 @@ def measure(settings: Settings, progress) -> Data:
             learning_rate=settings.learning_rate,
             duration=settings.duration,
             num_snapshots=settings.num_snapshots,
-            progress=lambda done, total, part=part: progress(part * total + done, 2 * total),
+            progress=part_of(progress, part, 2),
         )
         times = simplicity_bias(trajectory, features).times[0]
         complete = np.isfinite(times).all(axis=1)

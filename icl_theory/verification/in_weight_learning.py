@@ -19,7 +19,7 @@ from icl_theory.tasks import TaskMixture
 from icl_theory.theory.gaussian_moments import full_population_moments
 from icl_theory.theory.least_squares import best_tensor, escape_rate, tensor_loss
 from icl_theory.training import train_many
-from icl_theory.verification.claim import Claim, Data
+from icl_theory.verification.claim import Claim, Data, part_of
 from icl_theory.verification.ensembles import random_starts
 from icl_theory.verification.statement import Statement, agrees_each, at_least
 
@@ -72,7 +72,7 @@ def measure(settings: Settings, progress) -> Data:
             num_steps=settings.num_steps,
             snapshots=np.append(0, snapshots),
             track=EffectiveTensor(loss.graphdef),
-            progress=lambda done, total, part=part: progress(part * total + done, parts * total),
+            progress=part_of(progress, part, parts),
         )
         tensors, best = require_sound(run).tracked, best_tensor(moments)
         values = {"train": run.loss, "train_predicted": tensor_loss(best, moments)}

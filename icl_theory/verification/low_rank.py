@@ -22,7 +22,7 @@ from icl_theory.theory.fixed_points import nested_plateau_losses
 from icl_theory.theory.least_squares import best_tensor, tensor_loss
 from icl_theory.theory.low_rank import growth_rate, head_value
 from icl_theory.training import train, train_many
-from icl_theory.verification.claim import Claim, Data
+from icl_theory.verification.claim import Claim, Data, part_of
 from icl_theory.verification.ensembles import random_starts
 from icl_theory.verification.paired import median_change, worst_change
 from icl_theory.verification.statement import Statement, agrees, agrees_each, at_least
@@ -76,7 +76,7 @@ def measure(settings: Settings, progress) -> Data:
             num_steps=round(settings.duration / settings.learning_rate),
             num_snapshots=settings.num_snapshots,
             track=EffectiveMatrix(loss.graphdef),
-            progress=lambda done, total, part=part: progress(part * total + done, parts * total),
+            progress=part_of(progress, part, parts),
         )
         trajectory = require_sound(run).trajectory(features)
         bias = simplicity_bias(trajectory, features)

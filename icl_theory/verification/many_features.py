@@ -18,7 +18,7 @@ from icl_theory.spectra import power_law_spectrum
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.aligned import AlignedDescent, Ascent
 from icl_theory.training import train_many
-from icl_theory.verification.claim import Claim, Data
+from icl_theory.verification.claim import Claim, Data, part_of
 from icl_theory.verification.ensembles import random_starts, separate_model
 from icl_theory.verification.paired import median_change, worst_change
 from icl_theory.verification.statement import Statement, agrees, agrees_each, at_least
@@ -78,7 +78,7 @@ def measure(settings: Settings, progress) -> Data:
                 num_steps=num_steps,
                 snapshots=steps,
                 track=FeatureStrength(loss.graphdef, jnp.asarray(features.directions, float)),
-                progress=lambda done, total, part=part: progress(part * total + done, parts * total),
+                progress=part_of(progress, part, parts),
             )
             data[f"{kind}_{name}"] = (require_sound(run).tracked / features.optimum).astype(np.float32)
             data[f"{kind}_{name}_loss"] = run.loss

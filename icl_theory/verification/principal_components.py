@@ -17,7 +17,7 @@ from icl_theory.spectra import linear_spectrum, random_basis
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.components import component_regression, plateau_predictions, regression_gap
 from icl_theory.training import train_many
-from icl_theory.verification.claim import Claim, Data
+from icl_theory.verification.claim import Claim, Data, part_of
 from icl_theory.verification.ensembles import random_starts, separate_model
 from icl_theory.verification.statement import Statement, agrees_each, at_most
 
@@ -59,9 +59,7 @@ def measure(settings: Settings, progress) -> Data:
             num_steps=round(settings.duration / settings.learning_rate),
             num_snapshots=settings.num_snapshots,
             track=EffectiveMatrix(loss.graphdef),
-            progress=lambda done, total, place=place: progress(
-                place * total + done, len(settings.num_contexts) * total
-            ),
+            progress=part_of(progress, place, len(settings.num_contexts)),
         )
         require_sound(run)
         times = simplicity_bias(run.trajectory(features), features).times
@@ -99,7 +97,7 @@ def plateau_looks(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np
     return looks
 
 
-def _predictions(prompts: Prompts, matrix: np.ndarray) -> np.ndarray:
+def _predictions(prompts: Prompts, matrix: np.ndarray) -> jax.Array:
     return jnp.einsum("pd,de,pe->p", prompts.beta, jnp.asarray(matrix), prompts.x_query)
 
 

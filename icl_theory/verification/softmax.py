@@ -21,7 +21,7 @@ from icl_theory.spectra import linear_spectrum
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.softmax import small_weight_drive
 from icl_theory.training import train_many
-from icl_theory.verification.claim import Claim, Data
+from icl_theory.verification.claim import Claim, Data, part_of
 from icl_theory.verification.ensembles import random_starts
 from icl_theory.verification.paired import median_change, worst_change
 from icl_theory.verification.statement import Statement, at_least, within_standard_errors
@@ -81,7 +81,7 @@ def measure(settings: Settings, progress) -> Data:
                 num_steps=num_steps,
                 snapshots=np.append(0, looks),
                 track=_parameters,
-                progress=lambda done, total, part=part: progress(part * total + done, parts * total),
+                progress=part_of(progress, part, parts),
             )
             shares, held_out = _asked(graphdef, require_sound(run).tracked, asked)
             data |= {
