@@ -1,4 +1,4 @@
-"""`python -m experiments.checkpoint_study MODEL`: a pretrained model is fine-tuned on sums that it partly knows.
+"""`python -m experiments.checkpoint_study MODEL`: a pretrained model is fine-tuned on sums.
 
 The arms of `arms`, on a checkpoint such as SmolLM2-135M-Instruct (a GGUF file or a folder) and problems of reasoning-gym: sums
 and differences of two numbers of one to three digits, asked as plain text; those of the test do not occur in training. Seeds are

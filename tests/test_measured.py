@@ -86,5 +86,21 @@ def test_the_table_of_the_studies_is_what_was_measured(line):
     assert line in README
 
 
+def test_what_is_said_of_the_checkpoint_is_what_was_measured():
+    study = load_study(ROOT / "experiments" / "measured" / "checkpoint-cpu.json")
+    accuracy = {name.removeprefix("adamw "): np.array(found["accuracy"]) for name, found in study["arms"].items()}
+    said = " ".join(
+        README[README.index("On a\npretrained model") : README.index("Word problems are not tried")].split()
+    )
+    assert f"plain ends at {accuracy['plain'].mean():.3f}" in said
+    for name, words in {"late": "late × κ ", "random": "random × κ ", "early": "early × κ "}.items():
+        assert words + difference(accuracy[name] - accuracy["plain"]) in said
+    for words, end in (("at equal steps", ""), ("at equal compute", ", half the steps")):
+        pair = [difference(accuracy[f"{name} 0.05{end}"] - accuracy["plain"]) for name in ("sam", "fsam")]
+        assert f"{pair[0]} and{'' if end else ' functional SAM'} {pair[1]} {words}" in said
+    asked = [n for n in range(1, 301) if all(np.allclose(n * a, np.rint(n * a), atol=1e-6) for a in accuracy.values())]
+    assert f"asked {asked[0]} problems" in said
+
+
 if __name__ == "__main__":
     print("\n".join(lines()))
