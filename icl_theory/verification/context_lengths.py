@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from icl_theory.analysis import level_between, simplicity_bias
+from icl_theory.analysis import simplicity_bias
 from icl_theory.features import Features, find_features
 from icl_theory.prompts import sample_prompts
 from icl_theory.sharpness import gd
@@ -15,7 +15,7 @@ from icl_theory.spectra import linear_spectrum, random_basis
 from icl_theory.tasks import TaskDistribution, TaskMixture
 from icl_theory.theory.fixed_points import nested_plateau_losses
 from icl_theory.verification.claim import Claim, Data, part_of
-from icl_theory.verification.ensembles import random_starts, separate_model, train_ensemble
+from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model, train_ensemble
 from icl_theory.verification.statement import Statement, agrees_each, at_least, within_standard_errors
 
 
@@ -48,6 +48,7 @@ def measure(settings: Settings, progress) -> Data:
     """Losses and strengths of both trainings; the loss of their ends on fresh prompts of every asked length."""
     basis = np.asarray(random_basis(jax.random.key(settings.seed), settings.dim))
     trained = {"one": (settings.num_context,), "many": tuple(range(1, settings.num_context + 1))}
+    eigenvalues = linear_spectrum(settings.dim)
     data: Data = {"asked": np.asarray(settings.asked)}
     matrices = {}
     for part, (name, lengths) in enumerate(trained.items()):
@@ -72,33 +73,19 @@ def measure(settings: Settings, progress) -> Data:
             f"{name}_time": trajectory.time,
             f"{name}_loss": trajectory.loss[0],
             f"{name}_complete": complete,
-            f"{name}_levels": _levels(trajectory.time, trajectory.loss[0], times),
+            f"{name}_levels": plateau_levels(trajectory.time, trajectory.loss[0], times),
             f"{name}_plateau_losses": nested_plateau_losses(features),
             f"{name}_predicted": np.asarray([_loss_at(settings, features, n, basis) for n in settings.asked]),
-            f"{name}_endless": np.sum(_eigenvalues(settings) * (1 - _eigenvalues(settings) * features.optimum) ** 2),
+            f"{name}_endless": np.sum(eigenvalues * (1 - eigenvalues * features.optimum) ** 2),
         }
         end = np.median(strength[complete, -1], axis=0)
         matrices[name] = (features.directions * end) @ features.directions.T
     return data | _asked(settings, matrices, basis)
 
 
-def _eigenvalues(settings: Settings) -> np.ndarray:
-    return linear_spectrum(settings.dim)
-
-
 def _loss_at(settings: Settings, features: Features, length: int, basis: np.ndarray) -> float:
     """The population loss at another length of the optimum of a training distribution."""
     return float(find_features(at_lengths(settings, (length,), basis)).loss(features.optimum))
-
-
-def _levels(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Loss on each plateau, per seed; NaN where features were learned in another order or within a fifth."""
-    levels = np.full((len(losses), times.shape[1] - 1), np.nan)
-    for seed, (loss, learned) in enumerate(zip(losses, times, strict=True)):
-        for m in range(levels.shape[1]):
-            if 1.2 * learned[: m + 1].max() < learned[m + 1 :].min() < np.inf:
-                levels[seed, m] = level_between(time, loss, learned[m], learned[m + 1 :].min())
-    return levels
 
 
 def _asked(settings: Settings, matrices: dict[str, np.ndarray], basis: np.ndarray) -> Data:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from icl_theory.analysis import SimplicityBias, simplicity_bias
+from icl_theory.analysis import SimplicityBias, level_between, simplicity_bias
 from icl_theory.attention import MergedAttention, SeparateAttention, aligned_parameters, split_model
 from icl_theory.features import Features, find_features
 from icl_theory.losses import EffectiveMatrix, MomentsLoss, make_loss
@@ -126,9 +126,28 @@ def repeated(starts: Any, copies: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf] * copies), starts)
 
 
-def separate_model(dim: int, num_heads: int, init_scale: float):
-    """A maker of rank-one `SeparateAttention` from a key."""
-    return lambda key: SeparateAttention(dim, num_heads, init_scale=init_scale, rngs=nnx.Rngs(params=key))
+def plateau_levels(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Loss on the plateau with the first m + 1 features learned, (seeds, D−1), from losses (seeds, T), learning times (seeds, D).
+
+    NaN where features were learned in another order or the next within a fifth of the time: no plateau to measure.
+    """
+    levels = np.full((len(losses), times.shape[1] - 1), np.nan)
+    for seed, (loss, learned) in enumerate(zip(losses, times, strict=True)):
+        for m in range(levels.shape[1]):
+            before, after = learned[: m + 1].max(), learned[m + 1 :].min()
+            if 1.2 * before < after < np.inf:
+                levels[seed, m] = level_between(time, loss, before, after)
+    return levels
+
+
+def all_parameters(params: Any) -> Any:
+    """What to track where the weights themselves are looked at."""
+    return params
+
+
+def separate_model(dim: int, num_heads: int, init_scale: float, **settings: Any):
+    """A maker of `SeparateAttention` from a key; rank one and linear scores unless the settings say otherwise."""
+    return lambda key: SeparateAttention(dim, num_heads, init_scale=init_scale, rngs=nnx.Rngs(params=key), **settings)
 
 
 def merged_model(dim: int, num_heads: int, init_scale: float):

@@ -23,8 +23,6 @@ from icl_theory.verification.claim import Claim, Data, part_of
 from icl_theory.verification.ensembles import random_starts
 from icl_theory.verification.statement import Statement, agrees_each, at_least
 
-TESTS = ("in_context", "in_weight", "noise")
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:

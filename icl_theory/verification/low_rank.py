@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from icl_theory.analysis import level_between, simplicity_bias
+from icl_theory.analysis import simplicity_bias
 from icl_theory.attention import SeparateAttention, split_model
 from icl_theory.features import Features, find_features
 from icl_theory.losses import EffectiveMatrix, make_loss
@@ -23,7 +23,7 @@ from icl_theory.theory.least_squares import best_tensor, tensor_loss
 from icl_theory.theory.low_rank import growth_rate, head_value
 from icl_theory.training import train, train_many
 from icl_theory.verification.claim import Claim, Data, part_of
-from icl_theory.verification.ensembles import random_starts
+from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model
 from icl_theory.verification.paired import median_change, worst_change
 from icl_theory.verification.statement import Statement, agrees, agrees_each, at_least
 
@@ -64,9 +64,7 @@ def measure(settings: Settings, progress) -> Data:
     }
     parts = len(settings.ranks)
     for part, rank in enumerate(settings.ranks):
-        make = lambda key, rank=rank: SeparateAttention(  # noqa: E731
-            settings.dim, settings.num_heads, rank=rank, init_scale=settings.init_scale, rngs=nnx.Rngs(params=key)
-        )
+        make = separate_model(settings.dim, settings.num_heads, settings.init_scale, rank=rank)
         model, starts = random_starts(make, settings.num_seeds, settings.seed)
         loss, _ = make_loss(model, moments)
         run = train_many(
@@ -84,22 +82,11 @@ def measure(settings: Settings, progress) -> Data:
             "time": trajectory.time,
             f"loss_{rank}": trajectory.loss,
             f"times_{rank}": bias.times,
-            f"levels_{rank}": _first_levels(trajectory.time, trajectory.loss, bias.times),
+            f"levels_{rank}": plateau_levels(trajectory.time, trajectory.loss, bias.times)[:, :4],
         }
     rates = [_growth(features, mixture, rank, settings) for rank in settings.ranks if rank > 1]
     data["predicted_growth"], data["measured_growth"] = np.asarray(rates).T
     return data
-
-
-def _first_levels(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Loss on the first four plateaus, per seed; NaN where features were learned in another order or within a fifth."""
-    levels = np.full((len(losses), 4), np.nan)
-    for seed, (loss, learned) in enumerate(zip(losses, times, strict=True)):
-        for m in range(4):
-            before, after = learned[: m + 1].max(), learned[m + 1 :].min()
-            if 1.2 * before < after < np.inf:
-                levels[seed, m] = level_between(time, loss, before, after)
-    return levels
 
 
 def _growth(features: Features, mixture: TaskMixture, rank: int, settings: Settings) -> tuple[float, float]:

@@ -6,13 +6,13 @@ import dataclasses
 
 import numpy as np
 
-from icl_theory.analysis import level_between, median_interval, simplicity_bias
+from icl_theory.analysis import median_interval, simplicity_bias
 from icl_theory.sharpness import gd
 from icl_theory.spectra import linear_spectrum
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.fixed_points import nested_plateau_losses
 from icl_theory.verification.claim import Claim, Data
-from icl_theory.verification.ensembles import random_starts, separate_model, train_ensemble
+from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model, train_ensemble
 from icl_theory.verification.statement import Statement, agrees, at_least
 
 CONFIDENCE = 0.99
@@ -66,24 +66,11 @@ def measure(settings: Settings, progress) -> Data:
             f"{name}_learning_times": bias.times[0],
             f"{name}_ratios": bias.ratios[0],
             f"{name}_rank_agreement": bias.rank_agreement[0],
-            f"{name}_levels": _plateau_levels(trajectory.time, trajectory.loss[0], bias.times[0]),
+            f"{name}_levels": plateau_levels(trajectory.time, trajectory.loss[0], bias.times[0]),
         }
     data["plateau_losses"] = nested_plateau_losses(features)
     data["drive"] = features.drive
     return data
-
-
-def _plateau_levels(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Loss on the plateau between feature m and m+1, per seed.
-
-    NaN where they were not learned in that order or less than a fifth of the time apart: no plateau to measure.
-    """
-    levels = np.full((len(losses), times.shape[1] - 1), np.nan)
-    for seed, (loss, moments) in enumerate(zip(losses, times, strict=True)):
-        for m in range(len(moments) - 1):
-            if 1.2 * moments[m] < moments[m + 1] < np.inf:
-                levels[seed, m] = level_between(time, loss, moments[m], moments[m + 1])
-    return levels
 
 
 def statements(data: Data) -> list[Statement]:

@@ -23,6 +23,7 @@ from icl_theory.theory.balance import imbalance, imbalance_change
 from icl_theory.theory.gaussian_moments import full_population_moments
 from icl_theory.training import train, train_many
 from icl_theory.verification.claim import Claim, Data
+from icl_theory.verification.ensembles import all_parameters
 from icl_theory.verification.statement import Statement, agrees, at_least, at_most
 
 STEP_BY_STEP = {
@@ -80,7 +81,7 @@ def _step_by_step(settings: Settings, mixture: TaskMixture) -> Data:
                 hyperparameters={"learning_rate": settings.learning_rate} | ({"rho": rho} if rho else {}),
                 num_steps=settings.num_steps,
                 snapshots=np.arange(settings.num_steps + 1),
-                track=_parameters,
+                track=all_parameters,
             )
             states = jax.tree.map(jnp.asarray, run.tracked)
             measured = _flat(jax.vmap(imbalance)(states))
@@ -151,7 +152,7 @@ def _pictures(settings: Settings, mixture: TaskMixture) -> Data:
         hyperparameters={"learning_rate": settings.picture_rate},
         num_steps=num_steps,
         snapshots=snapshot_schedule(num_steps, 3001),
-        track=_parameters,
+        track=all_parameters,
     )
     value, key, query = (np.asarray(run.tracked[name], float) for name in ("value", "key", "query"))
     key, query = (rows[:, :, 0] @ features.directions for rows in (key, query))
@@ -203,10 +204,6 @@ def _empty_blocks(settings: Settings, mixture: TaskMixture) -> Data:
     }
 
 
-def _parameters(params: Any) -> Any:
-    return params
-
-
 def _flat(tree: Any) -> np.ndarray:
     """(T, everything)."""
     leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(tree)]
@@ -226,7 +223,7 @@ def statements(data: Data) -> list[Statement]:
             at_most(
                 f"M{number}",
                 f"Step by step {words} changes v² − |k|², KKᵀ − QQᵀ and v² − ‖U‖² as derived "
-                "(merged, rank 1 and 2, 4000 steps; largest error over the largest change)",
+                "(merged, rank 1 and 2; largest error over the largest change)",
                 source=source,
                 code=code,
                 bound=1e-9,
