@@ -43,9 +43,9 @@ class Experiment(NamedTuple):
     claim: Claim | None = None
 
     @classmethod
-    def of_claim(cls, claim: Claim, question: str) -> Experiment:
+    def of_claim(cls, claim: Claim) -> Experiment:
         """The experiment that measures a claim of the verification table."""
-        return cls(claim.name, question, claim.settings, claim.measure, claim)
+        return cls(claim.name, claim.question, claim.settings, claim.measure, claim)
 
     @property
     def command(self) -> str:

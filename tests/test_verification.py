@@ -16,15 +16,22 @@ from icl_theory.verification import (
     Row,
     closed_forms,
     combine,
+    context_lengths,
     dynamics,
     fixed_points,
     generalisation,
+    in_weight_learning,
+    low_rank,
+    many_features,
     measure_claim,
+    principal_components,
     random_initialisation,
     sam_by_data,
     sharpness,
+    softmax,
     upsampling,
     verify,
+    weights,
 )
 from icl_theory.verification.sharpness_aligned import AlignedSettings
 from icl_theory.verification.statement import agrees, agrees_each, at_least, at_most, within_standard_errors
@@ -58,6 +65,25 @@ SMALL = {
     ),
     "generalisation": generalisation.Settings(
         num_prompts=(100, 1000, 5000), noise_stds=(0.0,), num_seeds=2, duration=300.0, num_snapshots=61
+    ),
+    "low_rank": low_rank.Settings(
+        num_prompts=2000, num_seeds=3, init_scale=0.1, duration=1500.0, num_snapshots=300
+    ),
+    "context_lengths": context_lengths.Settings(
+        num_prompts=2000, num_seeds=4, init_scale=0.05, duration=3000.0, num_snapshots=300
+    ),
+    "in_weight_learning": in_weight_learning.Settings(
+        dim=2, num_heads=3, shares=(0.0, 0.5, 1.0), num_seeds=2, num_steps=20_000, num_snapshots=200, noise_prompts=2000
+    ),
+    "softmax": softmax.Settings(
+        num_prompts=32, num_seeds=3, duration=60.0, num_snapshots=40, asked_prompts=200, drive_prompts=4000
+    ),
+    "weights": weights.Settings(
+        num_steps=400, aligned_starts=2, aligned_steps=1000, picture_scale=0.05, picture_duration=3000.0
+    ),
+    "many_features": many_features.Settings(dim=17, num_heads=17, num_seeds=2, duration=1500.0, num_snapshots=200),
+    "principal_components": principal_components.Settings(
+        num_contexts=(31, 63), num_prompts=2000, num_seeds=4, init_scale=0.05, duration=3000.0, num_snapshots=500
     ),
 }
 
@@ -108,8 +134,8 @@ def test_statements_name_code_and_figures_that_exist(measured):
 def test_the_readme_names_statements_that_exist(measured):
     ids = {row.statement.id for claim in CLAIMS for row in combine(claim, measured[claim.name], None)}
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    named = set(re.findall(r"\b[A-H]\d{1,2}\b", readme))  # an H200 is a device
-    for letter, first, last in re.findall(r"\b([A-H])(\d+)–[A-H](\d+)\b", readme):
+    named = set(re.findall(r"\b[A-P]\d{1,2}\b", readme))  # an H200 is a device
+    for letter, first, last in re.findall(r"\b([A-P])(\d+)–[A-P](\d+)\b", readme):
         named |= {f"{letter}{number}" for number in range(int(first), int(last) + 1)}
     assert len(named) > 20
     assert named <= ids

@@ -12,8 +12,10 @@ from icl_theory.progress import ProgressReport
 from icl_theory.verification import CLAIMS, verify
 from icl_theory.verification.table import as_json, print_table
 
+CLAIM_LIST = "\n".join(["\b", "Claims:", *(f"  {claim.letter}  {claim.title}" for claim in CLAIMS)])
 
-@click.command("verify")
+
+@click.command("verify", epilog=CLAIM_LIST)
 @click.option("--only", help="letters of the claims to run, such as A,C  [default: all]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="write the table as JSON too")
 @click.option("--force", is_flag=True, help="overwrite the JSON file where it exists")
@@ -23,19 +25,8 @@ def verify_command(only: str | None, json_file: Path | None, force: bool, float3
     """Hold every prediction against its measurement and print the table.
 
     Each statement has a tolerance that stands in the code. They are judged in float64; a last column says which are
-    also within tolerance in float32 (claims F to H are measured in float64 alone). The exit code is 1 when one does not
+    also within tolerance in float32 (claims from F on are measured in float64 alone). The exit code is 1 when one does not
     hold in float64. Takes about three minutes on two cores; the session's precision is left as it is.
-
-    \b
-    Claims:
-      A  closed forms of the population loss against Monte Carlo and automatic differentiation
-      B  fixed points and plateau losses
-      C  dynamics against reduced systems, flows and closed forms
-      D  random initialisation under gradient descent
-      E  sharpness-aware minimization against gradient descent
-      F  upsampling what is learned late
-      G  the data that stand in for SAM
-      H  generalisation
     """
     letters = [claim.letter for claim in CLAIMS] if only is None else [part.strip().upper() for part in only.split(",")]
     for letter in letters:

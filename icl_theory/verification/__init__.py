@@ -1,4 +1,4 @@
-"""The verification table: eight claims, each simulated and held against its theory.
+"""The verification table: claims, one letter each, simulated and held against their theory.
 
 `verify` runs them all; the table can also be read off data saved earlier (`Claim.statements`).
 """

@@ -18,7 +18,8 @@ class Claim(NamedTuple):
     Attributes:
         letter: first letter of its statements' ids.
         name: module and folder name.
-        title: one line for tables and progress bars.
+        title: a few words for tables and progress bars.
+        question: what it asks, in one sentence.
         settings: frozen dataclass with every number the measurement uses.
         measure: `measure(settings, progress) -> dict of arrays`; `progress(done, total)`.
         statements: `statements(data) -> list`, reading the arrays only.
@@ -28,6 +29,7 @@ class Claim(NamedTuple):
     letter: str
     name: str
     title: str
+    question: str
     settings: Any
     measure: Callable[[Any, Callable[[int, int], None]], Data]
     statements: Callable[[Data], list[Statement]]

@@ -276,4 +276,12 @@ def statements(data: Data) -> list[Statement]:
     return table
 
 
-CLAIM = Claim("A", "closed_forms", "Closed forms against Monte Carlo", Settings(), measure, statements)
+CLAIM = Claim(
+    "A",
+    "closed_forms",
+    "Closed forms against Monte Carlo",
+    "Do the closed forms of the population loss, its gradient and E[ββᵀ] agree with Monte Carlo and autodiff?",
+    Settings(),
+    measure,
+    statements,
+)

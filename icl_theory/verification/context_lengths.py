@@ -160,4 +160,13 @@ def statements(data: Data) -> list[Statement]:
     return table
 
 
-CLAIM = Claim("J", "context_lengths", "Context lengths", Settings(), measure, statements, single=False)
+CLAIM = Claim(
+    "J",
+    "context_lengths",
+    "Context lengths",
+    "What does training over many context lengths change, and what is the loss at lengths never trained on?",
+    Settings(),
+    measure,
+    statements,
+    single=False,
+)

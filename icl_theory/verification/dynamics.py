@@ -310,4 +310,12 @@ def statements(data: Data) -> list[Statement]:
     ]
 
 
-CLAIM = Claim("C", "dynamics", "Dynamics against reduced systems and closed forms", Settings(), measure, statements)
+CLAIM = Claim(
+    "C",
+    "dynamics",
+    "Dynamics against reduced systems and closed forms",
+    "Does training follow the reduced systems, the flows and the closed-form learning times?",
+    Settings(),
+    measure,
+    statements,
+)

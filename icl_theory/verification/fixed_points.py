@@ -145,4 +145,12 @@ def statements(data: Data) -> list[Statement]:
     return table
 
 
-CLAIM = Claim("B", "fixed_points", "Fixed points and plateau losses", Settings(), measure, statements)
+CLAIM = Claim(
+    "B",
+    "fixed_points",
+    "Fixed points and plateau losses",
+    "Are all 2^D predicted points fixed points of the separate model, and only two of the merged one?",
+    Settings(),
+    measure,
+    statements,
+)

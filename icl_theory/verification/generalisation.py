@@ -307,4 +307,13 @@ def _bias(matrices: np.ndarray, time: np.ndarray, settings: Settings) -> dict[st
     return {name: np.concatenate(values) for name, values in found.items()}
 
 
-CLAIM = Claim("H", "generalisation", "Generalisation", Settings(), measure, statements, single=False)
+CLAIM = Claim(
+    "H",
+    "generalisation",
+    "Generalisation",
+    "Do SAM, upsampling and augmentation generalise better (claims B and C): where, by how much, and where not?",
+    Settings(),
+    measure,
+    statements,
+    single=False,
+)

@@ -158,5 +158,12 @@ def statements(data: Data) -> list[Statement]:
 
 
 CLAIM = Claim(
-    "K", "in_weight_learning", "In-context and in-weight learning", Settings(), measure, statements, single=False
+    "K",
+    "in_weight_learning",
+    "In-context and in-weight learning",
+    "Prompts that share one task vector among prompts that do not: what ends in context, what in the weights?",
+    Settings(),
+    measure,
+    statements,
+    single=False,
 )

@@ -204,4 +204,13 @@ def statements(data: Data) -> list[Statement]:
     return table
 
 
-CLAIM = Claim("I", "low_rank", "Keys and queries of rank R", Settings(), measure, statements, single=False)
+CLAIM = Claim(
+    "I",
+    "low_rank",
+    "Keys and queries of rank R",
+    "How do heads of rank R = 1, 2, 4, 8 learn: how many features at a time, how soon, and down to which loss?",
+    Settings(),
+    measure,
+    statements,
+    single=False,
+)

@@ -162,5 +162,12 @@ def statements(data: Data) -> list[Statement]:
 
 
 CLAIM = Claim(
-    "P", "principal_components", "Regression on principal components", Settings(), measure, statements, single=False
+    "P",
+    "principal_components",
+    "Regression on principal components",
+    "On plateau m, does attention predict as regression on the first m principal components does?",
+    Settings(),
+    measure,
+    statements,
+    single=False,
 )

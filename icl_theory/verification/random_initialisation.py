@@ -139,4 +139,12 @@ def statements(data: Data) -> list[Statement]:
     return table
 
 
-CLAIM = Claim("D", "random_initialisation", "Random initialisation, gradient descent", Settings(), measure, statements)
+CLAIM = Claim(
+    "D",
+    "random_initialisation",
+    "Random initialisation, gradient descent",
+    "From random starts, are features learned simple first, and at the predicted plateau losses?",
+    Settings(),
+    measure,
+    statements,
+)

@@ -11,13 +11,20 @@ import jax
 
 from icl_theory.verification import (
     closed_forms,
+    context_lengths,
     dynamics,
     fixed_points,
     generalisation,
+    in_weight_learning,
+    low_rank,
+    many_features,
+    principal_components,
     random_initialisation,
     sam_by_data,
     sharpness,
+    softmax,
     upsampling,
+    weights,
 )
 from icl_theory.verification.claim import Claim, Data
 from icl_theory.verification.statement import Statement
@@ -31,6 +38,13 @@ CLAIMS: tuple[Claim, ...] = (
     upsampling.CLAIM,
     sam_by_data.CLAIM,
     generalisation.CLAIM,
+    low_rank.CLAIM,
+    context_lengths.CLAIM,
+    in_weight_learning.CLAIM,
+    softmax.CLAIM,
+    weights.CLAIM,
+    many_features.CLAIM,
+    principal_components.CLAIM,
 )
 
 

@@ -301,4 +301,13 @@ def _random_statements(data: Data) -> list[Statement]:
     ]
 
 
-CLAIM = Claim("G", "sam_by_data", "SAM by data", Settings(), measure, statements, single=False)
+CLAIM = Claim(
+    "G",
+    "sam_by_data",
+    "SAM by data",
+    "Does gradient descent on upsampled data, with the factor derived from ρ, do what SAM does, and at what cost?",
+    Settings(),
+    measure,
+    statements,
+    single=False,
+)

@@ -217,5 +217,11 @@ def _merged(data: Data) -> list[Statement]:
 
 
 CLAIM = Claim(
-    "E", "sharpness", "Sharpness-aware minimization against gradient descent", Settings(), measure, statements
+    "E",
+    "sharpness",
+    "Sharpness-aware minimization against gradient descent",
+    "Does SAM lower simplicity bias (claim A), from aligned and random starts, and in the merged model?",
+    Settings(),
+    measure,
+    statements,
 )

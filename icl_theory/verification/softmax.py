@@ -201,4 +201,13 @@ def statements(data: Data) -> list[Statement]:
     return table
 
 
-CLAIM = Claim("L", "softmax", "Softmax attention", Settings(), measure, statements, single=False)
+CLAIM = Claim(
+    "L",
+    "softmax",
+    "Softmax attention",
+    "Does the order of learning survive in softmax attention, under gradient descent and SAM?",
+    Settings(),
+    measure,
+    statements,
+    single=False,
+)

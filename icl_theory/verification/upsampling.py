@@ -285,4 +285,13 @@ def _optimum(moments: Moments, features: Features) -> np.ndarray:
     return features.strength(tensor.reshape(4, 4))
 
 
-CLAIM = Claim("F", "upsampling", "Upsampling what is learned late", Settings(), measure, statements, single=False)
+CLAIM = Claim(
+    "F",
+    "upsampling",
+    "Upsampling what is learned late",
+    "Does upsampling what is learned late lower simplicity bias (claim C), by how much, and what does it cost?",
+    Settings(),
+    measure,
+    statements,
+    single=False,
+)

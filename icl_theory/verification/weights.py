@@ -284,4 +284,13 @@ def statements(data: Data) -> list[Statement]:
     return table
 
 
-CLAIM = Claim("M", "weights", "Weights and what the flow conserves", Settings(), measure, statements, single=False)
+CLAIM = Claim(
+    "M",
+    "weights",
+    "Weights and what the flow conserves",
+    "What do the weights look like on each plateau, what does the flow conserve, and what does SAM do to it?",
+    Settings(),
+    measure,
+    statements,
+    single=False,
+)
