@@ -3,6 +3,7 @@
 # make fresh       like reproduce, after setting older results aside
 # make bench       what steps, batches of runs, the folding of data, sweeps, upsampling and fine-tuning cost, against bounds
 # make study       the small study of language models: easy and hard arithmetic, a quarter of an hour on two cores
+# make docs        reference of the package from its docstrings, with every formula: results/docs/index.html
 # make lock        resolve requirements.lock again from pyproject.toml
 
 VENV := .venv
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: reproduce fresh bench study test check lock clean
+.PHONY: reproduce fresh bench study test check docs lock clean
 .DEFAULT_GOAL := reproduce
 
 reproduce: $(VENV)/.ready
@@ -27,13 +28,19 @@ bench: $(VENV)/.ready
 study: $(VENV)/.ready
 	$(BIN)/python -m experiments.arithmetic_study
 
-test: $(VENV)/.ready check
+test: $(VENV)/.ready check docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Annotations of re-exported names are not resolved, and the one module that needs torch is left out.
+docs: $(VENV)/.ready
+	$(BIN)/python -W error -W "ignore:Error parsing type annotation" -W "ignore:Couldn't import icl_theory.finetuning.huggingface" \
+		-m pdoc --docformat google -o results/docs icl_theory icl_theory.theory icl_theory.verification icl_theory.sweeps \
+		icl_theory.upsampling icl_theory.finetuning icl_theory.llm icl_theory.plotting '!icl_theory.finetuning.huggingface'
 
 lock: $(VENV)/.ready
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \

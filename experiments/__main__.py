@@ -40,10 +40,23 @@ def list_command() -> None:
     """Experiments and figures, with what each takes and shows."""
     click.echo("Experiments (python -m experiments run NAME):")
     for experiment in EXPERIMENTS.values():
-        click.echo(f"  {experiment.name:24} {experiment.question}")
-    click.echo("Figures (python -m figures NAME):")
+        figures = [figure.name for figure in FIGURES.values() if experiment.name in figure.reads]
+        claim = f"statements {experiment.claim.letter}1 …" if experiment.claim is not None else "no statement"
+        _describe(
+            experiment.name, experiment.question, experiment.takes, f"{claim}; figures: {', '.join(figures) or 'none'}"
+        )
+    click.echo("\nFigures (python -m figures NAME):")
     for figure in FIGURES.values():
-        click.echo(f"  {figure.name:24} {figure.title} (reads {figure.sources})")
+        _describe(figure.name, figure.title, f"data of {figure.sources}", figure.caption)
+
+
+def _describe(name: str, title: str, takes: str, shows: str) -> None:
+    """One entry of the list."""
+    click.echo(f"\n  {name}: {title}")
+    for word, text in (("takes", takes), ("shows", shows)):
+        click.echo(
+            click.wrap_text(f"{word}: {text}", width=110, initial_indent="    ", subsequent_indent="           ")
+        )
 
 
 @cli.command("run")

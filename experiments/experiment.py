@@ -48,6 +48,11 @@ class Experiment(NamedTuple):
         return cls(claim.name, claim.question, claim.settings, claim.measure, claim)
 
     @property
+    def takes(self) -> str:
+        """Its setting in words, as the settings' class describes it."""
+        return " ".join((type(self.settings).__doc__ or "").split())
+
+    @property
     def command(self) -> str:
         """What to type to make its data."""
         return f"python -m experiments run {self.name}"

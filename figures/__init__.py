@@ -6,16 +6,23 @@
 from __future__ import annotations
 
 from figures import (
+    context_lengths,
     feature_strengths,
     generalisation,
     generalisation_map,
+    in_weight_learning,
     language_models,
     loss_plateaus,
+    low_rank,
+    many_features,
     merged_model,
     phase_diagram,
+    principal_components,
     sam_by_data,
     simplicity_bias,
+    softmax,
     upsampling,
+    weights,
 )
 from figures.figure import FigureSpec
 
@@ -31,7 +38,15 @@ FIGURES: dict[str, FigureSpec] = {
         sam_by_data.FIGURE,
         generalisation.FIGURE,
         generalisation_map.FIGURE,
+        low_rank.FIGURE,
+        principal_components.FIGURE,
+        context_lengths.FIGURE,
+        in_weight_learning.FIGURE,
+        softmax.FIGURE,
+        weights.FIGURE,
+        many_features.FIGURE,
         language_models.FIGURE,
         language_models.LARGER,
+        language_models.CHECKPOINT,
     )
 }

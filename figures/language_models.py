@@ -143,3 +143,10 @@ LARGER = _spec(
     "high: compare the upsampled arms with random × κ; SAM and plain share that luck. SAM at ρ = 0.1 raises R with Muon. Columns as "
     "before.",
 )
+CHECKPOINT = _spec(
+    "checkpoint_study",
+    "checkpoint-cpu.json",
+    "Claim D on a pretrained model: SmolLM2-135M learns sums",
+    "AdamW, 32 steps, three seeds, 400 problems to train on and 230 others asked. Neither the rule nor SAM gains accuracy in so short a "
+    "training, and SAM at half the steps loses much of it. The trajectories are those of 200 training problems. Columns as before.",
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
@@ -13,8 +14,8 @@ from icl_theory.verification.sharpness import paired_change
 
 @styled
 def draw(dynamics: Data, sharpness: Data) -> Figure:
-    """White and default spectrum against theory; GD and SAM; change of progress, merged against separate."""
-    figure, ((white, linear), (both, change)) = new_figure(11.5, 8.0, 2, 2)
+    """White and default spectrum against theory, strengths and loss; the same curve from the network; GD and SAM."""
+    figure, ((white, linear, loss), (network, both, change)) = new_figure(14.5, 8.0, 2, 3)
     for axis, name, title in (
         (white, "white", "White inputs: logistic closed form"),
         (linear, "linear", "Default spectrum: D+1 scalars"),
@@ -25,9 +26,11 @@ def draw(dynamics: Data, sharpness: Data) -> Figure:
             words = f"feature {d + 1}" if name == "linear" else "all four features" if d == 0 else None
             axis.plot(time, strengths[:, d], color=feature_colour(d), linewidth=3.0, alpha=0.75, label=words)
         axis.plot(time, dynamics[f"merged_{name}_predicted_strength"], color="black", linestyle="--", linewidth=1.1)
-        axis.plot([], [], color="black", linestyle="--", linewidth=1.1, label="theory, nothing fitted")
+        if name == "white":
+            axis.plot([], [], color="black", linestyle="--", linewidth=1.1, label="theory, nothing fitted")
         axis.set(title=title, xlabel="time (learning rate × step)", ylabel="$w_d / w_d^*$")
         axis.legend(loc="upper left")
+    _losses(loss, network, dynamics)
     time = sharpness["merged_time"]
     for index, (name, colour) in enumerate((("GD", GD), ("SAM, ρ = 0.05", SAM))):
         strengths = np.median(sharpness["merged_strength"][index], axis=0)
@@ -35,14 +38,34 @@ def draw(dynamics: Data, sharpness: Data) -> Figure:
             both.plot(time, strengths[:, d], color=colour, label=name if d == 0 else None)
     for d, (moment, height) in enumerate(((3.0, 0.62), (10.8, 0.6), (17.5, 0.55), (21.0, 0.12))):
         both.text(moment, height, f"feature {d + 1}", fontsize=9)
-    both.set(title="GD and SAM, same starts (medians)", xlim=(0, 30), ylabel="$w_d / w_d^*$")
+    both.set(title="GD and SAM, same starts (medians)", xlim=(0, 30), ylim=(-0.05, 1.25), ylabel="$w_d / w_d^*$")
     both.set(xlabel="time (learning rate × step)")
     both.legend(loc="upper left")
     _change(change, sharpness)
     return figure
 
 
-def _change(axis, sharpness: Data) -> None:
+def _losses(loss: Axes, network: Axes, dynamics: Data) -> None:
+    """The single drop of the loss against theory; attention and the network on cubic features, same weights."""
+    for name, colour, words in (
+        ("white", feature_colour(0), "white inputs"),
+        ("linear", feature_colour(1), "default spectrum"),
+    ):
+        time = dynamics[f"merged_{name}_time"]
+        loss.plot(time, dynamics[f"merged_{name}_loss"], color=colour, linewidth=3.0, alpha=0.75, label=words)
+        loss.plot(time, dynamics[f"merged_{name}_predicted_loss"], color="black", linestyle="--", linewidth=1.1)
+    loss.set(title="Loss: one drop to the optimum", xlabel="time (learning rate × step)")
+    loss.set(ylabel="mean square error", ylim=(0, 1.06))
+    loss.legend(loc="lower left")
+    time = dynamics["mlp_time"]
+    network.plot(time, dynamics["attention_loss"], color=GD, linewidth=3.0, alpha=0.75, label="merged attention")
+    network.plot(time, dynamics["mlp_loss"], color=feature_colour(5), linestyle="--", label="network on vec($βx_q^T$)")
+    network.set(title="The same curve from a cubic-feature network", xlabel="time (learning rate × step)")
+    network.set(ylabel="mean square error", xlim=(-1, 60))
+    network.legend(loc="upper right")
+
+
+def _change(axis: Axes, sharpness: Data) -> None:
     for model, style, offset in (("merged", "s", -0.0008), ("separate", "o", 0.0008)):
         rhos = sharpness[f"{model}_rhos"]
         progress = sharpness[f"{model}_progress"]
@@ -75,7 +98,8 @@ FIGURE = FigureSpec(
     "merged_model",
     "The merged model: claim A does not extend to it",
     "Top: merged key-query attention from small random heads (H = 8) makes one drop; its time course follows from the "
-    "initial weights alone (dashed). Lower left: SAM delays the drop and keeps its shape. Lower right: how far features "
+    "initial weights alone (dashed). Lower left: a two-layer linear network on the cubic features vec(βx_qᵀ), from the same weights on "
+    "the same prompts, has the same curve. Lower middle: SAM delays the drop and keeps its shape. Lower right: how far features "
     "2, 3 and 4 are when the first is learned, change against GD from the same start (median over the seeds in which both are positive, 95 % interval). "
     "In the separate model (filled) SAM brings them forward; in the merged one (open) they hardly move, and the other "
     "way: the claim rests on separate keys and queries.",

@@ -51,7 +51,7 @@ def write_report(results: Path, seconds: float) -> tuple[Path, list[Row]]:
         figures=figures,
         table_headings=generalisation_table.HEADINGS,
         tables=generalisation_table.tables(load(EXPERIMENTS["generalisation"], results)),
-        figure_titles={name: figure.title for name, figure in FIGURES.items()},
+        figure=_figure_link,
         summary=count(all_rows),
         status=lambda *ids: _status(all_rows, ids),
         failing=[row.statement.id for row in all_rows if not row.holds],
@@ -84,6 +84,13 @@ def _status(rows: list[Row], ids: tuple[str, ...]) -> str:
     chosen = [row for row in rows if row.statement.id in ids]
     assert len(chosen) == len(ids), f"no such statements: {ids}"
     return "holds" if all(row.holds for row in chosen) else "does not hold"
+
+
+def _figure_link(name: str) -> Markup:
+    """`figure n`, n its place in the report, with a link to it."""
+    return Markup('<a href="#{0}" title="{2}">figure {1}</a>').format(
+        name, list(FIGURES).index(name) + 1, FIGURES[name].title
+    )
 
 
 def _data_url(path: Path) -> str:

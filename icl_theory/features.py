@@ -23,7 +23,7 @@ class Features(NamedTuple):
         curvature: `c_d = Σ_g π_g b_{g,d} λ_{g,d}`, (D,).
         energy: `Σ_g π_g tr(Λ_g Γ_g)`, the loss of the zero model.
 
-    For many runs at once every field leads with the axis of runs.
+    Where tasks have a mean μ, γ and Γ are those of `S = E[wwᵀ] = Γ + μμᵀ`. For many runs at once every field leads with the axis of runs.
     """
 
     directions: np.ndarray

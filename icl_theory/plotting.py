@@ -67,6 +67,11 @@ def feature_colour(index: int) -> str:
     return FEATURE_COLOURS[index % len(FEATURE_COLOURS)]
 
 
+def ordered_colours(count: int) -> list[Any]:
+    """Colours for settings that have an order, dark to light; equally readable in grey."""
+    return [matplotlib.colormaps["viridis"](place) for place in np.linspace(0.0, 0.85, count)]
+
+
 def draw_levels(axis: Axes, levels: np.ndarray, *, label: str = "predicted plateaus") -> None:
     """Dashed horizontal lines at predicted losses."""
     for index, level in enumerate(levels):

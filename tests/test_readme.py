@@ -1,6 +1,5 @@
 """The README's code runs when pasted, and what it names exists."""
 
-import importlib
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +9,6 @@ import transformers
 from conftest import run_command
 
 import icl_theory as icl
-from figures import FIGURES
 from icl_theory import Sweep
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -82,23 +80,3 @@ def test_the_sweep_file_is_a_sweep(tmp_path):
     (text,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
     (tmp_path / "sweep.toml").write_text(text)
     assert Sweep.from_toml(tmp_path / "sweep.toml").shape == (6, 3, 64)
-
-
-def test_functions_tests_and_figures_exist():
-    rows = [line.split("|")[1:-1] for line in README.splitlines() if line.count("|") == 7 and "§" in line]
-    assert len(rows) >= 8
-    for row in rows:
-        module = "theory"
-        for name in re.findall(r"`([\w.]+)`", row[2]):
-            if "." in name:
-                module, _, attribute = name.rpartition(".")
-                if module == "theory":
-                    importlib.import_module(f"icl_theory.{name}")
-                    continue
-            else:
-                attribute = name
-            assert hasattr(importlib.import_module(f"icl_theory.{module}"), attribute), name
-        for name in re.findall(r"`([\w.]+)`", row[4]):
-            assert (Path(__file__).parent / name).is_file()
-        for name in re.findall(r"`(\w+)`", row[5]):
-            assert name in FIGURES

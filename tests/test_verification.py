@@ -66,9 +66,7 @@ SMALL = {
     "generalisation": generalisation.Settings(
         num_prompts=(100, 1000, 5000), noise_stds=(0.0,), num_seeds=2, duration=300.0, num_snapshots=61
     ),
-    "low_rank": low_rank.Settings(
-        num_prompts=2000, num_seeds=3, init_scale=0.1, duration=1500.0, num_snapshots=300
-    ),
+    "low_rank": low_rank.Settings(num_prompts=2000, num_seeds=3, init_scale=0.1, duration=1500.0, num_snapshots=300),
     "context_lengths": context_lengths.Settings(
         num_prompts=2000, num_seeds=4, init_scale=0.05, duration=3000.0, num_snapshots=300
     ),

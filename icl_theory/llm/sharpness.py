@@ -1,4 +1,4 @@
-"""Gradients that see the sharpness of the loss, for the transformer bridge (theory notes, §10). Two passes each.
+"""Gradients that see the sharpness of the loss, for the transformer bridge (theory notes, §10). One pass, or two.
 
     none   g = ∇ℓ(θ)
     sam    ∇ℓ(θ + ε),            ε = ρ g/‖g‖

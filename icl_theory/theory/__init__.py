@@ -1,1 +1,5 @@
-"""Predictions: closed forms, reduced systems and flows. Formulas and derivations are in NOTES.md beside this file."""
+"""Predictions: closed forms, reduced systems and flows; every formula with its code, test and figure, then the derivations.
+
+.. include:: FORMULAS.md
+.. include:: NOTES.md
+"""

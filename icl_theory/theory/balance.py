@@ -35,7 +35,8 @@ def imbalance_change(loss: Any, params: Any, *, learning_rate: float, rho: float
         Δ(v² − |k|²) = 2η (ε_v g̃_v − ε_k·g̃_k) + η² (g̃_v² − |g̃_k|²)
 
     and alike for the other two. Gradient flow conserves it, GD drifts in proportion to η over a time, and SAM moves it at
-    first order in ρ, towards balance: `ε_v g̃_v − ε_k·g̃_k ≈ (ρ/‖g‖)(g_v² − |g_k|²)`, negative where |v| is larger.
+    first order in ρ, by `ε_v g̃_v − ε_k·g̃_k ≈ (ρ/‖g‖)(g_v² − |g_k|²)`: towards balance in a head that holds one feature, where
+    the smaller factor has the larger gradient; either way in others.
 
     Reference: theory notes, §15 (derived there).
     """

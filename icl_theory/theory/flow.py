@@ -16,7 +16,7 @@ MAX_STEPS = 1_000_000
 
 
 def tolerance() -> float:
-    """Relative and absolute tolerance of every flow: 1e-10 in float64, 1e-6 in float32.
+    """Relative tolerance of every flow: 1e-10 in float64, 1e-6 in float32; the absolute one is a hundredth of it.
 
     `tests/test_theory.py::test_flow_tolerance_is_justified_by_the_closed_form` holds the solution at this setting,
     and a hundred times looser, against the closed form.

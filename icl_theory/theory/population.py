@@ -13,7 +13,7 @@ from icl_theory.tasks import TaskDistribution, TaskMixture
 
 
 class PopulationMoments(NamedTuple):
-    """The moments of infinite data, all that the population loss of reduced models needs: `L(W) = energy − 2 tr(signal W) + Σ_g tr(W Λ_g Wᵀ B_g)`.
+    """The moments of infinite data, all that the population loss of reduced models needs: `L(W) = energy − 2 tr(signal W) + Σ_g π_g tr(W Λ_g Wᵀ B_g)`.
 
     Attributes:
         energy: `Σ_g π_g tr(Λ_g S_g)`, with `S = E[wwᵀ]`; the loss of predicting zero.
@@ -34,7 +34,7 @@ class PopulationMoments(NamedTuple):
 
     @property
     def cross(self) -> Float[Array, " F"]:
-        """c of the reduced features, F = D²: `signal` row by row (it is symmetric for features; else transposed)."""
+        """c of the reduced features, F = D²: `signal` row by row (it is symmetric)."""
         return reshape(self.signal.T, (self.dim**2,))
 
     def product(self, tensor: Float[Array, " F"]) -> Float[Array, " F"]:

@@ -17,7 +17,7 @@ def two_phase_ratio(alpha: np.ndarray | float, delta: np.ndarray | float) -> np.
     """`t_2/t_1 ≈ 1 + (1−s)/(s(1−δ+δs))` with `s = α/(1−δ)`, `α = a_2/a_1`; `1/α` at δ = 0.
 
     Feature 1 alone is perturbed until it is learned, then feature 2 alone. Good to about 10 % well below the trap,
-    meaningless for δ near 1 − α: the reduced system is the prediction, this is its reading. NaN where s ≥ 1.
+    meaningless for δ near 1 − α: the reduced system is the prediction, this is its reading. NaN where s > 1.
     """
     alpha, delta = np.broadcast_arrays(np.asarray(alpha, float), np.asarray(delta, float))
     if np.any(alpha <= 0) or np.any(alpha > 1):
@@ -31,14 +31,14 @@ def two_phase_ratio(alpha: np.ndarray | float, delta: np.ndarray | float) -> np.
 def trap_radius(start: np.ndarray) -> float:
     """`ρ = √3 ‖u(0)‖ = ‖θ(0)‖`, beyond which normalised SAM stalls near the saddle at zero.
 
-    Exact for one feature, and for equal ones; with unlike features an equal start is not trapped there
+    Exact for one feature, and for equal ones from an equal start; with unlike features an equal start is not trapped there
     (statement E11).
     """
     return float(np.sqrt(3.0) * np.linalg.norm(start))
 
 
 def stall_strengths(drive: np.ndarray, rho: float) -> np.ndarray:
-    """Where a trapped run stalls: `u_d ∝ 1/a_d` with `‖u‖ = ρ/√3`, so that `ũ_d = 0` for every feature."""
+    """Where a trapped run stalls: `u_d ∝ 1/a_d` with `‖u‖ = ρ/√3`, so that `ũ_d = 0` for every feature, where `c_d u_d³ ≪ a_d`."""
     check_number("rho", rho, minimum=0.0)
     inverse = 1.0 / np.asarray(drive, float)
     return rho / np.sqrt(3.0) * inverse / np.linalg.norm(inverse)

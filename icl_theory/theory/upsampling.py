@@ -86,7 +86,7 @@ def two_phase_factor(alpha: np.ndarray | float, delta: np.ndarray | float) -> np
     """`κ = (1/α) / (t_2/t_1 of SAM in two phases)`: the path-matched factor in closed form, two features.
 
     The reading of notes §6 (feature 1 alone perturbed until learned, then feature 2 alone) put into `κ = R_GD/R_SAM`:
-    `κ = s(1−δ+δs) / (α (1 − s + s(1−δ+δs)))`, `s = α/(1−δ)`. NaN where s ≥ 1.
+    `κ = s(1−δ+δs) / (α (1 − s + s(1−δ+δs)))`, `s = α/(1−δ)`. NaN where s > 1.
 
     Args:
         alpha: a_2/a_1.

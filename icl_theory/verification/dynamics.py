@@ -208,6 +208,7 @@ def _cubic_features(settings: Settings) -> Data:
 
     left, right = run(attention, weights), run(network, copied)
     return {
+        "mlp_time": right.time,
         "mlp_loss": right.loss,
         "attention_loss": left.loss,
         "mlp_deviation": np.asarray(np.max(np.abs(left.tracked - right.tracked)) / np.max(np.abs(left.tracked))),
@@ -306,6 +307,7 @@ def statements(data: Data) -> list[Statement]:
             code="icl_theory.attention.CubicFeatureMLP",
             bound=1e-12,
             measured=float(data["mlp_deviation"]),
+            figure="merged_model",
         ),
     ]
 

@@ -190,8 +190,8 @@ def statements(data: Data) -> list[Statement]:
         worst_change(
             at_least,
             "L5",
-            "Softmax attention fits its prompts better than linear attention does in the same time; that says nothing "
-            "of held-out loss (log of the ratio of training losses, GD and SAM)",
+            "Softmax attention fits its prompts better than linear attention does in the same time "
+            "(log of the ratio of training losses, GD and SAM)",
             [median_change(change) for change in better],
             source=here,
             code="icl_theory.attention.SeparateAttention",

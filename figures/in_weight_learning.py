@@ -1,0 +1,59 @@
+"""In-context against in-weight learning: both test losses over training, and where least squares says they end."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from figures.figure import FigureSpec
+from icl_theory.plotting import feature_colour, new_figure, ordered_colours, styled
+from icl_theory.verification import Data
+
+TESTS = {
+    "in_context": "in-context test: random task vectors",
+    "in_weight": "in-weight test: the fixed task vector",
+    "noise": "the fixed task, context of noise",
+}
+
+
+@styled
+def draw(data: Data) -> Figure:
+    """Three test losses over training for each share of random tasks; their ends against prediction."""
+    figure, axes = new_figure(12.0, 8.2, 2, 2)
+    colours = ordered_colours(len(data["shares"]))
+    for axis, (name, title) in zip(axes.flat, TESTS.items(), strict=False):
+        for share, colour, curves in zip(data["shares"], colours, data[name], strict=True):
+            axis.plot(data["time"][1:], np.median(curves, axis=0)[1:], color=colour, label=f"{share:g}")
+        axis.set(title=title[0].upper() + title[1:], xscale="log", xlim=(1.0, None), ylim=(0, None))
+        axis.set(xlabel="time (learning rate × step)", ylabel="loss, median over seeds")
+    axes[0, 0].legend(title="share of prompts with\nrandom task vectors", title_fontsize=9, loc="center right", ncols=2)
+    ends = axes[1, 1]
+    for index, (name, title) in enumerate(TESTS.items()):
+        ends.plot(data["shares"], data[f"{name}_predicted"], "--", color=feature_colour(index), linewidth=1.3)
+        last = data[name][:, :, -1]
+        ends.plot(
+            np.repeat(data["shares"], last.shape[1]),
+            last.ravel(),
+            "o",
+            color=feature_colour(index),
+            markersize=4.5,
+            label=title,
+        )
+    ends.plot([], [], "--", color="#555555", linewidth=1.3, label="least squares on the cubic features")
+    ends.set(
+        title="Where training ends", xlabel="share of prompts with random task vectors", ylabel="loss", ylim=(0, None)
+    )
+    ends.legend(loc="upper center", fontsize=8.5)
+    return figure
+
+
+FIGURE = FigureSpec(
+    "in_weight_learning",
+    "In-context and in-weight learning",
+    "Merged attention with all its entries (D = 4, H = 8, N = 31, white inputs), trained on prompts of which a share has a random "
+    "task vector and the rest one fixed vector. With shares between 0 and 1 the in-context test is best on the way and worse at the "
+    "end, as weights learn the fixed task. Lower right: the ends of every seed lie where least squares on the cubic features puts "
+    "them (dashed).",
+    ("in_weight_learning",),
+    draw,
+)

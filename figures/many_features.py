@@ -1,0 +1,86 @@
+"""Thirty-two features: learning time of each against its drive, aligned with theory and from random starts."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from figures.figure import FigureSpec
+from icl_theory.plotting import GD, SAM, new_figure, ordered_colours, styled
+from icl_theory.verification import Data
+from icl_theory.verification.many_features import OPTIMIZERS, bias
+
+COLOURS = {"gd": GD, "sam": SAM}
+WORDS = {"gd": "GD", "sam": "SAM"}
+
+
+@styled
+def draw(data: Data) -> Figure:
+    """Strengths of all features; learning times, aligned on theory and random; learning-time ratios."""
+    figure, ((curves, aligned), (random, ratios)) = new_figure(12.0, 8.6, 2, 2)
+    drive, time = data["drive"], data["time"][1:]
+    middle = np.median(data["random_gd"].astype(float), axis=0)[1:]
+    for d, colour in enumerate(ordered_colours(len(drive))):
+        curves.plot(
+            time, middle[:, d], color=colour, linewidth=1.2, label=f"feature {d + 1}" if d in (0, 7, 31) else None
+        )
+    curves.set(
+        title="Random starts, GD: all 32 strengths (medians)", xscale="log", xlabel="time (learning rate × step)"
+    )
+    curves.set(ylabel="$w_d / w_d^*$", xlim=(1, None))
+    curves.legend(loc="upper left")
+    for name in OPTIMIZERS:
+        found = bias(data, "aligned", name).times[0]
+        aligned.plot(drive, found, "o", color=COLOURS[name], markersize=5, label=f"{WORDS[name]}, full model")
+        aligned.plot(drive, bias(data, "predicted", name).times[0], "k--", linewidth=1.2)
+        measured = bias(data, "random", name)
+        low, middle, high = _spread(measured.times)
+        random.errorbar(
+            drive, middle, yerr=[middle - low, high - middle], fmt="o", color=COLOURS[name], markersize=4, linewidth=1.1
+        )
+        random.plot(
+            [], [], "o", color=COLOURS[name], label=f"{WORDS[name]}, median and range of {len(measured.times)} seeds"
+        )
+        low, middle, high = _spread(measured.ratios)
+        number = np.arange(1, len(drive) + 1)
+        ratios.fill_between(number, low, high, color=COLOURS[name], alpha=0.18, linewidth=0)
+        ratios.plot(number, middle, "o-", color=COLOURS[name], markersize=3.5, linewidth=1.1, label=WORDS[name])
+    aligned.plot([], [], "k--", linewidth=1.2, label="reduced map")
+    aligned.set(title="Aligned heads: learning times")
+    random.plot(drive[1:], _slope_line(data), "k:", linewidth=1.4, label="∝ $1/a_d$")
+    random.set(title="Random starts, 64 heads: learning times")
+    for axis in (aligned, random):
+        axis.set(
+            xscale="log", yscale="log", xlabel="drive $a_d$ (simple features on the right)", ylabel="learning time"
+        )
+        axis.legend(loc="lower left")
+    ratios.set(title="Random starts: $t_d / t_1$ (median, range)", xscale="log", yscale="log", xlabel="feature d")
+    ratios.set(ylabel="$t_d / t_1$, log scale")
+    ratios.set_xticks([1, 2, 4, 8, 16, 32], labels=["1", "2", "4", "8", "16", "32"])
+    ratios.minorticks_off()
+    ratios.legend(loc="upper left")
+    return figure
+
+
+def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Least, median, largest over runs; NaN where some run never learned the feature."""
+    finite = np.where(np.isfinite(values).all(axis=0), values, np.nan)
+    return finite.min(axis=0), np.median(finite, axis=0), finite.max(axis=0)
+
+
+def _slope_line(data: Data) -> np.ndarray:
+    """`C/a_d` through the median of the fourth feature under gradient descent."""
+    times = np.median(bias(data, "random", "gd").times, axis=0)
+    return times[3] * data["drive"][3] / data["drive"][1:]
+
+
+FIGURE = FigureSpec(
+    "many_features",
+    "Thirty-two features with a power-law spectrum",
+    "λ_d ∝ 1/d, D = 32, N = 127. Upper right: with a head aligned with each feature the reduced map (dashed) gives every learning "
+    "time, under gradient descent exactly; under SAM until its steps oscillate, which amplifies rounding: after that learning "
+    "times differ by some per cent at most and the order stays. Below: from random starts (64 heads, 8 seeds) features are learned in the order of their drives, "
+    "from the second on at times ∝ 1/a_d, and SAM lowers the ratios (features that every seed learned in this time).",
+    ("many_features",),
+    draw,
+)

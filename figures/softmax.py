@@ -1,0 +1,81 @@
+"""Softmax attention beside linear attention, under GD and SAM: share of each feature in the predictions, ratios, losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures.figure import FigureSpec
+from icl_theory.plotting import GD, SAM, feature_colour, new_figure, styled
+from icl_theory.verification import Data
+from icl_theory.verification.softmax import OPTIMIZERS, bias
+
+TITLES = {"gd": "GD", "sam": "SAM, ρ = 0.05"}
+LINES: dict[str, Any] = {"softmax": {"linestyle": "-"}, "linear": {"linestyle": "--", "linewidth": 1.3}}
+
+
+@styled
+def draw(data: Data) -> Figure:
+    """Shares under GD and SAM; training and held-out loss; learning-time ratios."""
+    figure, ((gd, sam), (losses, ratios)) = new_figure(12.0, 8.4, 2, 2)
+    time = data["time"][1:]
+    for axis, name in ((gd, "gd"), (sam, "sam")):
+        for scores, style in LINES.items():
+            shares = np.median(data[f"{scores}_{name}_shares"], axis=0)[1:]
+            for d in range(shares.shape[1]):
+                label = f"feature {d + 1}" if scores == "softmax" else None
+                axis.plot(time, shares[:, d] / data["optimum"][d], color=feature_colour(d), label=label, **style)
+        axis.axhline(0.5, color="#999999", linestyle=":", linewidth=0.8)
+        axis.set(title=f"Share of each feature, {TITLES[name]}", ylabel="share / that of linear attention's optimum")
+        axis.plot([], [], color="#555555", label="softmax", **LINES["softmax"])
+        axis.plot([], [], color="#555555", label="linear", **LINES["linear"])
+        axis.legend(loc="upper left", fontsize=8.5)
+    for name, colour in (("gd", GD), ("sam", SAM)):
+        for scores, style in LINES.items():
+            for kind, width in (("loss", 1.0), ("held_out", 2.4)):
+                curve = np.median(data[f"{scores}_{name}_{kind}"], axis=0)[1:]
+                words = "training" if kind == "loss" else "held out"
+                label = f"{words}, {scores}" if name == "gd" else None
+                losses.plot(time, curve, color=colour, label=label, **(style | {"linewidth": width}))
+    losses.plot([], [], color=SAM, label="SAM (GD is grey)")
+    losses.set(title="Loss (medians)", ylabel="mean square error")
+    losses.legend(loc="lower left", fontsize=8.5)
+    for axis in (gd, sam, losses):
+        axis.set(xscale="log", xlim=(2, None), xlabel="time (learning rate × step)")
+    _ratios(ratios, data)
+    return figure
+
+
+def _ratios(axis: Axes, data: Data) -> None:
+    """Learning-time ratios of every seed, median as a bar."""
+    for place, scores in enumerate(LINES):
+        for shift, (name, colour) in enumerate(zip(OPTIMIZERS, (GD, SAM), strict=True)):
+            found = bias(data, scores, name).ratios
+            for d in range(1, found.shape[1]):
+                values = found[:, d][np.isfinite(found[:, d])]
+                x = (d - 1) * 5 + place * 2 + shift
+                label = f"{scores}, {'GD' if name == 'gd' else 'SAM'}" if d == 1 else None
+                face = colour if scores == "softmax" else "none"
+                axis.scatter(np.full(len(values), x), values, s=26, facecolors=face, edgecolors=colour, label=label)
+                if len(values):
+                    axis.plot([x - 0.35, x + 0.35], [np.median(values)] * 2, color="black", linewidth=1.4)
+    axis.set(title="Learning-time ratios", yscale="log", ylabel="$t_d / t_1$, log scale")
+    axis.set_xticks([1.5, 6.5, 11.5], labels=["$t_2/t_1$", "$t_3/t_1$", "$t_4/t_1$"])
+    axis.set_yticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
+    axis.minorticks_off()
+    axis.legend(loc="upper left", fontsize=8.5)
+
+
+FIGURE = FigureSpec(
+    "softmax",
+    "Softmax attention: does the order of learning survive?",
+    "Rank-one attention (D = 4, H = 5, N = 31), eight seeds with 256 prompts and a start of their own each; solid softmax, dashed "
+    "linear scores. The share of a feature in the predictions is E[ŷ y_d]/E[y_d²] on 2000 fresh prompts, over that of linear "
+    "attention's optimum. The order survives, simple features first, and SAM lowers the ratios. Softmax fits its 256 prompts better; "
+    "that is not seen in the held-out loss.",
+    ("softmax",),
+    draw,
+)
