@@ -39,7 +39,7 @@ check: $(VENV)/.ready
 # Annotations of re-exported names are not resolved, and the one module that needs torch is left out.
 docs: $(VENV)/.ready
 	$(BIN)/python -W error -W "ignore:Error parsing type annotation" -W "ignore:Couldn't import icl_theory.finetuning.huggingface" \
-		-m pdoc --docformat google -o results/docs icl_theory icl_theory.theory icl_theory.verification icl_theory.sweeps \
+		-m pdoc --docformat google -t figures/reference -o results/docs icl_theory icl_theory.theory icl_theory.verification icl_theory.sweeps \
 		icl_theory.upsampling icl_theory.finetuning icl_theory.llm icl_theory.plotting '!icl_theory.finetuning.huggingface'
 
 lock: $(VENV)/.ready
