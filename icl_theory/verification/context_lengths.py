@@ -16,6 +16,7 @@ from icl_theory.tasks import TaskDistribution, TaskMixture
 from icl_theory.theory.fixed_points import nested_plateau_losses
 from icl_theory.verification.claim import Claim, Data, part_of
 from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model, train_ensemble
+from icl_theory.verification.paired import known_median
 from icl_theory.verification.statement import Statement, agrees_each, at_least, within_standard_errors
 
 
@@ -119,7 +120,7 @@ def statements(data: Data) -> list[Statement]:
             source="notes §12; ZSLS25",
             code=code,
             predicted=data["many_plateau_losses"][1:-1],
-            measured=np.nanmedian(data["many_levels"], axis=0),
+            measured=known_median(data["many_levels"]),
             tolerance=0.02,
             figure="context_lengths",
         )

@@ -29,39 +29,51 @@ def random_starts(make_model, num_seeds: int, seed: int) -> tuple[nnx.Module, An
     return make_model(keys[0]), jax.vmap(lambda key: split_model(make_model(key))[1])(keys)
 
 
-def train_ensemble(
+def train_starts(
     model: nnx.Module,
     starts: Any,
-    mixture: TaskMixture,
+    data: TaskMixture | Moments,
     *,
-    optimizer,
     learning_rate: float,
-    rhos: tuple[float, ...] | None = None,
     duration: float,
     num_snapshots: int,
-    progress,
-) -> tuple[Trajectory, Features]:
-    """Train every start, under each ρ where given; strengths (ρ, seed, T, D), losses (ρ, seed, T)."""
-    features = find_features(mixture)
-    loss, _ = make_loss(model, mixture)
-    num_seeds = jax.tree.leaves(starts)[0].shape[0]
-    copies = 1 if rhos is None else len(rhos)
-    params = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * copies), starts)
-    hyperparameters: dict[str, Any] = {"learning_rate": learning_rate}
-    if rhos is not None:
-        hyperparameters["rho"] = np.repeat(rhos, num_seeds)
+    optimizer=gd,
+    rho: np.ndarray | float | None = None,
+    progress=None,
+) -> Run:
+    """Train every start on the same data, with a ρ each where given; W is tracked, (runs, S, D, D)."""
+    loss, _ = make_loss(model, data)
     run = train_many(
         loss,
-        params,
+        starts,
         optimizer=optimizer,
-        hyperparameters=hyperparameters,
+        hyperparameters={"learning_rate": learning_rate} | ({} if rho is None else {"rho": rho}),
         num_steps=round(duration / learning_rate),
         num_snapshots=num_snapshots,
         track=EffectiveMatrix(loss.graphdef),
         progress=progress,
     )
-    trajectory = require_sound(run).trajectory(features)
-    shape = (copies, num_seeds)
+    return require_sound(run)
+
+
+def train_ensemble(
+    model: nnx.Module,
+    starts: Any,
+    mixture: TaskMixture,
+    *,
+    rhos: tuple[float, ...] | None = None,
+    **settings: Any,
+) -> tuple[Trajectory, Features]:
+    """Train every start on infinite data, under each ρ where given; strengths (ρ, seed, T, D), losses (ρ, seed, T).
+
+    Further settings are those of `train_starts`.
+    """
+    features = find_features(mixture)
+    num_seeds = jax.tree.leaves(starts)[0].shape[0]
+    copies = 1 if rhos is None else len(rhos)
+    rho = None if rhos is None else np.repeat(rhos, num_seeds)
+    run = train_starts(model, repeated(starts, copies), mixture, rho=rho, **settings)
+    trajectory, shape = run.trajectory(features), (copies, num_seeds)
     return (
         Trajectory(
             trajectory.time,

@@ -15,16 +15,15 @@ from icl_theory.features import Features, find_features
 from icl_theory.losses import EffectiveMatrix, make_loss
 from icl_theory.moments import prompt_moments
 from icl_theory.prompts import sample_prompt_chunks
-from icl_theory.run import require_sound
 from icl_theory.spectra import linear_spectrum, random_basis
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.fixed_points import nested_plateau_losses
 from icl_theory.theory.least_squares import best_tensor, tensor_loss
 from icl_theory.theory.low_rank import growth_rate, head_value
-from icl_theory.training import train, train_many
+from icl_theory.training import train
 from icl_theory.verification.claim import Claim, Data, part_of
-from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model
-from icl_theory.verification.paired import median_change, worst_change
+from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model, train_starts
+from icl_theory.verification.paired import known_median, median_change, worst_change
 from icl_theory.verification.statement import Statement, agrees, agrees_each, at_least
 
 
@@ -66,17 +65,16 @@ def measure(settings: Settings, progress) -> Data:
     for part, rank in enumerate(settings.ranks):
         make = separate_model(settings.dim, settings.num_heads, settings.init_scale, rank=rank)
         model, starts = random_starts(make, settings.num_seeds, settings.seed)
-        loss, _ = make_loss(model, moments)
-        run = train_many(
-            loss,
+        run = train_starts(
+            model,
             starts,
-            hyperparameters={"learning_rate": settings.learning_rate},
-            num_steps=round(settings.duration / settings.learning_rate),
+            moments,
+            learning_rate=settings.learning_rate,
+            duration=settings.duration,
             num_snapshots=settings.num_snapshots,
-            track=EffectiveMatrix(loss.graphdef),
             progress=part_of(progress, part, parts),
         )
-        trajectory = require_sound(run).trajectory(features)
+        trajectory = run.trajectory(features)
         bias = simplicity_bias(trajectory, features)
         data |= {
             "time": trajectory.time,
@@ -120,7 +118,7 @@ def relative_waits(times: np.ndarray) -> np.ndarray:
 def statements(data: Data) -> list[Statement]:
     """I1 to I7."""
     here, source = "found here", "notes §11; ZSLS25"
-    levels = np.nanmedian(data["levels_1"], axis=0)
+    levels = known_median(data["levels_1"])
     table = [
         agrees_each(
             "I1",

@@ -40,6 +40,12 @@ def median_change(change: np.ndarray, confidence: float = CONFIDENCE) -> PairedC
     return PairedChange(*median_interval(change.ravel(), confidence=confidence), change.size)
 
 
+def known_median(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Median along an axis of what was measured, NaN left out; NaN where nothing was."""
+    nothing = np.isnan(values).all(axis=axis, keepdims=True)
+    return np.where(nothing.squeeze(axis), np.nan, np.nanmedian(np.where(nothing, 0.0, values), axis=axis))
+
+
 def absolute(change: PairedChange) -> PairedChange:
     """The size of a change, with the interval of sizes that its interval allows."""
     median, low, high, pairs = change

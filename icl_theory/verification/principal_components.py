@@ -10,15 +10,13 @@ import numpy as np
 
 from icl_theory.analysis import simplicity_bias
 from icl_theory.features import Features, find_features
-from icl_theory.losses import EffectiveMatrix, make_loss
 from icl_theory.prompts import Prompts, sample_prompt_chunks
-from icl_theory.run import require_sound
 from icl_theory.spectra import linear_spectrum, random_basis
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.components import component_regression, plateau_predictions, regression_gap
-from icl_theory.training import train_many
 from icl_theory.verification.claim import Claim, Data, part_of
-from icl_theory.verification.ensembles import random_starts, separate_model
+from icl_theory.verification.ensembles import random_starts, separate_model, train_starts
+from icl_theory.verification.paired import known_median
 from icl_theory.verification.statement import Statement, agrees_each, at_most
 
 
@@ -51,17 +49,15 @@ def measure(settings: Settings, progress) -> Data:
         model, starts = random_starts(
             separate_model(settings.dim, settings.num_heads, settings.init_scale), settings.num_seeds, settings.seed
         )
-        loss, _ = make_loss(model, mixture)
-        run = train_many(
-            loss,
+        run = train_starts(
+            model,
             starts,
-            hyperparameters={"learning_rate": settings.learning_rate},
-            num_steps=round(settings.duration / settings.learning_rate),
+            mixture,
+            learning_rate=settings.learning_rate,
+            duration=settings.duration,
             num_snapshots=settings.num_snapshots,
-            track=EffectiveMatrix(loss.graphdef),
             progress=part_of(progress, place, len(settings.num_contexts)),
         )
-        require_sound(run)
         times = simplicity_bias(run.trajectory(features), features).times
         looks = plateau_looks(run.time, run.loss, times)
         key = jax.random.fold_in(jax.random.key(settings.seed), place)
@@ -133,7 +129,7 @@ def _shown(prompts: Prompts, features: Features, matrices: np.ndarray, looks: np
 def statements(data: Data) -> list[Statement]:
     """P1 and P2."""
     code = "icl_theory.theory.components."
-    first, last = (np.nanmedian(data[name], axis=1) for name in ("shrunk", "plain"))
+    first, last = (known_median(data[name], axis=1) for name in ("shrunk", "plain"))
     fewest = int(np.isfinite(data["shrunk"]).sum(axis=1).min())
     return [
         at_most(

@@ -24,7 +24,7 @@ from icl_theory.verification.ensembles import (
     separate_model,
     train_on,
 )
-from icl_theory.verification.paired import median_change, paired_change, worst_change
+from icl_theory.verification.paired import known_median, median_change, paired_change, worst_change
 from icl_theory.verification.statement import Statement, agrees_each, at_least, at_most
 from icl_theory.verification.upsampling import aligned_runs, separate_groups
 
@@ -127,7 +127,7 @@ def _random(settings: Settings, progress) -> Data:
     )
     progress(1)
     measured = measure_arms(run, features, len(rhos))
-    ratio = np.nanmedian(measured.ratios[:, :half], axis=1)  # NaN: a run that learns nothing (the saddle trap)
+    ratio = known_median(measured.ratios[:, :half], axis=1)  # NaN: a run that learns nothing (the saddle trap)
     factors = ratio_factor(ratio[:1], target=ratio[1:])  # (ρ, D)
 
     def upsampled(kappas: np.ndarray) -> SimplicityBias:
@@ -137,7 +137,7 @@ def _random(settings: Settings, progress) -> Data:
 
     found = upsampled(np.concatenate([factors, -np.sort(-factors, axis=1)]))
     late, early = (SimplicityBias(*parts) for parts in zip(*(np.split(field, 2) for field in found), strict=True))
-    achieved = np.nanmedian(late.ratios[:, :half], axis=1)
+    achieved = known_median(late.ratios[:, :half], axis=1)
     secant = secant_factor(factors, ratio=ratio[:1], achieved=achieved, target=ratio[1:])
     arms = {"late": late, "early": early, "secant": upsampled(secant)}
     progress(2)

@@ -73,7 +73,8 @@ def agrees(id: str, text: str, *, predicted: Any, measured: Any, tolerance: floa
 def agrees_each(id: str, text: str, *, predicted: Any, measured: Any, tolerance: float, **about: Any) -> Statement:
     """Numbers that should be equal, each with a relative error of its own."""
     predicted, measured = np.asarray(predicted, float), np.asarray(measured, float)
-    error = np.abs(measured - predicted) / np.abs(predicted)
+    with np.errstate(invalid="ignore"):  # never learned, in theory or here: no agreement
+        error = np.abs(measured - predicted) / np.abs(predicted)
     worst = int(np.argmax(np.where(np.isnan(error), math.inf, error)))
     return Statement(
         id=id,

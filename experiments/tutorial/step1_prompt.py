@@ -1,0 +1,49 @@
+# %% [markdown]
+# # Step 1: one prompt
+# A prompt holds N context tokens (x_n, y_n) and a query x_q. Its labels come from one task vector w, `y_n = w·x_n`, drawn anew for
+# every prompt; the model has to say `y_q = w·x_q` from the context alone (notes §1).
+
+# %%
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import icl_theory as icl
+
+mixture = icl.TaskMixture.single(icl.linear_spectrum(4), num_context=31)  # λ = 0.4, 0.3, 0.2, 0.1; w ~ N(0, I)
+one = icl.sample_prompts(mixture, 1, key=jax.random.key(0))
+print("tokens x:", one.x.shape, " labels y:", one.y.shape, " query:", one.x_query.shape, " target:", one.y_query.shape)
+
+# %% [markdown]
+# All that linear attention with reduced weights sees of the context is `β = (1/N) Σ_n y_n x_n`, an estimate of Λw (notes §2).
+
+# %%
+beta = jnp.mean(one.y[..., None] * one.x, axis=1)
+print(
+    "β by hand:",
+    np.round(np.asarray(beta[0], float), 3),
+    " as the package has it:",
+    np.round(np.asarray(one.beta[0], float), 3),
+)
+print("Λw, its mean:", np.round(icl.linear_spectrum(4) * np.asarray(one.task_vector[0], float), 3))
+
+# %% [markdown]
+# A model maps prompts to predictions. Linear attention is `ŷ = βᵀ W x_q`, with one effective matrix W of all its heads.
+
+# %%
+model = icl.SeparateAttention(dim=4, num_heads=5, init_scale=0.3, rngs=nnx.Rngs(0))
+prediction = model(one)
+by_matrix = one.beta[0] @ model.effective_matrix() @ one.x_query[0]
+print(f"prediction {float(prediction[0]):+.4f} = βᵀ W x_q {float(by_matrix):+.4f}; target {float(one.y_query[0]):+.4f}")
+
+# %% [markdown]
+# The loss is the mean square error over prompts. A model that says zero has `E[y_q²] = tr(ΛΓ)`, here 1: all curves begin there.
+
+# %%
+many = icl.sample_prompts(mixture, 20_000, key=jax.random.key(1))
+squares = many.y_query**2
+zero_loss, error = float(squares.mean()), float(squares.std() / len(squares) ** 0.5)
+print(
+    f"loss of saying zero on 20 000 prompts: {zero_loss:.3f} ± {error:.3f}; tr(ΛΓ) = {icl.find_features(mixture).energy:.3f}"
+)
