@@ -21,8 +21,11 @@ def python(*arguments):
 
 def test_lists_name_everything():
     listed = python("-m", "experiments", "list").stdout
-    assert all(name in listed for name in (*EXPERIMENTS, *FIGURES))
-    assert all(name in python("-m", "figures").stdout for name in FIGURES)
+    assert all(f"\n  {name}: " in listed for name in (*EXPERIMENTS, *FIGURES))
+    assert all(experiment.question in listed for experiment in EXPERIMENTS.values())
+    assert listed.count("takes: ") == listed.count("shows: ") == len(EXPERIMENTS) + len(FIGURES)
+    drawn = python("-m", "figures").stdout
+    assert all(name in drawn for name in FIGURES)
 
 
 def test_data_are_made_once_and_damage_is_refused(tmp_path):
