@@ -26,7 +26,7 @@ def verify_command(only: str | None, json_file: Path | None, force: bool, float3
 
     Each statement has a tolerance that stands in the code. They are judged in float64; a last column says which are
     also within tolerance in float32 (claims from F on are measured in float64 alone). The exit code is 1 when one does not
-    hold in float64. Takes about three minutes on two cores; the session's precision is left as it is.
+    hold in float64. Takes about eight minutes on two cores; the session's precision is left as it is.
     """
     letters = [claim.letter for claim in CLAIMS] if only is None else [part.strip().upper() for part in only.split(",")]
     for letter in letters:

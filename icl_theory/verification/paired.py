@@ -58,7 +58,7 @@ def worst_change(kind, id: str, text: str, changes: list[PairedChange], *, bound
 
     Args:
         kind: `at_most` or `at_least`.
-        id, text: of the statement; the text gets how many pairs there were.
+        id, text: of the statement; the text gets how many there were.
         changes: one for each feature or setting.
         bound: on the change.
         about: the other fields of the statement.
@@ -69,7 +69,7 @@ def worst_change(kind, id: str, text: str, changes: list[PairedChange], *, bound
     fewest = min(change.pairs for change in changes)
     return kind(
         id,
-        f"{text} (median, 99 % interval{', the worst of ' + str(len(changes)) if len(changes) > 1 else ''}; at least {fewest} pairs)",
+        f"{text} (median of at least {fewest}, 99 % interval{', the worst of ' + str(len(changes)) if len(changes) > 1 else ''})",
         bound=bound,
         measured=worst.median,
         interval=(worst.low, worst.high),
