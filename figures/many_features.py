@@ -79,7 +79,7 @@ FIGURE = FigureSpec(
     "Thirty-two features with a power-law spectrum",
     "λ_d ∝ 1/d, D = 32, N = 127. Upper right: with a head aligned with each feature the reduced map (dashed) gives every learning "
     "time, under gradient descent exactly; under SAM until its steps oscillate, which amplifies rounding: after that learning "
-    "times differ by some per cent at most and the order stays. Below: from random starts (64 heads, 8 seeds) features are learned in the order of their drives, "
+    "times differ by 3 % at most here and the order stays. Below: from random starts (64 heads, 8 seeds) features are learned in the order of their drives, "
     "from the second on at times ∝ 1/a_d, and SAM lowers the ratios (features that every seed learned in this time).",
     ("many_features",),
     draw,
