@@ -1,7 +1,9 @@
 """See and check what linear attention learns first, under gradient descent and sharpness-aware minimization.
 
-The public face: everything below is importable from `icl_theory`; predictions live in `icl_theory.theory`, the
-verification table in `icl_theory.verification`. Importing never changes jax's precision.
+The public face: everything below is importable from `icl_theory`; predictions and every
+formula are in `icl_theory.theory`, the verification table in `icl_theory.verification`, sweeps in `icl_theory.sweeps`, the rule for
+other people's trainers in `icl_theory.finetuning`, language models in `icl_theory.llm`, pictures in `icl_theory.plotting`. Importing
+never changes jax's precision.
 """
 
 from importlib.metadata import version
