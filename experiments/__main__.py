@@ -61,10 +61,11 @@ def _describe(name: str, title: str, takes: str, shows: str) -> None:
 
 @cli.command("run")
 @click.argument("names", nargs=-1, required=True, type=click.Choice(list(EXPERIMENTS)), metavar="NAME...")
+@click.option("--results", type=click.Path(path_type=Path), help="data folder  [default: results]")
 @click.pass_obj
-def run_command(results: Path, names: tuple[str, ...]) -> None:
+def run_command(default: Path, names: tuple[str, ...], results: Path | None) -> None:
     """Make the data of single experiments."""
-    _make(list(names), results)
+    _make(list(names), results or default)
 
 
 def reproduce(results: Path, fresh: bool) -> None:

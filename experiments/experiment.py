@@ -22,6 +22,7 @@ from icl_theory.store import (
 )
 from icl_theory.verification import Claim, Data, measure_claim
 
+RESULTS = Path("results")
 REMEDY = "run `make fresh` (it sets older results aside), or remove that folder"
 
 
@@ -112,7 +113,8 @@ def load(experiment: Experiment, results: Path, precision: str = "float64") -> D
     """
     folder = results / experiment.name
     if not is_complete(folder, config=experiment.settings, code=sources(), remedy=REMEDY):
-        raise InputError("data", str(folder), f"not made yet; run `{experiment.command}`")
+        where = "" if results == RESULTS else f" --results {results}"
+        raise InputError("data", str(folder), f"not made yet; run `{experiment.command}{where}`")
     return load_arrays(folder / f"data_{precision}.npz")
 
 

@@ -26,6 +26,7 @@ def draw(data: Data) -> Figure:
         if rank < 8:
             _by_feature(waits, np.exp(relative_waits(data[f"times_{rank}"])), colour, rank, first=1)
     draw_levels(loss, data["plateau_losses"], label="plateaus of rank one")
+    loss.axhline(float(data["best_loss"]), color="#999999", linestyle=":", linewidth=1.2, label="least squares")
     loss.set(title="Loss (median and quartiles)", xlabel="time (learning rate × step)", ylabel="mean square error")
     loss.set(xscale="log", xlim=(50, None), ylim=(0.1, 1.06))
     loss.legend(loc="upper right", frameon=True, framealpha=1.0, edgecolor="none", borderaxespad=1.2)
@@ -57,8 +58,9 @@ FIGURE = FigureSpec(
     "low_rank",
     "Keys and queries of rank R",
     "Gradient descent on 80 000 prompts (D = 8, H = 9, N = 31), 16 random starts. Left: rank one rests on the predicted "
-    "plateaus (dashed); higher ranks run through them. Middle: a head fills its R ranks in quick succession, and training waits "
-    "longest where heads are full (filled dots: m a multiple of R). Right: every rank above one learns the later features sooner. "
+    "plateaus (dashed); higher ranks run through them. Middle: a head fills its R ranks in quick succession, and among the first six "
+    "training waits longer where heads are full (filled dots: m a multiple of R). Right: every rank above one learns the later features "
+    "sooner; the first ones come sooner because heads of rank R start √R larger. Dotted: least squares, the loss that all can reach. "
     "Medians over seeds, shown where more than half of the seeds learned that feature.",
     ("low_rank",),
     draw,

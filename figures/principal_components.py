@@ -39,8 +39,8 @@ def draw(data: Data) -> Figure:
                 axis.plot(lengths, data["gap"][:, m - 1], "--", color=feature_colour(m - 1), linewidth=1.1)
             axis.plot([], [], "o-", color=feature_colour(m - 1), label=f"{m} learned")
         if name == "shrunk":
-            axis.axhline(0.01, color="black", linestyle="--", linewidth=1.0)
-            axis.text(lengths[0], 0.004, "bound", fontsize=8.5, va="top")
+            axis.axhline(1e-3, color="black", linestyle="--", linewidth=1.0)
+            axis.text(lengths[1], 6e-4, "bound", fontsize=8.5, va="top")
         axis.set(title=title, xscale="log", yscale="log", ylabel="mean square difference,\nrelative")
         axis.set_xticks(lengths, labels=[str(n) for n in lengths])
         axis.minorticks_off()

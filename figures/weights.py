@@ -22,9 +22,9 @@ def draw(data: Data) -> Figure:
     parts: Any = figure.subfigures(2, 1, height_ratios=[1.55, 1.0])
     top, bottom = parts
     _pictures(top, data)
-    balance, rank2, drift = bottom.subplots(1, 3)
-    _balance(balance, data, "rank 1", "Rank one: $v^2 - |k|^2$ of each head", slice(0, 10, 2), (0.02, 0.2))
-    _balance(rank2, data, "merged", "Merged: $v^2 - ‖U‖^2$ of each head", slice(None), (0.5, 0.7))
+    separate, merged, drift = bottom.subplots(1, 3)
+    _balance(separate, data, "rank 1", "Rank one: $v^2 - |k|^2$ of each head", slice(5, 10), (0.55, 0.45))
+    _balance(merged, data, "merged", "Merged: $v^2 - ‖U‖^2$ of each head", slice(None), (0.5, 0.7))
     rates, drifts = data["drift_rates"], data["drifts"]
     drift.plot(rates, drifts, "o", color=GD, label="measured")
     drift.plot(rates, drifts[-1] * rates / rates[-1], "k--", linewidth=1.2, label="slope 1")
@@ -84,8 +84,8 @@ FIGURE = FigureSpec(
     "The weights themselves, and what the flow conserves",
     "Top: rank-one attention (D = 4, H = 5) under gradient descent from a small start, keys, queries and values in the basis of the "
     "features, half-way between learning times: one head after another grows along one feature, its key and query together (a head "
-    "may hold nothing). Below: the imbalance of each head, conserved by gradient flow; gradient descent hardly moves it, SAM does, "
-    "either way; both as derived (dashed). Lower right: in a fixed time gradient descent's drift is proportional to η.",
+    "may hold nothing). Below: the imbalance of each head, conserved by gradient flow; gradient descent hardly moves it, SAM does; "
+    "both as derived (dashed). Lower right: in a fixed time gradient descent's drift is proportional to η.",
     ("weights",),
     draw,
 )

@@ -97,6 +97,14 @@ def test_the_escape_rate_is_that_of_the_linearised_flow(prompts):
     assert escape_rate(moments) == pytest.approx(2.0 * np.linalg.eigvalsh(-np.asarray(hessian))[-1], rel=1e-9)
 
 
+def test_the_escape_rate_of_steps_is_that_of_a_step(prompts):
+    """A step multiplies v and U by 1 + 2ησ₁, so T by its square."""
+    moments = prompt_moments(prompts, blocks="full")
+    flow = escape_rate(moments)
+    assert escape_rate(moments, 0.3) == pytest.approx(2 * np.log(1 + 0.3 * flow / 2) / 0.3)
+    assert escape_rate(moments, 1e-6) == pytest.approx(flow, rel=1e-5)
+
+
 def test_the_escape_rate_is_of_full_blocks(prompts):
     with pytest.raises(InputError, match="full"):
         escape_rate(prompt_moments(prompts, blocks="reduced"))

@@ -51,7 +51,7 @@ def test_data_are_made_once_and_damage_is_refused(tmp_path):
 def test_a_figure_without_data_names_the_command(tmp_path):
     done = python("-m", "figures", "phase_diagram", "--results", tmp_path)
     assert done.returncode == 2
-    assert "python -m experiments run phase_diagram" in done.stderr
+    assert f"python -m experiments run phase_diagram --results {tmp_path}" in done.stderr
     assert "Traceback" not in done.stderr
 
 

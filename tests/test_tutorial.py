@@ -64,7 +64,8 @@ def test_own_optimizer(run_script, tmp_path):
     assert set(found) == {"GD", "SAM, ρ = 0.05", "Adam", "Muon"}
     for bias in found.values():  # each optimizer learns in most of its runs, else there is nothing to compare
         assert np.isfinite(bias.times).all(axis=1).mean() > 0.75
-    assert np.median(found["SAM, ρ = 0.05"].ratios[:, 2]) < np.median(found["GD"].ratios[:, 2])
+    last = {name: np.median(bias.ratios[:, 3]) for name, bias in found.items()}
+    assert max(last["Adam"], last["Muon"]) < 0.5 * min(last["GD"], last["SAM, ρ = 0.05"])  # what README says of them
     assert (tmp_path / "results" / "tutorial" / "own_optimizer.png").stat().st_size > 10_000
 
 
@@ -73,7 +74,7 @@ def test_own_model(run_script):
     for losses in left["held_out"].values():
         assert losses[-1] < 0.6 * losses[0]
     assert left["least"] < left["held_out"]["learned ridge"][-1] < 1.1 * left["least"]
-    assert np.all(np.diff(left["shares"]["linear attention"]) < 0.1)
+    assert left["shares"]["linear attention"][0] > left["shares"]["linear attention"][-1] > 0
 
 
 def test_every_script_is_here():

@@ -117,11 +117,19 @@ class AlignedClosedForm(NamedTuple):
 
 @jax.jit
 def descend(start: Float[Array, " D"], steps: Any, learning_rate: Any, args: Any) -> Float[Array, "T D"]:
-    """u at each of the ascending `steps` of the discrete map; `args = (drive, curvature, ascent)`."""
+    """u at each of the ascending `steps` of the discrete map; `args = (drive, curvature, ascent)`.
+
+    One rounding unit of u is added and taken off in turn: no step of a real model is free of it, and without it the map may
+    land bit for bit on a fixed point that is unstable, as a learned feature becomes under SAM (notes, §6), and never leave it.
+    """
+    unit = jnp.finfo(start.dtype).eps
+
+    def advance(step, u):
+        return (u + learning_rate * velocity(u, *args)) * (1.0 + unit * (1.0 - 2.0 * (step % 2)))
 
     def look(carry, stop):
         step, u = carry
-        u = jax.lax.fori_loop(step, stop, lambda _, u: u + learning_rate * velocity(u, *args), u)
+        u = jax.lax.fori_loop(step, stop, advance, u)
         return (stop, u), u
 
     return jax.lax.scan(look, (jnp.zeros_like(steps[0]), start), steps)[1]

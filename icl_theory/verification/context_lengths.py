@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from icl_theory.analysis import simplicity_bias
 from icl_theory.features import Features, find_features
 from icl_theory.prompts import sample_prompts
-from icl_theory.sharpness import gd
 from icl_theory.spectra import linear_spectrum, random_basis
 from icl_theory.tasks import TaskDistribution, TaskMixture
 from icl_theory.theory.fixed_points import nested_plateau_losses
+from icl_theory.theory.population import population_loss, population_moments
 from icl_theory.verification.claim import Claim, Data, part_of
-from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model, train_ensemble
+from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model, train_starts
 from icl_theory.verification.paired import known_median
 from icl_theory.verification.statement import Statement, agrees_each, at_least, within_standard_errors
 
@@ -57,30 +58,32 @@ def measure(settings: Settings, progress) -> Data:
         model, starts = random_starts(
             separate_model(settings.dim, settings.num_heads, settings.init_scale), settings.num_seeds, settings.seed
         )
-        trajectory, features = train_ensemble(
+        features = find_features(mixture)
+        run = train_starts(
             model,
             starts,
             mixture,
-            optimizer=gd,
             learning_rate=settings.learning_rate,
             duration=settings.duration,
             num_snapshots=settings.num_snapshots,
             progress=part_of(progress, part, 2),
         )
-        times = simplicity_bias(trajectory, features).times[0]
-        complete = np.isfinite(times).all(axis=1)
-        strength = trajectory.strength[0]
+        times = simplicity_bias(run.trajectory(features), features).times
+        ends = run.tracked[np.isfinite(times).all(axis=1), -1]
+        if name == "many":
+            data |= {
+                "many_time": run.time,
+                "many_loss": run.loss,
+                "many_levels": plateau_levels(run.time, run.loss, times),
+                "many_plateau_losses": nested_plateau_losses(features),
+            }
         data |= {
-            f"{name}_time": trajectory.time,
-            f"{name}_loss": trajectory.loss[0],
-            f"{name}_complete": complete,
-            f"{name}_levels": plateau_levels(trajectory.time, trajectory.loss[0], times),
-            f"{name}_plateau_losses": nested_plateau_losses(features),
+            f"{name}_ends": np.asarray(len(ends)),
             f"{name}_predicted": np.asarray([_loss_at(settings, features, n, basis) for n in settings.asked]),
             f"{name}_endless": np.sum(eigenvalues * (1 - eigenvalues * features.optimum) ** 2),
         }
-        end = np.median(strength[complete, -1], axis=0)
-        matrices[name] = (features.directions * end) @ features.directions.T
+        data[f"{name}_population"] = np.asarray([_losses(settings, ends, n, basis) for n in settings.asked])
+        matrices[name] = ends
     return data | _asked(settings, matrices, basis)
 
 
@@ -89,15 +92,22 @@ def _loss_at(settings: Settings, features: Features, length: int, basis: np.ndar
     return float(find_features(at_lengths(settings, (length,), basis)).loss(features.optimum))
 
 
+def _losses(settings: Settings, matrices: np.ndarray, length: int, basis: np.ndarray) -> np.ndarray:
+    """The population loss of every trained W at another length, (seeds,)."""
+    moments = population_moments(at_lengths(settings, (length,), basis))
+    return np.asarray(jax.vmap(lambda matrix: population_loss(matrix, moments))(jnp.asarray(matrices)))
+
+
 def _asked(settings: Settings, matrices: dict[str, np.ndarray], basis: np.ndarray) -> Data:
-    """Mean square error of both trained models on the same fresh prompts of each length, and of their difference."""
+    """Square errors of both trainings (means over their runs) on the same fresh prompts of each length, and of their difference."""
     squares: dict[str, list[np.ndarray]] = {name: [] for name in matrices}
     for index, length in enumerate(settings.asked):
         key = jax.random.fold_in(jax.random.key(settings.seed + 1), index)
         prompts = sample_prompts(at_lengths(settings, (length,), basis), settings.num_prompts, key=key)
         beta, query, target = (np.asarray(part, float) for part in (prompts.beta, prompts.x_query, prompts.y_query))
-        for name, matrix in matrices.items():
-            squares[name].append((target - np.einsum("pd,de,pe->p", beta, matrix, query)) ** 2)
+        for name, ends in matrices.items():
+            errors = [(target - np.einsum("pd,de,pe->p", beta, matrix, query)) ** 2 for matrix in ends]
+            squares[name].append(np.mean(errors, axis=0))
     found = {name: np.asarray(values) for name, values in squares.items()} | {
         "difference": np.asarray(squares["many"]) - np.asarray(squares["one"])
     }
@@ -109,7 +119,7 @@ def _asked(settings: Settings, matrices: dict[str, np.ndarray], basis: np.ndarra
 
 
 def statements(data: Data) -> list[Statement]:
-    """J1 to J5."""
+    """J1 to J6."""
     code, source = "icl_theory.theory.fixed_points.nested_plateau_losses", "notes §12"
     asked, longest = list(data["asked"]), int(np.flatnonzero(data["asked"] == 31)[0])
     table = [
@@ -158,6 +168,19 @@ def statements(data: Data) -> list[Statement]:
                 figure="context_lengths",
             )
         )
+    table.append(
+        agrees_each(
+            "J6",
+            "The population loss of the trained W at every one of these lengths is the predicted one, both trainings (medians of "
+            f"{int(data['one_ends'])} and {int(data['many_ends'])} runs that learned every feature)",
+            source=source,
+            code="icl_theory.features.Features.loss",
+            predicted=np.concatenate([data["one_predicted"], data["many_predicted"]]),
+            measured=np.concatenate([known_median(data[f"{name}_population"], axis=1) for name in ("one", "many")]),
+            tolerance=1e-3,
+            figure="context_lengths",
+        )
+    )
     return table
 
 

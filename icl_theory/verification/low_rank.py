@@ -29,7 +29,11 @@ from icl_theory.verification.statement import Statement, agrees, agrees_each, at
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """ZSLS25's setting for ranks, D = 8, N = 31, 80 000 prompts, H = 9, from a start that shows the waits."""
+    """ZSLS25's setting for ranks, D = 8, N = 31, 80 000 prompts, H = 9, from a start that shows the waits.
+
+    Every row of keys and queries starts at the same length, so heads start √R larger (in ZSLS25 all alike); that alone brings the
+    first features of high ranks sooner, not the later ones.
+    """
 
     dim: int = 8
     num_heads: int = 9
@@ -80,8 +84,9 @@ def measure(settings: Settings, progress) -> Data:
             "time": trajectory.time,
             f"loss_{rank}": trajectory.loss,
             f"times_{rank}": bias.times,
-            f"levels_{rank}": plateau_levels(trajectory.time, trajectory.loss, bias.times)[:, :4],
         }
+        if rank == 1:
+            data["levels_1"] = plateau_levels(trajectory.time, trajectory.loss, bias.times)[:, :4]
     rates = [_growth(features, mixture, rank, settings) for rank in settings.ranks if rank > 1]
     data["predicted_growth"], data["measured_growth"] = np.asarray(rates).T
     return data
@@ -115,6 +120,14 @@ def relative_waits(times: np.ndarray) -> np.ndarray:
         return np.log(ordered[:, 1:] / ordered[:, :-1])
 
 
+def full_against_free(times: np.ndarray, rank: int) -> np.ndarray:
+    """Log of the mean wait after every R features over the mean of the others, first six waits; NaN if not all were seen."""
+    waits = relative_waits(times)[:, :6]
+    waits = np.where(np.isfinite(waits), waits, np.nan)
+    full = np.arange(1, 7) % rank == 0
+    return np.log(np.mean(waits[:, full], axis=1) / np.mean(waits[:, ~full], axis=1))
+
+
 def statements(data: Data) -> list[Statement]:
     """I1 to I7."""
     here, source = "found here", "notes §11; ZSLS25"
@@ -142,15 +155,13 @@ def statements(data: Data) -> list[Statement]:
         ),
     ]
     for number, rank in ((3, 2), (4, 4)):
-        waits = relative_waits(data[f"times_{rank}"])[:, :6]
-        full = np.arange(1, 7) % rank == 0
-        change = np.log(np.mean(waits[:, full], axis=1) / np.mean(waits[:, ~full], axis=1))
+        change = full_against_free(data[f"times_{rank}"], rank) - full_against_free(data["times_8"], rank)
         table.append(
             worst_change(
                 at_least,
                 f"I{number}",
-                f"Rank {rank}: training waits longer after every {rank} features, when heads are full, than in between "
-                "(log of the ratio of mean waits ln(t_next/t), first six)",
+                f"Rank {rank}: training waits longer after every {rank} features, when heads are full, than rank 8 does there "
+                "(first six features; log of the ratio of mean waits ln(t_next/t) there and in between, minus that of rank 8, by seed)",
                 [median_change(change)],
                 source=source,
                 code="icl_theory.theory.low_rank.growth_rate",
@@ -166,6 +177,7 @@ def statements(data: Data) -> list[Statement]:
             "I5",
             "Rank above one brings the sixth feature sooner than rank one does (change of ln t_6)",
             sooner,
+            bound=0.01,
             source=here,
             code="icl_theory.analysis.simplicity_bias",
             figure="low_rank",
@@ -181,6 +193,7 @@ def statements(data: Data) -> list[Statement]:
             "I6",
             "Rank above one lowers simplicity bias: t_6/t_1 is smaller than at rank one (change of its log)",
             lower,
+            bound=0.01,
             source=here,
             code="icl_theory.analysis.simplicity_bias",
             figure="low_rank",

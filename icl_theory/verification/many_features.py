@@ -21,7 +21,7 @@ from icl_theory.training import train_many
 from icl_theory.verification.claim import Claim, Data, part_of
 from icl_theory.verification.ensembles import random_starts, separate_model
 from icl_theory.verification.paired import median_change, worst_change
-from icl_theory.verification.statement import Statement, agrees, agrees_each, at_least, at_most
+from icl_theory.verification.statement import Statement, agrees, agrees_each, at_least
 
 OPTIMIZERS = ("gd", "sam")
 
@@ -65,7 +65,6 @@ def measure(settings: Settings, progress) -> Data:
         "random": (model, random, settings.rho),
     }
     data: Data = {"drive": features.drive, "time": steps * settings.learning_rate}
-    aligned: dict[str, np.ndarray] = {}
     parts = len(kinds) * len(OPTIMIZERS)
     for place, (kind, (module, starts, rho)) in enumerate(kinds.items()):
         loss, _ = make_loss(module, mixture)
@@ -81,25 +80,11 @@ def measure(settings: Settings, progress) -> Data:
                 track=FeatureStrength(loss.graphdef, jnp.asarray(features.directions, float)),
                 progress=part_of(progress, part, parts),
             )
-            share = require_sound(run).tracked / features.optimum
-            data[f"{kind}_{name}"] = share.astype(np.float32)
-            if kind == "aligned":
-                aligned[name] = share
-            data[f"{kind}_{name}_loss"] = run.loss
+            data[f"{kind}_{name}"] = (require_sound(run).tracked / features.optimum).astype(np.float32)
     for name, ascent in (("gd", Ascent()), ("sam", Ascent(settings.aligned_rho))):
         predicted = AlignedDescent(features, start, settings.learning_rate, ascent).predict(data["time"])
-        share = predicted.strength / features.optimum
-        data[f"predicted_{name}"] = share.astype(np.float32)[None]
-        calm = until_oscillation(share)
-        data[f"{name}_calm"] = np.asarray(calm)
-        data[f"{name}_deviation"] = np.abs(aligned[name][0, :calm] - share[:calm]).max()
+        data[f"predicted_{name}"] = (predicted.strength / features.optimum).astype(np.float32)[None]
     return data
-
-
-def until_oscillation(share: np.ndarray) -> int:
-    """How many snapshots of (T, D) come before any strength falls, as it does where steps of SAM oscillate (notes, §6)."""
-    falls = np.flatnonzero((np.diff(share, axis=0) < -1e-9).any(axis=1))
-    return int(falls[0]) + 1 if falls.size else len(share)
 
 
 def bias(data: Data, kind: str, optimizer: str) -> SimplicityBias:
@@ -109,17 +94,16 @@ def bias(data: Data, kind: str, optimizer: str) -> SimplicityBias:
 
 def slopes(times: np.ndarray, drive: np.ndarray) -> np.ndarray:
     """Slope of `ln t_d` in `ln a_d` over all but the first feature, per run; those never learned left out."""
-    return np.asarray(
-        [
-            np.polyfit(np.log(drive[1:][seen]), np.log(row[1:][seen]), 1)[0]
-            for row in times
-            for seen in [np.isfinite(row[1:])]
-        ]
-    )
+    found = []
+    for row in times:
+        seen = np.isfinite(row[1:])
+        enough = seen.sum() > 1
+        found.append(np.polyfit(np.log(drive[1:][seen]), np.log(row[1:][seen]), 1)[0] if enough else np.nan)
+    return np.asarray(found)
 
 
 def statements(data: Data) -> list[Statement]:
-    """N1 to N8."""
+    """N1 to N7."""
     here, code = "found here", "icl_theory.analysis.bias_of_fractions"
     found = {(kind, name): bias(data, kind, name) for kind in ("aligned", "predicted", "random") for name in OPTIMIZERS}
     reduced = "icl_theory.theory.aligned.AlignedDescent"
@@ -134,51 +118,38 @@ def statements(data: Data) -> list[Statement]:
             tolerance=1e-4,
             figure="many_features",
         ),
-        at_most(
+        agrees_each(
             "N2",
-            "Aligned heads: SAM follows the reduced map until a step oscillates, which amplifies rounding "
-            f"(until η × step = {data['time'][int(data['sam_calm']) - 1]:.0f}; largest deviation of w_d/w_d*)",
+            "Aligned heads: SAM learns each of 32 features when the reduced map says so, though its steps oscillate",
             source="notes §6",
             code=reduced,
-            bound=1e-10,
-            measured=float(data["sam_deviation"]),
+            predicted=found["predicted", "sam"].times[0],
+            measured=found["aligned", "sam"].times[0],
+            tolerance=1e-2,
             figure="many_features",
         ),
     ]
     with np.errstate(invalid="ignore"):
-        gaps = np.diff(np.log(found["aligned", "sam"].times[0][np.argsort(found["predicted", "sam"].times[0])]))
         change = np.log(found["aligned", "gd"].ratios / found["aligned", "sam"].ratios)[0, 1:]
     table.append(
         at_least(
             "N3",
-            "Aligned heads: SAM learns 32 features in the reduced map's order (least change of ln t from one to the next)",
-            source="notes §6",
-            code=reduced,
-            bound=0.0,
-            measured=float(gaps.min()),
-            count=gaps.size,
-            figure="many_features",
-        )
-    )
-    table.append(
-        at_least(
-            "N4",
             "Aligned heads: SAM lowers t_d/t_1 of every feature (least change of its log)",
             source="notes §6",
             code=reduced,
-            bound=0.0,
+            bound=0.01,
             measured=float(change.min()),
             count=change.size,
             figure="many_features",
         )
     )
-    for number, (name, words) in enumerate((("gd", "gradient descent"), ("sam", "SAM")), start=5):
+    for number, (name, words) in enumerate((("gd", "gradient descent"), ("sam", "SAM")), start=4):
         table.append(
             worst_change(
                 at_least,
                 f"N{number}",
-                f"Random starts, 64 heads: under {words} the order of all 32 features follows their drives (Kendall's τ)",
-                [median_change(found["random", name].rank_agreement)],
+                f"Random starts, 64 heads: under {words} the order of learning follows the drives (Kendall's τ of 32 features, never learned last)",
+                [median_change(np.nan_to_num(found["random", name].rank_agreement, nan=-1.0))],
                 bound=0.9,
                 source=here,
                 code=code,
@@ -191,9 +162,10 @@ def statements(data: Data) -> list[Statement]:
     table.append(
         worst_change(
             at_least,
-            "N7",
+            "N6",
             "Random starts: SAM lowers t_4/t_1, t_8/t_1 and t_16/t_1, paired by seed (change of the log)",
             lowered,
+            bound=0.01,
             source="claim A",
             code=code,
             figure="many_features",
@@ -201,7 +173,7 @@ def statements(data: Data) -> list[Statement]:
     )
     table.append(
         agrees(
-            "N8",
+            "N7",
             "Random starts, gradient descent: from the second feature on t_d ∝ 1/a_d, as aligned heads have it (slope, log-log, median)",
             source=here,
             code="icl_theory.theory.hitting_time.hitting_time",

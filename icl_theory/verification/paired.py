@@ -66,10 +66,11 @@ def worst_change(kind, id: str, text: str, changes: list[PairedChange], *, bound
     unmeasured = [change for change in changes if change.pairs == 0]
     end = (lambda change: -change.low) if kind is at_least else (lambda change: change.high)
     worst = unmeasured[0] if unmeasured else max(changes, key=end)
-    fewest = min(change.pairs for change in changes)
+    counts = sorted({change.pairs for change in changes})
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return kind(
         id,
-        f"{text} (median of at least {fewest}, 99 % interval{', the worst of ' + str(len(changes)) if len(changes) > 1 else ''})",
+        f"{text} ({number} runs: median, 99 % interval{', the worst of ' + str(len(changes)) if len(changes) > 1 else ''})",
         bound=bound,
         measured=worst.median,
         interval=(worst.low, worst.high),

@@ -139,7 +139,7 @@ def statements(data: Data) -> list[Statement]:
             f"{fewest} of {data['shrunk'].shape[1]} seeds, m = 1 to 4, N = 31 to 511)",
             source="notes §4; ZSLS25",
             code=code + "plateau_predictions",
-            bound=0.01,
+            bound=1e-3,
             measured=float(np.max(first)),
             count=first.size,
             figure="principal_components",

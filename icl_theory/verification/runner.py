@@ -108,10 +108,10 @@ def verify(
     rows: list[Row] = []
     for claim in claims:
         measured: list[Data | None] = []
-        for is64 in (True, False):
-            title = f"{claim.letter}. {claim.title} ({'float64' if is64 else 'float32'})"
-            if is64 or (float32 and claim.single):
-                measured.append(measure_claim(claim, float64=is64, progress=partial(progress, title)))
+        for precision in ("float64", "float32"):
+            title = f"{claim.letter}. {claim.title} ({precision})"
+            if precision == "float64" or (float32 and precision in claim.precisions()):
+                measured.append(measure_claim(claim, float64=precision == "float64", progress=partial(progress, title)))
             else:
                 measured.append(None)
         assert measured[0] is not None

@@ -183,6 +183,7 @@ def statements(data: Data) -> list[Statement]:
             "L4",
             "SAM lowers t_3/t_1 and t_4/t_1 of softmax attention, paired by seed (change of the log)",
             lowered,
+            bound=0.01,
             source=here,
             code=code,
             figure="softmax",
