@@ -23,13 +23,12 @@ def draw(data: Data) -> Figure:
         loss.fill_between(data["time"][1:], low, high, color=colour, alpha=0.15, linewidth=0)
         loss.plot(data["time"][1:], middle, color=colour, label=f"R = {rank}")
         _by_feature(times, np.sort(data[f"times_{rank}"], axis=1), colour, rank, first=1)
-        if rank < 8:
-            _by_feature(waits, np.exp(relative_waits(data[f"times_{rank}"])), colour, rank, first=1)
+        _by_feature(waits, np.exp(relative_waits(data[f"times_{rank}"])), colour, rank, first=1)
     draw_levels(loss, data["plateau_losses"], label="plateaus of rank one")
     loss.axhline(float(data["best_loss"]), color="#999999", linestyle=":", linewidth=1.2, label="least squares")
     loss.set(title="Loss (median and quartiles)", xlabel="time (learning rate × step)", ylabel="mean square error")
-    loss.set(xscale="log", xlim=(50, None), ylim=(0.1, 1.06))
-    loss.legend(loc="upper right", frameon=True, framealpha=1.0, edgecolor="none", borderaxespad=1.2)
+    loss.set(xscale="log", xlim=(30, None), ylim=(0.1, 1.06))
+    loss.legend(loc="lower left", fontsize=8.5)
     waits.set(title="The wait after feature m", xlabel="m, in order of learning", ylabel="$t_{m+1} / t_m$, log scale")
     waits.set(yscale="log", xticks=range(1, 8))
     waits.set_yticks([1, 1.5, 2, 3], labels=["1", "1.5", "2", "3"])
@@ -58,9 +57,10 @@ FIGURE = FigureSpec(
     "low_rank",
     "Keys and queries of rank R",
     "Gradient descent on 80 000 prompts (D = 8, H = 9, N = 31), 16 random starts. Left: rank one rests on the predicted "
-    "plateaus (dashed); higher ranks run through them. Middle: a head fills its R ranks in quick succession, and among the first six "
-    "training waits longer where heads are full (filled dots: m a multiple of R). Right: every rank above one learns the later features "
-    "sooner; the first ones come sooner because heads of rank R start √R larger. Dotted: least squares, the loss that all can reach. "
+    "plateaus (dashed); rank R rests near every R-th. Middle: a head fills its R ranks in quick succession, and among the first six "
+    "training waits longer where heads are full (filled dots: m a multiple of R) than rank 8, never full before, does there; the last waits grow "
+    "at every rank. Right: every rank above one learns the later features "
+    "sooner. Dotted: least squares, the loss that all can reach. "
     "Medians over seeds, shown where more than half of the seeds learned that feature.",
     ("low_rank",),
     draw,

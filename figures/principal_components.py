@@ -39,6 +39,7 @@ def draw(data: Data) -> Figure:
                 axis.plot(lengths, data["gap"][:, m - 1], "--", color=feature_colour(m - 1), linewidth=1.1)
             axis.plot([], [], "o-", color=feature_colour(m - 1), label=f"{m} learned")
         if name == "shrunk":
+            axis.set_ylim(1e-11, 1e-1)
             axis.axhline(1e-3, color="black", linestyle="--", linewidth=1.0)
             axis.text(lengths[1], 6e-4, "bound", fontsize=8.5, va="top")
         axis.set(title=title, xscale="log", yscale="log", ylabel="mean square difference,\nrelative")
@@ -57,7 +58,7 @@ FIGURE = FigureSpec(
     "principal_components",
     "Regression on principal components, one more on each plateau",
     "Rank-one attention on its four plateaus, asked 400 fresh prompts (N = 31, one seed; axes are predictions of y). Top: its "
-    "predictions are those of the fixed point, regression on the first m components shrunk by w_d*. Below: against least squares on "
+    "predictions are those of the fixed point, regression on the first m components shrunk by w_d* (with all four, to rounding). Below: against least squares on "
     "these components in the context itself. Right: mean square differences, medians over seeds; from least squares they fall as "
     "(m + 1)/N (dashed), as attention takes the covariance as known.",
     ("principal_components",),

@@ -24,6 +24,7 @@ from icl_theory import (
     find_features,
     gd,
     hitting_time,
+    learning_times,
     linear_spectrum,
     make_loss,
     nested_plateau_losses,
@@ -31,13 +32,14 @@ from icl_theory import (
     population_force,
     population_loss,
     population_moments,
+    power_law_spectrum,
     random_basis,
     sam,
     snapshot_schedule,
     unnormalised_sam,
     white_spectrum,
 )
-from icl_theory.theory import flow
+from icl_theory.theory import aligned, flow
 from icl_theory.theory.fixed_points import fixed_point_strengths, isotropic_task_gain, subsets
 from icl_theory.theory.flow import tolerance
 from icl_theory.theory.hitting_time import antiderivative
@@ -267,3 +269,24 @@ def test_impossible_predictions_are_refused(field, call):
     with pytest.raises(InputError) as error:
         call()
     assert error.value.field == field
+
+
+@pytest.mark.parametrize("change", [-1.0, 10.0])
+def test_the_rounding_unit_of_the_map_does_not_choose_its_outcome(change, monkeypatch):
+    """SAM beyond its oscillation, eight features: learning times with the unit reversed or ten times larger, to half a per cent."""
+    features = find_features(TaskMixture.single(power_law_spectrum(8, 1.0), num_context=127))
+    time = np.arange(0, 4000, 2.0)
+
+    def times():
+        found = AlignedDescent(features, np.full(8, 0.4), 0.5, Ascent(0.3)).predict(time)
+        return learning_times(found.time, found.strength / features.optimum)
+
+    plain = times()
+    assert np.isfinite(plain).all()
+    monkeypatch.setattr(aligned, "ROUNDING_UNITS", change)
+    jax.clear_caches()
+    changed = times()
+    monkeypatch.undo()
+    jax.clear_caches()
+    assert np.any(changed != plain)
+    np.testing.assert_allclose(changed, plain, rtol=5e-3)

@@ -18,10 +18,11 @@ features = icl.find_features(mixture)
 print("drives:", features.drive.round(3), " plateaus:", icl.nested_plateau_losses(features).round(3))
 
 # %% [markdown]
-# With a head aligned with each feature the hitting time is a closed form (notes §5): nothing is fitted.
+# With a head aligned with each feature the hitting time is a closed form (notes §5): nothing is fitted. The start is small, so that the
+# loss rests between two learning times, where the plateau losses of notes §4 can be read off.
 
 # %%
-start, rate = np.full(3, 0.1), 0.002
+start, rate = np.full(3, 0.01), 0.002
 predicted = icl.hitting_time(0.5, drive=features.drive, optimum=features.optimum, start=start)
 loss, _ = icl.make_loss(icl.SeparateAttention(3, 3, rngs=nnx.Rngs(0)), mixture)
 run = icl.train(
@@ -32,9 +33,14 @@ run = icl.train(
     num_snapshots=2000,
     track=icl.EffectiveMatrix(loss.graphdef),
 )
-measured = icl.simplicity_bias(run.trajectory(features), features).times
+trajectory = run.trajectory(features)
+measured = icl.simplicity_bias(trajectory, features).times
 print("learning times, predicted:", predicted.round(3))
 print("learning times, measured: ", measured.round(3))
+plateaus = icl.nested_plateau_losses(features)
+levels = np.array([plateau.level for plateau in icl.find_plateaus(trajectory.time, trajectory.loss)])
+print("plateau losses, predicted:", plateaus.round(4))
+print("plateau losses, measured: ", levels.round(4))
 
 # %% [markdown]
 # Groups that share no eigenbasis have no features; the error says so, and what to do.

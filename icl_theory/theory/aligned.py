@@ -20,6 +20,7 @@ from icl_theory.theory.hitting_time import fraction_at_time
 from icl_theory.trajectory import Trajectory
 
 LEARNED = 0.95  # normalised SAM's flow is stopped when every feature has this share of its optimum
+ROUNDING_UNITS = 1.0  # that every step of the discrete map adds and takes off in turn
 
 
 class Ascent(NamedTuple):
@@ -77,7 +78,7 @@ class AlignedFlow(NamedTuple):
 
 
 class AlignedDescent(NamedTuple):
-    """The same system in discrete steps `u ← u + η u̇`: what GD or SAM does exactly (a `Dynamics`).
+    """The same system in discrete steps `u ← u + η u̇`: what GD or SAM does, but for one rounding unit a step (a `Dynamics`).
 
     Attributes:
         features, start, ascent: as for `AlignedFlow`.
@@ -122,7 +123,7 @@ def descend(start: Float[Array, " D"], steps: Any, learning_rate: Any, args: Any
     One rounding unit of u is added and taken off in turn: no step of a real model is free of it, and without it the map may
     land bit for bit on a fixed point that is unstable, as a learned feature becomes under SAM (notes, §6), and never leave it.
     """
-    unit = jnp.finfo(start.dtype).eps
+    unit = ROUNDING_UNITS * jnp.finfo(start.dtype).eps
 
     def advance(step, u):
         return (u + learning_rate * velocity(u, *args)) * (1.0 + unit * (1.0 - 2.0 * (step % 2)))

@@ -1,4 +1,7 @@
-"""In-context regression on principal components, what attention does on a plateau (theory notes, §4)."""
+"""In-context regression on principal components, what attention does on a plateau (theory notes, §4).
+
+Component m is feature m, numbered by drive, which is the order of the eigenvalues where Γ = I.
+"""
 
 from __future__ import annotations
 

@@ -196,8 +196,8 @@ def _cubic_features(settings: Settings) -> Data:
     network = CubicFeatureMLP(dim, settings.merged_heads, rngs=nnx.Rngs(0))
     copied = {"second": weights["value"], "first": weights["merged"].reshape(settings.merged_heads, -1)}
 
-    def run(model: nnx.Module, params: dict) -> Run:
-        loss, _ = make_loss(model, prompts)
+    def run(model: nnx.Module, params: dict, engine: str) -> Run:
+        loss, _ = make_loss(model, prompts, engine=engine)
         return train(
             loss,
             params,
@@ -206,7 +206,7 @@ def _cubic_features(settings: Settings) -> Data:
             track=EffectiveMatrix(loss.graphdef),
         )
 
-    left, right = run(attention, weights), run(network, copied)
+    left, right = run(attention, weights, "moments"), run(network, copied, "prompts")
     return {
         "mlp_time": right.time,
         "mlp_loss": right.loss,
@@ -302,7 +302,7 @@ def statements(data: Data) -> list[Statement]:
         ),
         at_most(
             "C10",
-            "Merged attention and the network on vec(β x_qᵀ) have the same W along all of training",
+            "Merged attention (on moments) and the network on vec(β x_qᵀ) (on prompts) have the same W along all of training",
             source="notes §2; ZSLS25",
             code="icl_theory.attention.CubicFeatureMLP",
             bound=1e-12,
