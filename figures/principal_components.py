@@ -39,13 +39,13 @@ def draw(data: Data) -> Figure:
                 axis.plot(lengths, data["gap"][:, m - 1], "--", color=feature_colour(m - 1), linewidth=1.1)
             axis.plot([], [], "o-", color=feature_colour(m - 1), label=f"{m} learned")
         if name == "shrunk":
-            axis.set_ylim(1e-11, 1e-1)
+            axis.set_ylim(1e-14, 1e-1)
             axis.axhline(1e-3, color="black", linestyle="--", linewidth=1.0)
             axis.text(lengths[1], 6e-4, "bound", fontsize=8.5, va="top")
         axis.set(title=title, xscale="log", yscale="log", ylabel="mean square difference,\nrelative")
         axis.set_xticks(lengths, labels=[str(n) for n in lengths])
         axis.minorticks_off()
-    right[0].legend(fontsize=8.5)
+    right[0].legend(fontsize=8.5, loc="lower left", ncols=2)
     right[1].plot([], [], "--", color="#555555", label="(m + 1)/N")
     right[1].legend(
         *[handles[-1:] for handles in right[1].get_legend_handles_labels()], loc="upper right", fontsize=8.5

@@ -55,7 +55,7 @@ def _ratios(axis: Axes, data: Data) -> None:
         for shift, (name, colour) in enumerate(zip(OPTIMIZERS, (GD, SAM), strict=True)):
             found = bias(data, scores, name).ratios
             for d in range(1, found.shape[1]):
-                values = np.nan_to_num(found[:, d], nan=np.inf)
+                values = np.where(np.isnan(found[:, d]), np.inf, found[:, d])
                 seen = values[np.isfinite(values)]
                 x = (d - 1) * 5 + place * 2 + shift
                 label = f"{scores}, {'GD' if name == 'gd' else 'SAM'}" if d == 1 else None
