@@ -54,7 +54,7 @@ FIGURE = FigureSpec(
     "task vector and the rest one fixed vector. Upper right: with a share between 0 and 1 weights know the fixed task for a while (the "
     "loss after contexts of noise falls) and lose it again as contexts are used; at the end it is 2 to 6 % above saying zero. Upper left: "
     "in-context learning is best on the way and 3 to 18 % worse at the end. Lower left: with contexts of its own the fixed task "
-    "ends better than a random one, the smaller that share the better. Lower right: the ends of every seed lie where least squares on "
+    "ends better than a random one, the better the more prompts have it. Lower right: the ends of every seed lie where least squares on "
     "the cubic features puts them (dashed).",
     ("in_weight_learning",),
     draw,
