@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -138,17 +138,26 @@ def repeated(starts: Any, copies: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf] * copies), starts)
 
 
+def clear_plateaus(learned: np.ndarray) -> Iterator[tuple[int, float, float]]:
+    """`(m, from, until)` for each plateau of a run with learning times (D,): its first m features learned, no other, m = 1 … D−1.
+
+    None where features were learned in another order, or the next within a fifth of the time.
+    """
+    for m in range(1, len(learned)):
+        before, after = learned[:m].max(), learned[m:].min()
+        if 1.2 * before < after < np.inf:
+            yield m, before, after
+
+
 def plateau_levels(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Loss on the plateau with the first m + 1 features learned, (seeds, D−1), from losses (seeds, T), learning times (seeds, D).
 
-    NaN where features were learned in another order or the next within a fifth of the time: no plateau to measure.
+    NaN where there is no clear plateau to measure.
     """
     levels = np.full((len(losses), times.shape[1] - 1), np.nan)
     for seed, (loss, learned) in enumerate(zip(losses, times, strict=True)):
-        for m in range(levels.shape[1]):
-            before, after = learned[: m + 1].max(), learned[m + 1 :].min()
-            if 1.2 * before < after < np.inf:
-                levels[seed, m] = level_between(time, loss, before, after)
+        for m, before, after in clear_plateaus(learned):
+            levels[seed, m - 1] = level_between(time, loss, before, after)
     return levels
 
 

@@ -15,7 +15,7 @@ from icl_theory.spectra import linear_spectrum, random_basis
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.components import component_regression, plateau_predictions, regression_gap
 from icl_theory.verification.claim import Claim, Data, part_of
-from icl_theory.verification.ensembles import random_starts, separate_model, train_starts
+from icl_theory.verification.ensembles import clear_plateaus, random_starts, separate_model, train_starts
 from icl_theory.verification.paired import known_median
 from icl_theory.verification.statement import Statement, agrees_each, at_most
 
@@ -79,15 +79,14 @@ def measure(settings: Settings, progress) -> Data:
 def plateau_looks(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np.ndarray:
     """The snapshot at which the loss is flattest against log-time with m features learned, (seeds, D); −1 for none.
 
-    None where features were learned in another order, or m and m + 1 within a fifth of the time. The last is the end.
+    None where there is no clear plateau. The last is the end.
     """
     looks = np.full(times.shape, -1)
     slopes = np.abs(np.gradient(losses[:, 1:], np.log(time[1:]), axis=1))
     for seed, learned in enumerate(times):
-        for m in range(1, times.shape[1]):
-            if 1.2 * learned[:m].max() < learned[m:].min() < np.inf:
-                inside = 1 + np.flatnonzero((time[1:] > learned[:m].max()) & (time[1:] < learned[m:].min()))
-                looks[seed, m - 1] = inside[np.argmin(slopes[seed, inside - 1])]
+        for m, before, after in clear_plateaus(learned):
+            inside = 1 + np.flatnonzero((time[1:] > before) & (time[1:] < after))
+            looks[seed, m - 1] = inside[np.argmin(slopes[seed, inside - 1])]
         if np.isfinite(learned).all():
             looks[seed, -1] = len(time) - 1
     return looks
