@@ -184,6 +184,8 @@ def options(settings: type) -> Callable[[Callable[..., None]], Any]:
             kind: Any = NumberList() if isinstance(default, tuple) else type(default)
             if kind is int:
                 kind = click.IntRange(2 if field.name == "seeds" else 1)
+            if "choices" in field.metadata:
+                kind = click.Choice(field.metadata["choices"])
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
             name = f"--{field.name.replace('_', '-')}"
             command = click.option(name, default=shown, show_default=True, type=kind)(command)

@@ -1,9 +1,10 @@
-"""`python -m experiments.checkpoint_study MODEL`: a pretrained model is fine-tuned on sums.
+"""`python -m experiments.checkpoint_study MODEL`: a pretrained model is fine-tuned on sums or on word problems.
 
-The arms of `arms`, on a checkpoint such as SmolLM2-135M-Instruct (a GGUF file or a folder) and problems of reasoning-gym: sums
-and differences of two numbers of one to three digits, asked as plain text; those of the test do not occur in training. Seeds are
-problems and orders; all start from the same weights. On an accelerator all seeds of an arm are one program; on CPU, where Muon
-takes a quarter of a minute a step, one seed is done after the other. Arms that are done are kept when the command is stopped.
+The arms of `arms`, on a checkpoint such as SmolLM2-135M-Instruct (a GGUF file or a folder) and problems of reasoning-gym, asked as
+plain text and answered by the number alone: sums and differences of two numbers of one to three digits, or word problems from
+counting legs to those of grade school; those of the test do not occur in training. Seeds are problems and orders; all start from
+the same weights. On an accelerator all seeds of an arm are one program; on CPU, where Muon takes a sixth of a minute a step, one
+seed is done after the other. Arms that are done are kept when the command is stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from experiments.arithmetic_study import options
 from experiments.arms import OPTIMIZERS, Plan, Problems, Trainer, all_arms, stacked
 from experiments.command_line import run
-from experiments.study import Arms, check_same, merged, save_study, show
+from experiments.study import Arms, check_same, load_study, merged, save_study, show
 from icl_theory.cli.options import short_hash
 from icl_theory.errors import InputError
 from icl_theory.llm.batches import fitting, pad
@@ -34,11 +35,15 @@ from icl_theory.store import code_version, plain
 
 SUM = "chain_sum,min_terms=2,max_terms=2,min_digits={0},max_digits={0}"
 BEFORE = "before"
-KINDS = {
-    "1 digit": (SUM.format(1), 0.4),
-    "2 digits": (SUM.format(2), 0.35),
-    "3 digits": (SUM.format(3), 0.25),
-}  # and shares
+LEGS = "leg_counting,min_animals={0},max_animals={0}"
+MIXTURES = {  # of each the kinds of problems, their generators and shares
+    "sums": {"1 digit": (SUM.format(1), 0.4), "2 digits": (SUM.format(2), 0.35), "3 digits": (SUM.format(3), 0.25)},
+    "words": {
+        "legs of one": (LEGS.format(1), 0.4),
+        "legs of two": (LEGS.format(2), 0.25),
+        "grade school": ("gsm_symbolic", 0.35),
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Settings:
     """Sizes of the study.
 
     Attributes:
+        mixture: of problems, a name in `MIXTURES`.
         seeds: of problems and orders.
         steps: of a run, a multiple of `2 records`.
         adamw_rate, muon_rate: learning rates.
@@ -57,6 +63,7 @@ class Settings:
         rhos: ρ of SAM and functional SAM.
     """
 
+    mixture: str = dataclasses.field(default="sums", metadata={"choices": tuple(MIXTURES)})
     seeds: int = 3
     steps: int = 160
     adamw_rate: float = 1e-4
@@ -68,6 +75,11 @@ class Settings:
     records: int = 8
     followed: int = 1000
     rhos: tuple[float, ...] = (0.05,)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Names of the kinds of problems."""
+        return list(MIXTURES[self.mixture])
 
     def plan(self, optimizer: str, seeds: tuple[int, ...]) -> Plan:
         """Of the arms of one optimizer.
@@ -84,17 +96,24 @@ class Settings:
         return Plan(optimizer, seeds, self.steps, rate, self.batch_size, self.rhos, **sizes)
 
 
-def generated(settings: Settings) -> list[dict[str, Any]]:
+def generated(settings: Settings, prompting: Prompting) -> list[dict[str, Any]]:
     """Rows of all seeds, with their seed and whether they are for training or for the test.
 
-    Of each kind a pool of different problems is drawn once; each seed takes its test from it and then its training, which
-    repeats problems where the pool is small, and never one of the test.
+    Of each kind a pool of different problems that fit is drawn once; each seed takes its test from it and then its training,
+    which repeats problems where the pool is small, and never one of the test. What does not fit is counted and said.
     """
     rows: list[dict[str, Any]] = []
-    for kind, (source, share) in KINDS.items():
+    for kind, (source, share) in MIXTURES[settings.mixture].items():
         counts = {"test": round(share * settings.test), "train": round(share * settings.train)}
         size = 4 * settings.seeds * sum(counts.values())
-        pool = list({row["question"]: row for row in load_rows(f"{GENERATOR}{source},size={size},seed=1")}.values())
+        drawn = list({row["question"]: row for row in load_rows(f"{GENERATOR}{source},size={size},seed=1")}.values())
+        fit = fitting([prompting.tokenized(row) for row in drawn], settings.length)
+        pool = [row for row, fits in zip(drawn, fit, strict=True) if fits]
+        if len(pool) < 8:
+            raise InputError("--length", settings.length, f"{len(pool)} problems of kind {kind} fit; give a larger one")
+        if len(pool) < len(drawn):
+            left = f"{len(drawn) - len(pool)} of {len(drawn)} problems of kind {kind}"
+            click.echo(f"{left} are longer than {settings.length} tokens and are left out", err=True)
         counts["test"] = min(counts["test"], len(pool) // 4)
         for seed in range(settings.seeds):
             order = np.random.default_rng([13, seed]).permutation(len(pool))
@@ -102,6 +121,11 @@ def generated(settings: Settings) -> list[dict[str, Any]]:
             for part, chosen in {"test": kept, "train": np.resize(rest, counts["train"])}.items():
                 rows += [{**pool[place], "kind": kind, "seed": seed, "part": part} for place in chosen]
     return rows
+
+
+def plainly(model: Model) -> Prompting:
+    """Questions as plain text, without the template of chats."""
+    return Prompting(model.tokenizer, chat=False)
 
 
 def problems(rows: list[dict[str, Any]], prompting: Prompting, settings: Settings, seed: int, part: str) -> Problems:
@@ -115,7 +139,7 @@ def problems(rows: list[dict[str, Any]], prompting: Prompting, settings: Setting
             raise InputError("--problems", field, "not every row has it; take the file of --write-problems")
     rows = [row for row in rows if (row["seed"], row["part"]) == (seed, part)]
     examples = [prompting.tokenized(row) for row in rows]
-    if not examples or {row["kind"] for row in rows} - set(KINDS):
+    if not examples or {row["kind"] for row in rows} - set(settings.kinds):
         raise InputError(
             "--problems", f"{len(rows)} rows", f"of seed {seed} for {part}; take the file of --write-problems"
         )
@@ -123,7 +147,7 @@ def problems(rows: list[dict[str, Any]], prompting: Prompting, settings: Setting
         longest = max(len(example.tokens) for example in examples)
         raise InputError("--length", settings.length, f"a problem has {longest} tokens")
     batch = pad(examples, settings.length)
-    return Problems(batch.tokens, batch.learned, np.array([list(KINDS).index(row["kind"]) for row in rows]))
+    return Problems(batch.tokens, batch.learned, np.array([settings.kinds.index(row["kind"]) for row in rows]))
 
 
 def study(
@@ -136,12 +160,12 @@ def study(
     said: Callable[[str, dict[str, Any]], None],
 ) -> Arms:
     """All arms of some seeds, and as arm `before` none of training; optimizers run side by side, so that they compile so."""
-    prompting = Prompting(model.tokenizer, chat=False)
+    prompting = plainly(model)
     train, test = (
         stacked([problems(rows, prompting, settings, seed, part) for seed in seeds]) for part in ("train", "test")
     )
     models = [model.decoder] * len(seeds)
-    trainers = [Trainer(settings.plan(one, seeds), train, test, list(KINDS), models) for one in optimizers]
+    trainers = [Trainer(settings.plan(one, seeds), train, test, settings.kinds, models) for one in optimizers]
     arms: Arms = {}
     if BEFORE not in known:
         said(BEFORE, trainers[0].accuracies(trainers[0].right_now()))
@@ -152,6 +176,31 @@ def study(
         for found in pool.map(lambda trainer: all_arms(trainer, known, said), trainers):
             arms |= found
     return arms
+
+
+def every_seed(
+    model: Model, settings: Settings, optimizers: tuple[str, ...], rows: list[dict[str, Any]], kept: Path
+) -> Arms:
+    """The arms of all seeds, one seed after the other on CPU; each is kept in a file when it is done."""
+    everyone = tuple(range(settings.seeds))
+    groups = [(seed,) for seed in everyone] if jax.default_backend() == "cpu" else [everyone]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    count = len(groups) * (1 + sum(settings.plan(optimizer, everyone).num_arms for optimizer in optimizers))
+    parts = []
+    with ProgressReport() as report:
+        for seeds in groups:
+            known = {one["name"]: one["arm"] for one in done if tuple(one["seeds"]) == seeds}
+
+            def said(name: str, arm: dict[str, Any], seeds: tuple[int, ...] = seeds) -> None:
+                done.append({"seeds": seeds, "name": name, "arm": arm})
+                with kept.open("a") as file:
+                    file.write(json.dumps(done[-1]) + "\n")
+                report("training", len(done), count, f"{name}: {np.mean(arm['accuracy']):.3f}")
+
+            study(model, settings, optimizers, rows, seeds, known, said)
+            parts.append({one["name"]: one["arm"] for one in done if tuple(one["seeds"]) == seeds})
+    return merged(parts)
 
 
 @click.command()
@@ -173,37 +222,23 @@ def main(
 ) -> None:
     """Train all arms from MODEL and save what came out; what is in a file that is there already is shown."""
     settings, optimizers = Settings(**given), optimizers or OPTIMIZERS
-    everyone = tuple(range(settings.seeds))
-    plans = [settings.plan(optimizer, everyone) for optimizer in optimizers]
-    if write_problems is not None:
-        write_problems.write_text("".join(json.dumps(row) + "\n" for row in generated(settings)))
-        return
-    if not out.exists():
-        rows = generated(settings) if source is None else [dict(row) for row in load_rows(str(source))]
-        groups = [(seed,) for seed in everyone] if jax.default_backend() == "cpu" else [everyone]
-        described = [plain(settings), code_version(Path(__file__).parent), rows]
+    for optimizer in optimizers:
+        settings.plan(optimizer, (0,))
+    if write_problems is not None or not out.exists():
+        loaded = load_model(find_model(model))
+        rows = [dict(row) for row in load_rows(str(source))] if source else generated(settings, plainly(loaded))
+        if write_problems is not None:
+            write_problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            return
+        described = [plain(settings), optimizers, code_version(Path(__file__).parent), rows]
         kept = out.with_name(f"{out.stem}-{short_hash(described)}.jsonl")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-        count = len(groups) * (1 + sum(plan.num_arms for plan in plans))
-        parts = []
-        with ProgressReport() as report:
-            loaded = load_model(find_model(model))
-            for seeds in groups:
-                known = {one["name"]: one["arm"] for one in done if tuple(one["seeds"]) == seeds}
-
-                def said(name: str, arm: dict[str, Any], seeds: tuple[int, ...] = seeds) -> None:
-                    done.append({"seeds": seeds, "name": name, "arm": arm})
-                    with kept.open("a") as file:
-                        file.write(json.dumps(done[-1]) + "\n")
-                    report("training", len(done), count, f"{name}: {np.mean(arm['accuracy']):.3f}")
-
-                study(loaded, settings, optimizers, rows, seeds, known, said)
-                parts.append({one["name"]: one["arm"] for one in done if tuple(one["seeds"]) == seeds})
-        arms = merged(parts)
+        arms = every_seed(loaded, settings, optimizers, rows, kept)
         save_study(out, settings, {name: arm for name, arm in arms.items() if name != BEFORE}, before=arms[BEFORE])
         kept.unlink()
     check_same(out, settings)
+    for optimizer in optimizers:
+        if f"{optimizer} plain" not in load_study(out)["arms"]:
+            raise InputError("--optimizer", optimizer, f"{out} was made without it; give another --out")
     show(out)
 
 

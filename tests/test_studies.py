@@ -17,6 +17,7 @@ from experiments.study import bias_of, learning_step, load_study, merged, paired
 from figures.language_models import draw
 from icl_theory.errors import InputError
 from icl_theory.llm.generate import generate
+from icl_theory.llm.models import load_model
 from icl_theory.llm.step import start
 
 SMALL = Settings(
@@ -190,15 +191,20 @@ def test_rates_and_sizes_of_a_plan():
         Plan("adamw", (0,), 50, 1e-3, 8, (0.1,))
 
 
-def test_problems_of_a_test_are_new_to_it(monkeypatch):
-    """Whatever a generator repeats; and seeds draw differently."""
+def test_problems_of_a_test_are_new_to_it(tmp_path, monkeypatch, capsys):
+    """Whatever a generator repeats; and seeds draw differently; one that is too long is left out, counted and said."""
 
     def sums(source):
         size = int(source.split("size=")[1].split(",")[0])
-        return [{"question": f"{n % 90}+1", "answer": str(n % 90 + 1)} for n in range(size)]
+        long = {"question": "1+1" + "+0" * 40, "answer": "2"}
+        return [long, *({"question": f"{n % 90}+1", "answer": str(n % 90 + 1)} for n in range(size))]
 
     monkeypatch.setattr(checkpoint_study, "load_rows", sums)
-    rows = checkpoint_study.generated(checkpoint_study.Settings(seeds=2, train=400, test=50))
+    prompting = checkpoint_study.plainly(load_model(write_tiny_model(tmp_path / "model")))
+    settings = checkpoint_study.Settings(seeds=2, train=400, test=50)
+    rows = checkpoint_study.generated(settings, prompting)
+    assert "1 of 91 problems of kind 1 digit are longer than 32 tokens and are left out" in capsys.readouterr().err
+    assert not any("+0" in row["question"] for row in rows)
     chosen = {
         (seed, part): [row["question"] for row in rows if (row["seed"], row["part"]) == (seed, part)]
         for seed in range(2)
@@ -208,7 +214,7 @@ def test_problems_of_a_test_are_new_to_it(monkeypatch):
         assert len(chosen[seed, "train"]) == 400
         by_kind = [row for row in rows if row["seed"] == seed and row["part"] == "test"]
         assert len(by_kind) == len({(row["kind"], row["question"]) for row in by_kind}) >= 45
-        for kind in checkpoint_study.KINDS:
+        for kind in settings.kinds:
             one = {
                 part: {row["question"] for row in rows if (row["seed"], row["part"], row["kind"]) == (seed, part, kind)}
                 for part in ("train", "test")
@@ -229,12 +235,26 @@ def test_a_checkpoint_is_studied_and_a_stopped_study_goes_on(tmp_path, monkeypat
         {"question": f"{a}+1=", "answer": str(a + 1), "kind": kind, "seed": seed, "part": part}
         for seed in range(2)
         for part in ("train", "test")
-        for kind in checkpoint_study.KINDS
+        for kind in checkpoint_study.MIXTURES["words"]
         for a in range(4)
     ]
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = [str(model), "--seeds", "2", "--steps", "16", "--batch-size", "4", "--length", "12", "--optimizer", "adamw"]
+    words = [
+        str(model),
+        "--mixture",
+        "words",
+        "--seeds",
+        "2",
+        "--steps",
+        "16",
+        "--batch-size",
+        "4",
+        "--length",
+        "12",
+        "--optimizer",
+        "adamw",
+    ]
     words += ["--problems", str(source), "--out"]
     made = CliRunner().invoke(checkpoint_study.main, [*words, str(tmp_path / "whole.json")])
     assert made.exit_code == 0, made.exception
@@ -253,6 +273,11 @@ def test_a_checkpoint_is_studied_and_a_stopped_study_goes_on(tmp_path, monkeypat
         checkpoint_study.main, [*words[:-1], "--length", "6", "--out", str(tmp_path / "short.json")]
     )
     assert isinstance(short.exception, InputError)
+    muon = CliRunner().invoke(
+        checkpoint_study.main, [*words[:-1], "--optimizer", "muon", "--out", str(tmp_path / "whole.json")]
+    )
+    assert "was made without it" in str(muon.exception)
+    assert not list(tmp_path.glob("*-*.jsonl"))
     lacking = [{key: value for key, value in row.items() if key != "seed"} for row in rows]
     source.write_text("".join(json.dumps(row) + "\n" for row in lacking))
     refused = CliRunner().invoke(checkpoint_study.main, [*words, str(tmp_path / "other.json")])
