@@ -22,11 +22,12 @@ from scipy.stats import spearmanr
 
 import icl_theory as icl
 from icl_theory.llm.decoder import Decoder
+from icl_theory.llm.losses import token_losses
 from icl_theory.llm.sharpness import SHARPNESS
 from icl_theory.llm.step import Batch, learning_rate_at, make_example_losses, make_step, model_of, start
 
 OPTIMIZERS = ("adamw", "muon")
-TOGETHER = 256  # rows that are asked at once
+TOGETHER = 32  # rows that are asked at once; their logits are all held
 PILOT = 1000  # draws the pilot run's order
 
 
@@ -142,7 +143,7 @@ class Trainer:
         learners = [start(model, plan.optimizer, weight_decay=plan.decay)[1] for model in models]
         self.start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *learners)
         self._losses = over_seeds(partial(_losses, make_example_losses(self.graph)))
-        self._right = over_seeds(partial(right, self.graph))
+        self._answered = over_seeds(partial(answered, self.graph))
         self._steps: dict[str, Any] = {}
 
     def run(
@@ -154,7 +155,7 @@ class Trainer:
         followed: int | None = None,
         draw: int = 0,
     ) -> dict[str, Any]:
-        """Train every seed on its rows of its set; losses over training, and who is right in the end; `draw` is of the order."""
+        """Train every seed on its rows of its set; losses over training, and answers in the end; `draw` is of the order."""
         plan = self.plan
         size, chunk, seeds = plan.batch_size, plan.num_steps // plan.records, len(plan.seeds)
         rows = np.stack(
@@ -177,18 +178,20 @@ class Trainer:
         return {
             "steps": steps,
             "losses": np.stack([np.asarray(one) for one in losses], 1),
-            "right": self.right_now(learner.params),
+            "answered": self.answers(learner.params),
         }
 
-    def right_now(self, params: Any = None) -> np.ndarray:
-        """(seeds, P) who is right on the test, by default before any training."""
+    def answers(self, params: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """(seeds, P) who is right on the test, and (seeds, P) losses; by default before any training."""
         params = self.start.params if params is None else params
-        return np.asarray(self._right(params, self.test.tokens, self.test.learned))
+        right, losses = self._answered(params, self.test.tokens, self.test.learned)
+        return np.asarray(right), np.asarray(losses)
 
-    def accuracies(self, right: np.ndarray) -> dict[str, Any]:
-        """Of each seed: of all, of those that do not occur in training, and of each kind."""
+    def accuracies(self, right: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
+        """Of each seed: accuracy of all, of those that do not occur in training, and of each kind; mean loss of all."""
         return {
             "accuracy": right.mean(1).tolist(),
+            "loss": losses.mean(1, dtype=float).round(4).tolist(),
             "unseen": [
                 float(one[new].mean()) if new.any() else None for one, new in zip(right, self.unseen, strict=True)
             ],
@@ -221,7 +224,7 @@ class Trainer:
         `early` and `late` are their mean relative losses over training; `learned` the median learning steps of both, infinite
         ones (never) as null; `agreement` the rank correlation of all learning steps with those of the pilot run.
         """
-        summed = self.accuracies(found["right"]) | {
+        summed = self.accuracies(*found["answered"]) | {
             "steps": found["steps"],
             "early": [],
             "late": [],
@@ -258,13 +261,15 @@ class Trainer:
         return self._steps[sharpness]
 
 
-def right(graph: Any, params: Any, tokens: Any, learned: Any) -> Any:
-    """(P,) whether greedy generation would give the whole answer: every learned token the likeliest after those before it."""
+def answered(graph: Any, params: Any, tokens: Any, learned: Any) -> tuple[Any, Any]:
+    """(P,) whether greedy generation would give the whole answer, every learned token the likeliest after those before it; and
+    (P,) the mean loss of learned tokens."""
     model = model_of(graph, params)
 
     def of(row: Any) -> Any:
-        likeliest = model(row[0][None]).argmax(-1)[0, :-1]
-        return ((likeliest == row[0][1:]) | ~row[1][1:]).all()
+        logits, targets, asked = model(row[0][None])[0, :-1], row[0][1:], row[1][1:]
+        right = ((logits.argmax(-1) == targets) | ~asked).all()
+        return right, jnp.where(asked, token_losses(logits, targets), 0.0).sum() / jnp.maximum(asked.sum(), 1)
 
     return jax.lax.map(of, (tokens, learned), batch_size=TOGETHER)
 

@@ -1,10 +1,10 @@
 """`python -m experiments.checkpoint_study MODEL`: a pretrained model is fine-tuned on sums or on word problems.
 
 The arms of `arms`, on a checkpoint such as SmolLM2-135M-Instruct (a GGUF file or a folder) and problems of reasoning-gym, asked as
-plain text and answered by the number alone: sums and differences of two numbers of one to three digits, or word problems from
-counting legs to those of grade school; those of the test do not occur in training. Seeds are problems and orders; all start from
-the same weights. On an accelerator all seeds of an arm are one program; on CPU, where Muon takes a sixth of a minute a step, one
-seed is done after the other. Arms that are done are kept when the command is stopped.
+plain text and answered by the number alone: sums and differences of two numbers of one to three digits, or word problems (how many
+siblings or friends, the legs of animals of two kinds, those of grade school); those of the test do not occur in training. Seeds are
+problems and orders; all start from the same weights. On an accelerator all seeds of an arm are one program; on CPU, where Muon
+takes a sixth of a minute a step, one seed is done after the other. Arms that are done are kept when the command is stopped.
 """
 
 from __future__ import annotations
@@ -35,14 +35,10 @@ from icl_theory.store import code_version, plain
 
 SUM = "chain_sum,min_terms=2,max_terms=2,min_digits={0},max_digits={0}"
 BEFORE = "before"
-LEGS = "leg_counting,min_animals={0},max_animals={0}"
+LEGS = "leg_counting,min_animals=2,max_animals=2,max_instances=5"
 MIXTURES = {  # of each the kinds of problems, their generators and shares
     "sums": {"1 digit": (SUM.format(1), 0.4), "2 digits": (SUM.format(2), 0.35), "3 digits": (SUM.format(3), 0.25)},
-    "words": {
-        "legs of one": (LEGS.format(1), 0.4),
-        "legs of two": (LEGS.format(2), 0.25),
-        "grade school": ("gsm_symbolic", 0.35),
-    },
+    "words": {"relations": ("aiw", 0.4), "legs": (LEGS, 0.3), "grade school": ("gsm_symbolic", 0.3)},
 }
 
 
@@ -53,7 +49,7 @@ class Settings:
     Attributes:
         mixture: of problems, a name in `MIXTURES`.
         seeds: of problems and orders.
-        steps: of a run, a multiple of `2 records`.
+        adamw_steps, muon_steps: of a run, a multiple of `2 records` each.
         adamw_rate, muon_rate: learning rates.
         batch_size: rows of a step.
         length: tokens of a row.
@@ -65,7 +61,8 @@ class Settings:
 
     mixture: str = dataclasses.field(default="sums", metadata={"choices": tuple(MIXTURES)})
     seeds: int = 3
-    steps: int = 160
+    adamw_steps: int = 160
+    muon_steps: int = 160
     adamw_rate: float = 1e-4
     muon_rate: float = 2e-4
     batch_size: int = 16
@@ -87,20 +84,22 @@ class Settings:
         Raises:
             InputError: numbers that do not fit.
         """
+        steps = {"adamw": self.adamw_steps, "muon": self.muon_steps}[optimizer]
         rate = {"adamw": self.adamw_rate, "muon": self.muon_rate}[optimizer]
         sizes = {
             "records": self.records,
             "followed": min(self.followed, self.train),
-            "warmup": min(10, self.steps // 4),
+            "warmup": min(10, steps // 4),
         }
-        return Plan(optimizer, seeds, self.steps, rate, self.batch_size, self.rhos, **sizes)
+        return Plan(optimizer, seeds, steps, rate, self.batch_size, self.rhos, **sizes)
 
 
 def generated(settings: Settings, prompting: Prompting) -> list[dict[str, Any]]:
     """Rows of all seeds, with their seed and whether they are for training or for the test.
 
     Of each kind a pool of different problems that fit is drawn once; each seed takes its test from it and then its training,
-    which repeats problems where the pool is small, and never one of the test. What does not fit is counted and said.
+    which repeats problems where the pool is small, and never one of the test. Kinds are mixed, so that the first rows are a
+    sample of all. What does not fit is counted and said.
     """
     rows: list[dict[str, Any]] = []
     for kind, (source, share) in MIXTURES[settings.mixture].items():
@@ -120,7 +119,7 @@ def generated(settings: Settings, prompting: Prompting) -> list[dict[str, Any]]:
             kept, rest = np.split(order, [counts["test"]])
             for part, chosen in {"test": kept, "train": np.resize(rest, counts["train"])}.items():
                 rows += [{**pool[place], "kind": kind, "seed": seed, "part": part} for place in chosen]
-    return rows
+    return [rows[place] for place in np.random.default_rng(17).permutation(len(rows))]
 
 
 def plainly(model: Model) -> Prompting:
@@ -168,7 +167,7 @@ def study(
     trainers = [Trainer(settings.plan(one, seeds), train, test, settings.kinds, models) for one in optimizers]
     arms: Arms = {}
     if BEFORE not in known:
-        said(BEFORE, trainers[0].accuracies(trainers[0].right_now()))
+        said(BEFORE, trainers[0].accuracies(*trainers[0].answers()))
     with ThreadPoolExecutor(3 * len(trainers)) as pool:
         if len(seeds) > 1:
             for trainer in trainers:

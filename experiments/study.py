@@ -20,15 +20,21 @@ HALF = 0.5  # share of the first loss left at which a group counts as learned
 
 def compared(arms: Arms) -> list[str]:
     """A line for each arm: mean accuracy, on unseen problems too; its difference from plain and from the random control of the
-    same optimizer, paired by seed, with the 95 % interval of Student's t; R and progress of `bias_of`, and rank agreement."""
-    lines = [f"{'arm':32} accuracy  unseen    minus plain      minus random       R  progress  agreement"]
+    same optimizer, paired by seed, with the 95 % interval of Student's t; R and progress of `bias_of`, rank agreement, and the mean
+    loss of answers."""
+    lines = [f"{'arm':32} accuracy  unseen    minus plain      minus random       R  progress  agreement    loss"]
     for name, arm in arms.items():
         against = []
         for other in ("plain", "random"):
             mean, half = paired(np.array(arm["accuracy"]) - arms[f"{name.split()[0]} {other}"]["accuracy"])
             against.append(f"{mean:+.3f} ± {half:.3f}")
         ratios, _, progress = bias_of(arm)
-        numbers = [_mean(ratios, "6.2f"), _mean(progress, "8.2f"), _mean(arm.get("agreement"), "9.2f")]
+        numbers = [
+            _mean(ratios, "6.2f"),
+            _mean(progress, "8.2f"),
+            _mean(arm.get("agreement"), "9.2f"),
+            _mean(arm.get("loss"), "6.3f"),
+        ]
         lines.append(
             f"{name:32} {np.mean(arm['accuracy']):8.3f}{_mean(arm.get('unseen'), '8.3f')}    {against[0]}    {against[1]}"
             f"  {'  '.join(numbers)}"

@@ -12,13 +12,13 @@ from tiny_model import write_tiny_model
 
 from experiments import arithmetic_study, checkpoint_study, study
 from experiments.arithmetic_study import LENGTH, LETTERS, Settings, a_decoder, problems, seeds_apart, seeds_together
-from experiments.arms import Plan, Trainer, all_arms, order, right, unseen
+from experiments.arms import Plan, Trainer, all_arms, answered, order, unseen
 from experiments.study import bias_of, learning_step, load_study, merged, paired
 from figures.language_models import draw
 from icl_theory.errors import InputError
 from icl_theory.llm.generate import generate
 from icl_theory.llm.models import load_model
-from icl_theory.llm.step import start
+from icl_theory.llm.step import Batch, make_example_losses, start
 
 SMALL = Settings(
     seeds=2,
@@ -59,7 +59,9 @@ def test_right_is_what_greedy_generation_gets_right():
     made = generate(model, prompts, max_new=LENGTH)
     for row in range(10):
         tokens[row, learned[row]] = made[row][: learned[row].sum()]
-    found = np.asarray(jax.jit(lambda params: right(graph, params, tokens, learned))(learner.params))
+    found, losses = map(np.asarray, jax.jit(lambda params: answered(graph, params, tokens, learned))(learner.params))
+    whole = make_example_losses(graph)(learner.params, Batch(tokens, learned, np.ones(20)))
+    np.testing.assert_allclose(losses, whole, rtol=1e-5)
     assert found[:10].all()
     expected = [made[row][: learned[row].sum()] == tokens[row, learned[row]].tolist() for row in range(20)]
     assert found.tolist() == expected
@@ -205,6 +207,9 @@ def test_problems_of_a_test_are_new_to_it(tmp_path, monkeypatch, capsys):
     rows = checkpoint_study.generated(settings, prompting)
     assert "1 of 91 problems of kind 1 digit are longer than 32 tokens and are left out" in capsys.readouterr().err
     assert not any("+0" in row["question"] for row in rows)
+    first = [row["kind"] for row in rows if (row["seed"], row["part"]) == (0, "train")][:100]
+    shares = [first.count(kind) / 100 for kind in settings.kinds]
+    np.testing.assert_allclose(shares, [0.4, 0.35, 0.25], atol=0.15)
     chosen = {
         (seed, part): [row["question"] for row in rows if (row["seed"], row["part"]) == (seed, part)]
         for seed in range(2)
