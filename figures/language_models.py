@@ -148,5 +148,6 @@ CHECKPOINT = _spec(
     "checkpoint-cpu.json",
     "Claim D on a pretrained model: SmolLM2-135M learns sums",
     "AdamW, 32 steps, three seeds, 400 problems to train on and 230 others asked. Neither the rule nor SAM gains accuracy in so short a "
-    "training, and SAM at half the steps loses much of it. The trajectories are those of 200 training problems. Columns as before.",
+    "training, and SAM at half the steps loses much of it. The trajectories are those of 160 sums of one digit and 40 of two, so R is "
+    "of easy problems alone. Columns as before.",
 )
