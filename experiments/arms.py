@@ -29,6 +29,7 @@ from icl_theory.llm.step import Batch, learning_rate_at, make_example_losses, ma
 OPTIMIZERS = ("adamw", "muon")
 TOGETHER = 32  # rows that are asked at once; their logits are all held
 PILOT = 1000  # draws the pilot run's order
+FIRST = "pilot"  # its name
 
 
 class Problems(NamedTuple):
@@ -88,19 +89,24 @@ def all_arms(
 
     Args:
         trainer: of the plan.
-        known: arms that are done already.
-        said: called with each other arm as it is done.
+        known: arms that are done already, and the losses of the pilot run, under the same names.
+        said: called with each other arm as it is done, and with the pilot's losses.
     """
     plan, count = trainer.plan, trainer.train.tokens.shape[1]
     whole = [np.arange(count)] * len(plan.seeds)
-    pilot = trainer.run("none", 0.0, whole, plan.num_steps, followed=count, draw=PILOT)
-    records = [icl.LossRecord(pilot["steps"], losses) for losses in pilot["losses"]]
-    found = [icl.upsample(record) for record in records]
+    first = f"{plan.optimizer} {FIRST}"
+    pilot = known.get(first)
+    if pilot is None:
+        found = trainer.run("none", 0.0, whole, plan.num_steps, followed=count, draw=PILOT)
+        pilot = {"steps": found["steps"], "losses": found["losses"].tolist()}
+        said(first, pilot)
+    records = [icl.LossRecord(pilot["steps"], np.array(losses, np.float32)) for losses in pilot["losses"]]
+    picked = [icl.upsample(record) for record in records]
 
     def upsampled(group: str) -> list[np.ndarray]:
         return [
             icl.upsample(record, factor=one.factor, group=group, seed=seed).indices(seed=seed)
-            for seed, record, one in zip(plan.seeds, records, found, strict=True)
+            for seed, record, one in zip(plan.seeds, records, picked, strict=True)
         ]
 
     wanted: dict[str, Callable[[], dict[str, Any]]] = {
@@ -119,7 +125,7 @@ def all_arms(
     arms: dict[str, Any] = {}
     for short, run in wanted.items():
         name = f"{plan.optimizer} {short}"
-        arms[name] = known.get(name) or trainer.summary(run(), found) | {"factors": [one.factor for one in found]}
+        arms[name] = known.get(name) or trainer.summary(run(), picked) | {"factors": [one.factor for one in picked]}
         if name not in known:
             said(name, arms[name])
     return arms

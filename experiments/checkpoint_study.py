@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import click
@@ -21,7 +23,7 @@ import jax
 import numpy as np
 
 from experiments.arithmetic_study import options
-from experiments.arms import OPTIMIZERS, Plan, Problems, Trainer, all_arms, stacked
+from experiments.arms import FIRST, OPTIMIZERS, Plan, Problems, Trainer, all_arms, stacked
 from experiments.command_line import run
 from experiments.study import Arms, check_same, load_study, merged, save_study, show
 from icl_theory.cli.options import short_hash
@@ -184,22 +186,39 @@ def every_seed(
     everyone = tuple(range(settings.seeds))
     groups = [(seed,) for seed in everyone] if jax.default_backend() == "cpu" else [everyone]
     kept.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    count = len(groups) * (1 + sum(settings.plan(optimizer, everyone).num_arms for optimizer in optimizers))
+    done, lock = whole_lines(kept), Lock()
+    count = len(groups) * (1 + sum(1 + settings.plan(optimizer, everyone).num_arms for optimizer in optimizers))
     parts = []
     with ProgressReport() as report:
         for seeds in groups:
             known = {one["name"]: one["arm"] for one in done if tuple(one["seeds"]) == seeds}
 
             def said(name: str, arm: dict[str, Any], seeds: tuple[int, ...] = seeds) -> None:
-                done.append({"seeds": seeds, "name": name, "arm": arm})
-                with kept.open("a") as file:
-                    file.write(json.dumps(done[-1]) + "\n")
-                report("training", len(done), count, f"{name}: {np.mean(arm['accuracy']):.3f}")
+                one = {"seeds": seeds, "name": name, "arm": arm}
+                with lock, kept.open("a") as file:  # optimizers run side by side
+                    file.write(json.dumps(one) + "\n")
+                    done.append(one)
+                    words = f": {np.mean(arm['accuracy']):.3f}" if "accuracy" in arm else ""
+                    report("training", len(done), count, name + words)
 
             study(model, settings, optimizers, rows, seeds, known, said)
-            parts.append({one["name"]: one["arm"] for one in done if tuple(one["seeds"]) == seeds})
+            parts.append(
+                {
+                    one["name"]: one["arm"]
+                    for one in done
+                    if tuple(one["seeds"]) == seeds and one["name"].split()[-1] != FIRST
+                }
+            )
     return merged(parts)
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """What is kept in a file; a last line that was cut off as it was written is removed."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    if lines and not lines[-1].endswith("\n"):
+        lines = lines[:-1]
+        os.truncate(path, sum(len(line.encode()) for line in lines))
+    return [json.loads(line) for line in lines]
 
 
 @click.command()

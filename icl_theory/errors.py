@@ -43,6 +43,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def said(error: BaseException) -> str:
+    """What an error of another library says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def is_traced(value: Any) -> bool:
     """True inside `jit`/`vmap`/`grad`, where a value has no number to check yet."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))

@@ -17,6 +17,7 @@ from tiny_model import tiny_tokenizer, write_rows, write_tiny_model
 import icl_theory as icl
 from icl_theory.cli import finetune as command
 from icl_theory.errors import InputError
+from icl_theory.finetuning.fields import texts_of
 from icl_theory.llm import job as jobs
 from icl_theory.llm.checkpoint import load_decoder
 from icl_theory.llm.prompting import Prompting
@@ -279,6 +280,7 @@ def test_settings_of_upsampling_may_change_until_something_was_chosen(tmp_path, 
         (["--by", "kind"], "it belongs to an evaluation"),
         (["--max-new", 5], "it belongs to --eval"),
         (["--length", 65], "the model reads 64 tokens at most"),
+        (["--shards", 0], "give a whole number at least 1"),
         (["--preconditioned", "--dry-run"], "it needs adamw"),
     ],
 )
@@ -346,7 +348,18 @@ def test_the_hub_out_of_reach(tmp_path, digits, capsys, monkeypatch):
 def test_out_of_memory_says_what_to_lower(tmp_path, model, digits, capsys):
     described = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(described | {"max_position_embeddings": 10**9}))
-    options = ["--out", tmp_path / "out", "--length", 4_000_000, "--batch-size", 4, "--steps", 1, "--quiet"]
+    options = [
+        "--out",
+        tmp_path / "out",
+        "--length",
+        4_000_000,
+        "--batch-size",
+        4,
+        "--steps",
+        1,
+        "--packing",
+        "--quiet",
+    ]
     error = refused(capsys, "finetune", model, digits, *options)
     assert "lower --batch-size or --length" in error
 
@@ -386,6 +399,68 @@ def test_prompts_by_template_and_as_plain_text():
     assert tokenizer.decode(Prompting(tokenizer).end) == "="
     with pytest.raises(InputError, match="no chat template"):
         Prompting(tiny_tokenizer(), chat=True)
+
+
+def test_a_template_that_says_today_does_not_change_overnight():
+    """As that of Llama 3.2 does; and it is asked without thinking, as it writes answers itself."""
+    tokenizer = tiny_tokenizer(chat=True)
+    dated = "{% if strftime_now is defined %}{{ strftime_now('%d%m') }}{% endif %}" + tokenizer.chat_template
+    tokenizer.chat_template = dated
+    assert tokenizer.decode(Prompting(tokenizer).asked({"question": "a", "answer": "b"})) == "2607<user>a<model>"
+    switch = "{% if enable_thinking is defined and not enable_thinking %}?{% endif %}"
+    tokenizer.chat_template = dated.replace("<model>{% endif %}", f"<model>{switch}{{% endif %}}")
+    for thinking, said in ((False, "2607<user>a<model>?"), (True, "2607<user>a<model>")):
+        prompting = Prompting(tokenizer, thinking=thinking)
+        assert tokenizer.decode(prompting.asked({"question": "a", "answer": "b"})) == said
+
+
+def test_texts_in_parts_and_what_is_none():
+    part = {"type": "text", "text": "a"}
+    row = {"messages": [{"role": "user", "content": [part, part]}, {"role": "assistant", "content": [part]}]}
+    assert texts_of(row)[:2] == ("aa", "a")
+    for value in ({"a": 1}, [1, 2], [{"type": "image"}]):
+        with pytest.raises(InputError, match="give a text"):
+            texts_of({"question": "a", "answer": value})
+
+
+def test_a_row_whose_text_is_none_is_named(tmp_path, model, capsys):
+    rows = write_rows(tmp_path / "odd.jsonl", [{"question": "a", "answer": "b"}, {"question": "a", "answer": {"b": 1}}])
+    assert "row 1, text = " in refused(capsys, "finetune", model, rows, "--out", tmp_path / "out", *QUICK)
+
+
+class TimedOut(Exception):
+    """As libraries that carry bytes have them."""
+
+
+@pytest.mark.parametrize("error", [TimedOut("timed out"), RuntimeError("cut"), OSError()])
+def test_a_download_that_breaks_off_is_one_line(tmp_path, digits, capsys, monkeypatch, error):
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr("icl_theory.llm.models.snapshot_download", broken)
+    assert "some/model" in refused(capsys, "finetune", "some/model", digits, "--out", tmp_path / "out")
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, model, digits, capsys, monkeypatch):
+    """And the same command goes on."""
+    arguments = ["finetune", model, digits, "--out", tmp_path / "out", "--steps", 4, "--save-every", 2, *QUICK]
+
+    def full(*_, **__):
+        raise ValueError("OUT_OF_RANGE: File too large")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("orbax.checkpoint.CheckpointManager.save", full)
+        assert "free space, then give the same command" in refused(capsys, *arguments)
+    assert run_command(*arguments) == 0
+
+
+def test_replies_that_are_cut_off_are_counted(tmp_path, model, digits, asked, capsys):
+    arguments = ["finetune", model, digits, "--out", tmp_path / "out", "--eval", asked, "--max-new", 1]
+    assert run_command(*arguments, "--steps", 1, *QUICK) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    replies = [json.loads(line) for line in (tmp_path / "out" / "before.jsonl").read_text().splitlines()]
+    assert report["before"]["cut"] == sum(reply["cut"] for reply in replies) > 0
+    assert f"{report['before']['cut']} replies before" in capsys.readouterr().out
 
 
 def test_every_option_of_a_run_is_one_of_its_settings():

@@ -40,12 +40,12 @@ def test_answers_are_judged_outside_the_main_thread_too():
 
 
 def test_accuracy_comes_with_an_interval():
-    found = judge(["1", "2", "4", ""], ["1", "2", "3", "4"])
+    found = judge(["1", "2", "4", ""], ["1", "2", "3", "4"], [False] * 4)
     assert found.right.tolist() == [True, True, False, False]
     assert found.accuracy == 0.5
     low, high = found.interval
     assert 0.1 < low < 0.5 < high < 0.9
-    none = Evaluation(np.zeros(20, bool), [""] * 20)
+    none = Evaluation(np.zeros(20, bool), [""] * 20, np.zeros(20, bool))
     assert none.interval[0] == pytest.approx(0, abs=1e-12)
     assert 0.1 < none.interval[1] < 0.2
     assert answer_in("3 + 4 = 7\n#### 7 ") == "7"

@@ -97,6 +97,16 @@ def test_a_folder_that_is_no_model(folder, tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         load_decoder(folder)
+    for changed, said in (
+        ([], "it holds no settings"),
+        ({"model_type": ["llama"]}, "supported are"),
+        (described("llama") | {"rope_parameters": None, "rope_theta": None}, "rope_theta = None"),
+        (described("llama") | {"rms_norm_eps": "small"}, "norm_eps = 'small'"),
+        (described("llama") | {"head_dim": 7}, "must be pairs"),
+    ):
+        (folder / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=said):
+            load_decoder(folder)
 
 
 def test_weights_that_are_missing_or_damaged(folder):

@@ -1,5 +1,6 @@
 """GGUF files: what a writer of the format's own library wrote is the same model, and its tokenizer the same texts."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.flax import load_file
+from tiny_model import tiny_tokenizer
 
 from icl_theory.errors import InputError
 from icl_theory.llm.checkpoint import load_decoder
@@ -34,8 +36,10 @@ def side_by_side(values, heads):
     return halves.swapaxes(1, 2).reshape(values.shape)
 
 
-def write_gguf(path, *, architecture="llama", change=None, tokens=None, dtype=np.float32):
+def write_gguf(path, *, architecture="llama", change=None, tokens=None, dtype=np.float32, more=None):
     writer = gguf.GGUFWriter(path, architecture)
+    for name, value in (more or {}).items():
+        writer.add_float32(name, value)
     writer.add_embedding_length(24)
     writer.add_feed_forward_length(40)
     writer.add_block_count(2)
@@ -49,7 +53,8 @@ def write_gguf(path, *, architecture="llama", change=None, tokens=None, dtype=np
         writer.add_tokenizer_pre("smollm")
         writer.add_token_list(tokens["words"])
         writer.add_token_types(tokens["types"])
-        writer.add_token_merges(tokens["merges"])
+        if tokens["merges"]:
+            writer.add_token_merges(tokens["merges"])
         writer.add_eos_token_id(0)
         writer.add_chat_template("{{ messages[0]['content'] }}<end>")
     tensors = {name: np.asarray(tensor) for name, tensor in load_file(GOLDEN / "model.safetensors").items()}
@@ -91,6 +96,8 @@ def test_gguf_files_that_cannot_be(tmp_path):
         (tmp_path / "none.gguf", "no such file"),
         (tmp_path / "text.gguf", "cannot be read as GGUF"),
         (write_gguf(tmp_path / "other.gguf", architecture="mamba"), "llama is supported"),
+        (write_gguf(tmp_path / "rows.gguf", change=lambda t: t.pop("model.embed_tokens.weight")), "lacks this tensor"),
+        (write_gguf(tmp_path / "linear.gguf", more={"llama.rope.scale_linear": 4.0}), "rope scaling"),
         (write_gguf(tmp_path / "less.gguf", change=lambda t: t.pop("model.norm.weight")), "it lacks model.norm.weight"),
     ):
         if path.name == "text.gguf":
@@ -124,8 +131,16 @@ def test_a_tokenizer_that_does_not_fit(tmp_path):
     model, _ = load_gguf(path)
     with pytest.raises(InputError, match="the model has 40 tokens"):
         check_tokenizer(load_tokenizer(path), model.config)
+    tokenizer = tiny_tokenizer()
+    config = dataclasses.replace(model.config, vocab_size=len(tokenizer))
+    tokenizer.add_tokens(["<image>"])  # beyond the model's, as in Gemma 3
+    check_tokenizer(tokenizer, config)
     with pytest.raises(InputError, match=r"holds no tokenizer\.json"):
         load_tokenizer(GOLDEN)
+    for place, change in enumerate(({"merges": None}, {"merges": ["a c"]}, {"merges": ["ab"]}, {"types": [3]})):
+        path = write_gguf(tmp_path / f"{place}.gguf", tokens=bytes_alphabet() | change)
+        with pytest.raises(InputError, match="do not fit together"):
+            load_tokenizer(path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match="tokenizer"):
         load_tokenizer(tmp_path)

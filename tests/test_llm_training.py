@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import icl_theory as icl
 from icl_theory.errors import InputError
+from icl_theory.llm import training
 from icl_theory.llm.batches import Tokenized
 from icl_theory.llm.checkpoint import load_decoder
 from icl_theory.llm.mesh import cut, make_mesh
@@ -121,16 +122,39 @@ for optimizer, packing in (("adamw", False), ("muon", True)):
             np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
 
 from icl_theory.llm.batches import pad
-from icl_theory.llm.mesh import gathered, place_rows
+from icl_theory.llm.mesh import place, place_rows
 from icl_theory.llm.step import make_step, start
+from jax.sharding import NamedSharding, PartitionSpec
 mesh = make_mesh(4)
 graph, learner = start(load_decoder(GOLDEN), "adamw")
-learner = gathered(learner, mesh)  # whole everywhere: the step itself must cut them
 whole = learner.params["embedding"].size
+learner = place(learner, jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), learner))  # the step must cut them
 batch = place_rows(pad(EXAMPLES[:8], 8), mesh)
 learner, _ = make_step(graph, "adamw", sharpness="sam", mesh=mesh)(learner, batch, 1e-3, 0.1)
 for leaf in (learner.params["embedding"], learner.optimizer[0].mu["embedding"]):
     assert leaf.addressable_shards[0].data.size == whole / 4
+
+# no device holds more than its quarter of the weights and of Adam's two moments, and what cannot be cut
+del learner, leaf, found, parts, other, ours, theirs, batch
+from flax import nnx
+from icl_theory.llm.generate import generate
+from icl_theory.llm.job import in_hosts, on_devices
+decoder = load_decoder(GOLDEN, host=True)
+sizes = [leaf.nbytes for leaf in weights(decoder)]
+assert all(isinstance(leaf, np.ndarray) for leaf in weights(decoder))
+held = []
+def bytes_held(*_):
+    held.append(sum(s.data.nbytes for a in jax.live_arrays() for s in a.addressable_shards if s.device.id == 0))
+trained = finetune(decoder, EXAMPLES, dataclasses.replace(CONFIG, batch_size=8), mesh=mesh, progress=bytes_held)
+uncut = sum(leaf.nbytes for leaf in weights(decoder) if leaf.ndim < 2)
+assert max(held) < 1.1 * 3 * ((sum(sizes) - uncut) / 4 + uncut) + 4096, (max(held), sum(sizes))
+assert len(trained.model.embedding[...].addressable_shards[0].data.ravel()) == whole / 4
+
+# and it is asked as it lies
+prompts = [example.tokens[: example.prompt].tolist() for example in EXAMPLES]
+alone = generate(on_devices(in_hosts(trained.model), None), prompts, max_new=5)
+assert generate(on_devices(decoder, mesh), prompts, max_new=5, mesh=mesh) != alone
+assert generate(trained.model, prompts, max_new=5, mesh=mesh, batch_size=3) == alone
 """
 
 
@@ -173,11 +197,27 @@ def _final_losses(model):
     return np.asarray(make_example_losses(graph)(params, pad(EXAMPLES, 8)))
 
 
+def test_rows_are_as_wide_as_the_longest_example_needs(tmp_path, monkeypatch):
+    """Whatever the settings allow: padding costs, and changes nothing."""
+    widths, ended = set(), []
+    stretch = training.pad
+    monkeypatch.setattr(
+        training, "pad", lambda some, length, **more: widths.add(length) or stretch(some, length, **more)
+    )
+    for length in (8, 300):
+        recorder = icl.LossRecorder(tmp_path / f"{length}.zarr", ids=[str(row) for row in range(10)])
+        config = FinetuneConfig(length=length, batch_size=4, num_steps=3)
+        ended.append(finetune(load_decoder(GOLDEN), EXAMPLES, config, recorder=recorder, record_every=3))
+    assert widths == {8, 16}
+    np.testing.assert_allclose(*(one.losses for one in ended), rtol=1e-5)
+
+
 def test_what_cannot_be_trained_is_refused(tmp_path):
     model = load_decoder(GOLDEN)
     for changes, said in (
         ({"examples": []}, "give at least one"),
         ({"config": FinetuneConfig(length=7)}, "an example has 8 tokens"),
+        ({"examples": [*EXAMPLES, Tokenized(np.array([3, 40]), 1)]}, "the model has 40"),
         ({"indices": np.array([10])}, "rows from 0 to 9"),
         ({"indices": np.array([0.5])}, "rows from 0 to 9"),
     ):

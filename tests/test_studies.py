@@ -251,7 +251,7 @@ def test_a_checkpoint_is_studied_and_a_stopped_study_goes_on(tmp_path, monkeypat
         "words",
         "--seeds",
         "2",
-        "--steps",
+        "--adamw-steps",
         "16",
         "--batch-size",
         "4",
@@ -270,7 +270,19 @@ def test_a_checkpoint_is_studied_and_a_stopped_study_goes_on(tmp_path, monkeypat
     stopped = CliRunner().invoke(checkpoint_study.main, [*words, str(tmp_path / "parts.json")])
     assert isinstance(stopped.exception, KeyboardInterrupt | SystemExit)
     monkeypatch.undo()
+    (kept,) = tmp_path.glob("parts-*.jsonl")
+    with kept.open("a") as file:
+        file.write('{"seeds": [0], "name": "adamw late", "arm"')  # cut off as it was written
+    pilots, run = [], Trainer.run
+
+    def counted(self, *arguments, draw=0, **more):
+        pilots.append(draw)
+        return run(self, *arguments, draw=draw, **more)
+
+    monkeypatch.setattr(Trainer, "run", counted)
     again = CliRunner().invoke(checkpoint_study.main, [*words, str(tmp_path / "parts.json")])
+    monkeypatch.undo()
+    assert sum(map(bool, pilots)) == 1  # of the second seed: that of the first is kept too
     assert again.exit_code == 0, again.exception
     assert len(ran) == 3
     assert load_study(tmp_path / "whole.json")["arms"] == load_study(tmp_path / "parts.json")["arms"]

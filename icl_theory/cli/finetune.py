@@ -40,6 +40,7 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
 @click.option("--length", default=512, show_default=True, help="tokens of a row; examples that are longer are left out")
 @click.option("--packing", is_flag=True, help="several whole examples in a row, instead of one and padding")
 @click.option("--chat/--no-chat", default=None, help="ask by the chat template  [default: where there is one]")
+@click.option("--thinking", is_flag=True, help="by templates that know it (Qwen3): think before the answer")
 @click.option(
     "--id-field",
     help="field of DATA that names examples in records; row for the row from 0  [default: id, if there is one, else row]",
@@ -80,6 +81,7 @@ def finetune_command(
     steps: int | None,
     epochs: float | None,
     chat: bool | None,
+    thinking: bool,
     id_field: str | None,
     weights: Path | None,
     upsampling: bool,
@@ -96,8 +98,8 @@ def finetune_command(
 ) -> None:
     """Fine-tune MODEL on DATA.
 
-    MODEL is a repository of the hub, a folder with config.json, safetensors and tokenizer, or a GGUF file; Llama, Qwen3,
-    Gemma 3 and Phi-2 are known. DATA is JSON lines or Parquet with a prompt and a completion in one of the usual forms, or a
+    MODEL is a repository of the hub or a folder with config.json, safetensors and tokenizer, of the families Llama, Qwen3,
+    Gemma 3 and Phi-2; or a GGUF file of the Llama architecture as SmolLM2 has it. DATA is JSON lines or Parquet with a prompt and a completion in one of the usual forms, or a
     generator of problems. The loss is on the completions. A stopped run goes on when the same command is given again.
 
     With --upsample a first run at a constant rate records the loss of every example; those that are learned late are
@@ -143,6 +145,7 @@ def finetune_command(
         by=by,
         max_new=256 if max_new is None else max_new,
         chat=chat,
+        thinking=thinking,
         bfloat16=not on_cpu if dtype is None else dtype == "bfloat16",
         id_field=id_field,
         weights=weights,
@@ -150,7 +153,7 @@ def finetune_command(
         recorded_steps=recorded_steps,
         record_every=record_every,
     )
-    mesh = make_mesh(shards) if jax.device_count() > 1 or shards > 1 else None
+    mesh = make_mesh(shards) if jax.device_count() > 1 or shards != 1 else None
     first = jax.process_index() == 0
     with ProgressReport(quiet=quiet or not first) as report:
         run_job(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from icl_theory.errors import InputError
+
 PAIRS = (  # fields asked, fields answered
     ("instruction", "output"),
     ("question", "answer"),
@@ -30,12 +32,16 @@ def texts_of(row: Mapping[str, Any]) -> Texts | None:
     """Prompt and completion of a row; None where its fields are none of the known shapes.
 
     Known are `instruction` (with `input`) and `output`, `question` and `answer`, `prompt` and `completion`, `problem` and
-    `solution`, `messages` of `role` and `content`, `conversations` of `from` and `value`, and a lone `text`.
+    `solution`, `messages` of `role` and `content`, `conversations` of `from` and `value`, and a lone `text`. A text may be a
+    list of parts `{"type": "text", "text": ...}`.
 
     >>> texts_of({"question": "1 + 1?", "answer": "2"})
     Texts(prompt='1 + 1?', completion='2', whole=False)
     >>> texts_of({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]})
     Texts(prompt='Hi', completion='Hello', whole=False)
+
+    Raises:
+        InputError: what stands for a text is none.
     """
     turns = turns_of(row)
     if turns is not None:
@@ -77,4 +83,10 @@ def _joined(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else str(value)
+    if isinstance(value, list) and all(
+        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in value
+    ):
+        return "".join(part["text"] for part in value)
+    if isinstance(value, list | Mapping):
+        raise InputError("text", value, "give a text, or a list of parts that have one")
+    return "" if value is None else str(value)

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from icl_theory.errors import InputError
 from icl_theory.finetuning.fields import texts_of
 from icl_theory.finetuning.loss_record import LossRecord
 from icl_theory.finetuning.rule import Upsampling, group_centres, relative_rows, step_text
@@ -146,7 +147,10 @@ def _examples(axis: Axes, rows: list[tuple[str, dict[str, Any]]], title: str, co
 
 def _shown(row: dict[str, Any]) -> str:
     """Prompt and completion, cut to a few lines."""
-    texts = texts_of(row)
+    try:
+        texts = texts_of(row)
+    except InputError:  # no text where one should be
+        texts = None
     if texts is None:
         return _cut(str(row), LINES)
     asked = _cut(texts.prompt, LINES - 2 if texts.completion else LINES)

@@ -15,10 +15,11 @@ SECONDS = 5  # for one formula
 
 
 class Evaluation(NamedTuple):
-    """Attributes: right, (Q,) whether each reply was; replies, the texts."""
+    """Attributes: right, (Q,) whether each reply was; replies, the texts; cut, (Q,) whether each was cut off."""
 
     right: np.ndarray
     replies: list[str]
+    cut: np.ndarray
 
     @property
     def accuracy(self) -> float:
@@ -55,7 +56,7 @@ def is_right(reply: str, completion: str) -> bool:
     return bool(verify(expected, found, timeout_seconds=seconds))
 
 
-def judge(replies: Sequence[str], completions: Sequence[str]) -> Evaluation:
+def judge(replies: Sequence[str], completions: Sequence[str], cut: Sequence[bool]) -> Evaluation:
     """Each reply against the completion that the data give."""
     right = [is_right(reply, completion) for reply, completion in zip(replies, completions, strict=True)]
-    return Evaluation(np.array(right, bool), list(replies))
+    return Evaluation(np.array(right, bool), list(replies), np.array(cut, bool))

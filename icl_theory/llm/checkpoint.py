@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
-from safetensors.flax import save_file
+from safetensors.numpy import save_file
 
 from icl_theory.errors import InputError
 from icl_theory.llm.config import DecoderConfig, from_huggingface, read_config
@@ -25,9 +25,14 @@ Path_ = tuple[Any, ...]  # of a weight in a decoder
 
 
 def load_decoder(
-    folder: str | Path, *, dtype: Any = jnp.float32, param_dtype: Any = jnp.float32, remat: bool = False
+    folder: str | Path,
+    *,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    remat: bool = False,
+    host: bool = False,
 ) -> Decoder:
-    """The decoder of a model folder.
+    """The decoder of a model folder, on the first device, or with `host` as arrays of numpy, which take none of its memory.
 
     Raises:
         InputError: no model folder, an architecture that is not supported, a file that is missing or damaged, a tensor
@@ -35,7 +40,8 @@ def load_decoder(
     """
     folder = Path(folder)
     config, _ = read_config(folder)
-    return build_decoder(config, _tensors(folder), where=str(folder), dtype=dtype, param_dtype=param_dtype, remat=remat)
+    settings = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat, "host": host}
+    return build_decoder(config, _tensors(folder), where=str(folder), **settings)
 
 
 def build_decoder(
@@ -46,6 +52,7 @@ def build_decoder(
     dtype: Any = jnp.float32,
     param_dtype: Any = jnp.float32,
     remat: bool = False,
+    host: bool = False,
 ) -> Decoder:
     """A decoder filled with tensors under Hugging Face's names; nothing is initialised that is then overwritten.
 
@@ -67,7 +74,8 @@ def build_decoder(
         if found.shape != shape:
             wanted = shape[::-1] if transposed else shape
             raise InputError(name, f"shape {tuple(tensor.shape)}", f"config.json of {where} asks for {wanted}")
-        flat[path] = flat[path].replace(jnp.asarray(found, param_dtype))
+        kept = np.ascontiguousarray(found, param_dtype) if host else jnp.asarray(found, param_dtype)
+        flat[path] = flat[path].replace(kept)
         filled.add(name)
     missing = sorted(places.keys() - filled)
     if missing:
@@ -95,8 +103,8 @@ def save_decoder(model: Decoder, folder: str | Path, described: Mapping[str, Any
     flat = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     tensors = {}
     for name, (path, transposed) in weight_places(model.config).items():
-        value = flat[path][...]
-        tensors[name] = jnp.asarray(value.T if transposed else value, dtype or value.dtype)
+        value = np.asarray(flat[path][...])
+        tensors[name] = np.ascontiguousarray(value.T if transposed else value, dtype or value.dtype)
     kind = str(jnp.dtype(next(iter(tensors.values())).dtype))
     text = json.dumps({**described, "dtype": kind, "torch_dtype": kind}, indent=2) + "\n"
     with writing(folder / "config.json") as config, writing(folder / SINGLE) as weights:
@@ -172,7 +180,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
         if not (folder / name).is_file():
             raise InputError("model", str(folder), f"its part {name} is missing; fetch the whole model")
         try:
-            with safe_open(folder / name, framework="flax") as file:
+            with safe_open(folder / name, framework="numpy") as file:
                 for tensor in file.keys():  # noqa: SIM118
                     yield tensor, file.get_tensor(tensor)
         except (SafetensorError, OSError) as error:

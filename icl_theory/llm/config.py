@@ -28,6 +28,13 @@ class Rope:
     low: float = 1.0
     high: float = 4.0
 
+    def __post_init__(self) -> None:
+        check_number("rope_theta", self.theta, minimum=0.0, exclusive=True)
+        check_number("rope factor", self.factor, minimum=0.0, exclusive=True)
+        check_number("original_max_position_embeddings", self.original, minimum=0)
+        check_number("low_freq_factor", self.low, minimum=0.0, exclusive=True)
+        check_number("high_freq_factor", self.high, minimum=0.0, exclusive=True)
+
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
@@ -92,6 +99,12 @@ class DecoderConfig:
             check_number(field, getattr(self, field), minimum=1, integer=True)
         check_choice("norm", self.norm, ("rms", "rms_offset", "layer"))
         check_choice("activation", self.activation, ("silu", "gelu"))
+        for name in ("norm_eps", "embed_scale", "query_scale"):
+            check_number(name, getattr(self, name), minimum=0.0)
+        for name in ("rotary_dim", "window"):
+            check_number(name, getattr(self, name), minimum=0, integer=True)
+        if (self.rotary_dim or self.head_dim) % 2:
+            raise InputError("head_dim", self.rotary_dim or self.head_dim, "its rotated entries must be pairs")
         if self.num_heads % self.num_kv_heads:
             raise InputError("num_kv_heads", self.num_kv_heads, f"it must divide num_heads ({self.num_heads})")
         if self.local_layers and len(self.local_layers) != self.num_layers:
@@ -115,6 +128,8 @@ def read_config(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
         raise InputError("model", str(folder), "it holds no config.json, so it is no model folder") from None
     except (OSError, ValueError) as error:
         raise InputError("model", str(path), f"cannot be read ({error})") from None
+    if not isinstance(described, dict):
+        raise InputError("model", str(path), "it holds no settings; fetch it again")
     return from_huggingface(described), described
 
 
@@ -126,7 +141,7 @@ def from_huggingface(described: Mapping[str, Any]) -> DecoderConfig:
             model in a way not built here, or a setting that is missing.
     """
     family = described.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise InputError("model_type", family, "supported are " + ", ".join(FAMILIES))
     try:
         return FAMILIES[family](described)

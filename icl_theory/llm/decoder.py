@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from icl_theory.llm.config import DecoderConfig, Rope
 from icl_theory.llm.mesh import by_rows
 
-INIT_STD = 0.02
+EMBEDDING_STD = 0.02
 
 
 class Cache(NamedTuple):
@@ -49,12 +49,14 @@ class Norm(nnx.Module):
 class Attention(nnx.Module):
     """Grouped-query attention with rotary positions, over everything before a token or a window of it."""
 
-    def __init__(self, config: DecoderConfig, local: bool, std: float, dtype: Any, param_dtype: Any, rngs: nnx.Rngs):
+    def __init__(self, config: DecoderConfig, local: bool, dtype: Any, param_dtype: Any, rngs: nnx.Rngs):
         c, self.config, self.local = config, config, local
         widths = {"query": c.num_heads, "key": c.num_kv_heads, "value": c.num_kv_heads}
         for name, heads in widths.items():
-            setattr(self, name, _linear(c.hidden_size, heads * c.head_dim, c.bias, INIT_STD, dtype, param_dtype, rngs))
-        self.output = _linear(c.num_heads * c.head_dim, c.hidden_size, c.bias, std, dtype, param_dtype, rngs)
+            setattr(self, name, _linear(c.hidden_size, heads * c.head_dim, c.bias, dtype, param_dtype, rngs))
+        self.output = _linear(
+            c.num_heads * c.head_dim, c.hidden_size, c.bias, dtype, param_dtype, rngs, summed=c.num_layers
+        )
         self.query_norm = Norm(c.head_dim, c, param_dtype) if c.qk_norm else None
         self.key_norm = Norm(c.head_dim, c, param_dtype) if c.qk_norm else None
 
@@ -87,13 +89,13 @@ class Attention(nnx.Module):
 class MLP(nnx.Module):
     """`down(act(gate x) · up x)`, or `down(act(up x))`."""
 
-    def __init__(self, config: DecoderConfig, std: float, dtype: Any, param_dtype: Any, rngs: nnx.Rngs):
+    def __init__(self, config: DecoderConfig, dtype: Any, param_dtype: Any, rngs: nnx.Rngs):
         c = config
         self.act = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}[c.activation]
-        wide = (c.hidden_size, c.intermediate_size, c.bias, INIT_STD, dtype, param_dtype, rngs)
+        wide = (c.hidden_size, c.intermediate_size, c.bias, dtype, param_dtype, rngs)
         self.gate = _linear(*wide) if c.gated else None
         self.up = _linear(*wide)
-        self.down = _linear(c.intermediate_size, c.hidden_size, c.bias, std, dtype, param_dtype, rngs)
+        self.down = _linear(c.intermediate_size, c.hidden_size, c.bias, dtype, param_dtype, rngs, summed=c.num_layers)
 
     def __call__(self, x: Array) -> Array:
         up = self.up(x)
@@ -104,12 +106,12 @@ class Block(nnx.Module):
     """Attention and MLP, each normalised before and added to what came in; in parallel for Phi."""
 
     def __init__(self, config: DecoderConfig, layer: int, dtype: Any, param_dtype: Any, rngs: nnx.Rngs):
-        c, std = config, INIT_STD / (2 * config.num_layers) ** 0.5
+        c = config
         self.parallel = c.parallel
         self.attention_norm = Norm(c.hidden_size, c, param_dtype)
-        self.attention = Attention(c, c.is_local(layer), std, dtype, param_dtype, rngs)
+        self.attention = Attention(c, c.is_local(layer), dtype, param_dtype, rngs)
         self.mlp_norm = None if c.parallel else Norm(c.hidden_size, c, param_dtype)
-        self.mlp = MLP(c, std, dtype, param_dtype, rngs)
+        self.mlp = MLP(c, dtype, param_dtype, rngs)
         self.attention_out_norm = Norm(c.hidden_size, c, param_dtype) if c.sandwich else None
         self.mlp_out_norm = Norm(c.hidden_size, c, param_dtype) if c.sandwich else None
 
@@ -130,7 +132,8 @@ class Decoder(nnx.Module):
         dtype: in which matrices are multiplied.
         param_dtype: of the weights.
         remat: keep only the input of each block for the backward pass, and compute the rest again.
-        rngs: of the start: normal with deviation 0.02, of output projections divided by √(2 · layers).
+        rngs: of the start: normal; embeddings with deviation 0.02, matrices with 1/√(their inputs), so that a start is alike
+            whatever the width, those that are added to the residual stream divided by √(2 · layers).
     """
 
     def __init__(
@@ -145,10 +148,10 @@ class Decoder(nnx.Module):
         c = config
         self.config, self.dtype, self.remat = config, dtype, remat
         shape = (c.vocab_size, c.hidden_size)
-        self.embedding = nnx.Param(INIT_STD * jax.random.normal(rngs.params(), shape, param_dtype))
+        self.embedding = nnx.Param(EMBEDDING_STD * jax.random.normal(rngs.params(), shape, param_dtype))
         self.blocks = nnx.List([Block(c, layer, dtype, param_dtype, rngs) for layer in range(c.num_layers)])
         self.final_norm = Norm(c.hidden_size, c, param_dtype)
-        self.head = None if c.tied else _linear(c.hidden_size, c.vocab_size, c.bias, INIT_STD, dtype, param_dtype, rngs)
+        self.head = None if c.tied else _linear(c.hidden_size, c.vocab_size, c.bias, dtype, param_dtype, rngs)
 
     def __call__(
         self,
@@ -259,9 +262,15 @@ def rotate(x_BTNH: Array, angles_BTR: Array) -> Array:
 
 
 def _fused(q: Array) -> Any:
-    """The fused kernel where there is one: half precision on a GPU of NVIDIA; elsewhere XLA's own."""
-    known = jax.default_backend() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0
-    return "cudnn" if known and "cuda" in jax.devices()[0].client.platform_version else None
+    """The fused kernel where there is one: half precision on a GPU of NVIDIA since Ampere, heads of 128 entries at most, of 256
+    since Hopper; elsewhere XLA's own."""
+    if jax.default_backend() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16) or q.shape[-1] % 8:
+        return None
+    device = jax.local_devices()[0]
+    if "cuda" not in device.client.platform_version:
+        return None
+    generation = int(str(device.compute_capability).split(".")[0])
+    return "cudnn" if generation >= 8 and q.shape[-1] <= (256 if generation >= 9 else 128) else None
 
 
 def _layout(tokens: Array, valid: Array | None, segments: Array | None) -> tuple[Array, Array | None]:
@@ -297,9 +306,10 @@ def _maybe(norm: Norm | None, x: Array) -> Array:
 
 
 def _linear(
-    inputs: int, outputs: int, bias: bool, std: float, dtype: Any, param_dtype: Any, rngs: nnx.Rngs
+    inputs: int, outputs: int, bias: bool, dtype: Any, param_dtype: Any, rngs: nnx.Rngs, *, summed: int = 0
 ) -> nnx.Linear:
-    start = nnx.initializers.normal(std)
+    """`summed`: layers whose outputs of this kind are added up, two in each."""
+    start = nnx.initializers.normal((inputs * (2 * summed or 1)) ** -0.5)
     return nnx.Linear(
         inputs, outputs, use_bias=bias, kernel_init=start, dtype=dtype, param_dtype=param_dtype, rngs=rngs
     )

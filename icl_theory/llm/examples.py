@@ -93,10 +93,10 @@ class Examples:
 
 def _tokenized(place: int, row: Row, prompting: Prompting) -> Tokenized | None:
     """None where there is nothing to learn."""
-    texts = texts_of(row)
-    if texts is not None and not (texts.prompt if texts.whole else texts.completion):
-        return None
     try:
+        texts = texts_of(row)
+        if texts is not None and not (texts.prompt if texts.whole else texts.completion):
+            return None
         made = prompting.tokenized(row)
     except InputError as error:
         raise InputError(f"row {place}, {error.field}", error.value, error.remedy) from None

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int
 
 from icl_theory.errors import InputError, check_number
 from icl_theory.llm.decoder import Decoder
+from icl_theory.llm.mesh import everywhere, on_mesh, place_rows
 
 MULTIPLE = 16  # padded lengths are multiples of it, so that few are compiled for
 
@@ -25,6 +27,7 @@ def generate(
     max_new: int,
     stop: Sequence[int] = (),
     batch_size: int = 32,
+    mesh: Mesh | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
     """The most likely next token, again and again, until a stop token or `max_new` tokens.
@@ -34,7 +37,8 @@ def generate(
         prompts: tokens of each, at least one.
         max_new: most tokens that are made of each.
         stop: tokens that end one; they are not part of what is returned.
-        batch_size: prompts together, those of like length.
+        batch_size: prompts together, those of like length; over a mesh rounded up to one for each device.
+        mesh: devices that the model's weights are laid over (`mesh.place_weights`); None for one.
         progress: called with prompts done and prompts in all.
 
     Returns:
@@ -52,6 +56,9 @@ def generate(
             )
         if not 0 <= min(prompt) <= max(prompt) < model.config.vocab_size:
             raise InputError(f"prompts[{place}]", max(prompt), f"tokens go from 0 to {model.config.vocab_size - 1}")
+    if mesh is not None:
+        batch_size = -(-batch_size // mesh.size) * mesh.size
+    greedy = on_mesh(_greedy, mesh)
     graph, params = nnx.split(model, nnx.Param)
     ends = jnp.asarray(list(stop), jnp.int32)
     found: list[list[int]] = [[] for _ in prompts]
@@ -59,9 +66,11 @@ def generate(
     for begin in range(0, len(order), batch_size):
         places = order[begin : begin + batch_size]
         rows = [prompts[place] for place in places]
-        rows += [rows[-1]] * (min(batch_size, len(order)) - len(rows))  # one shape for the last batch too
-        tokens, valid = pad_left(rows)
-        made = np.asarray(_greedy(graph, params, tokens, valid, ends, max_new))
+        full = batch_size if mesh is not None else min(batch_size, len(order))
+        rows += [rows[-1]] * (full - len(rows))  # one shape for the last batch too
+        inputs = pad_left(rows)
+        tokens, valid = inputs if mesh is None else place_rows(inputs, mesh)
+        made = np.asarray(greedy(graph, params, tokens, valid, ends, max_new))
         for place, new in zip(places, made, strict=False):
             found[place] = _until(new.tolist(), set(stop))
         if progress is not None:
@@ -103,7 +112,7 @@ def _greedy(graph: Any, params: Any, tokens: Array, valid: Array, stop: Array, m
         return count + 1, logits, made, done, cache
 
     start = (jnp.zeros((), jnp.int32), logits, made, jnp.zeros(batch, bool), cache)
-    return jax.lax.while_loop(more, once, start)[2]
+    return everywhere(jax.lax.while_loop(more, once, start)[2])
 
 
 def _until(tokens: list[int], stop: set[int]) -> list[int]:

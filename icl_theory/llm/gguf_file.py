@@ -10,7 +10,7 @@ import gguf
 import jax.numpy as jnp
 import numpy as np
 
-from icl_theory.errors import InputError
+from icl_theory.errors import InputError, said
 from icl_theory.llm.checkpoint import build_decoder
 from icl_theory.llm.config import from_huggingface
 from icl_theory.llm.decoder import Decoder
@@ -31,12 +31,19 @@ OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "outpu
 
 
 def load_gguf(
-    path: str | Path, *, dtype: Any = jnp.float32, param_dtype: Any = jnp.float32, remat: bool = False
+    path: str | Path,
+    *,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    remat: bool = False,
+    host: bool = False,
 ) -> tuple[Decoder, dict[str, Any]]:
-    """The decoder in a GGUF file, its weights dequantised, and the `config.json` that describes it.
+    """The decoder in a GGUF file, its weights dequantised, and the `config.json` that describes it; `host` as in
+    `load_decoder`.
 
     Raises:
-        InputError: no such file, damaged, another architecture than llama, tensors that are missing or do not fit.
+        InputError: no such file, damaged, another architecture than llama, scaled positions, tensors that are missing or do
+            not fit.
     """
     path = Path(path)
     if not exists(path) or path.is_dir():
@@ -47,10 +54,11 @@ def load_gguf(
     except InputError:
         raise
     except Exception as error:  # the reader's own are of many kinds
-        raise InputError("model", str(path), f"cannot be read as GGUF ({str(error) or type(error).__name__})") from None
+        raise InputError("model", str(path), f"cannot be read as GGUF ({said(error)})") from None
     config = from_huggingface(described)
     tensors = _tensors(reader, config.num_heads, config.num_kv_heads, path)
-    model = build_decoder(config, tensors, where=str(path), dtype=dtype, param_dtype=param_dtype, remat=remat)
+    settings = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat, "host": host}
+    model = build_decoder(config, tensors, where=str(path), **settings)
     return model, described
 
 
@@ -66,28 +74,38 @@ def _described(reader: Any) -> dict[str, Any]:
         raise InputError(
             "general.architecture", kind, "of GGUF files llama is supported; give a folder with safetensors"
         )
-    names = {tensor.name for tensor in reader.tensors}
-    rows = next(tensor for tensor in reader.tensors if tensor.name == "token_embd.weight").shape
     sizes = {
         "hidden_size": "embedding_length",
         "intermediate_size": "feed_forward_length",
         "num_hidden_layers": "block_count",
         "num_attention_heads": "attention.head_count",
-        "num_key_value_heads": "attention.head_count_kv",
         "max_position_embeddings": "context_length",
     }
+    for name in (*sizes.values(), "attention.layer_norm_rms_epsilon"):
+        if field(f"llama.{name}") is None:
+            raise InputError(f"llama.{name}", "none", "the file lacks it; fetch it again")
+    shapes = {tensor.name: tensor.shape for tensor in reader.tensors}
+    if "token_embd.weight" not in shapes:
+        raise InputError("token_embd.weight", "none", "the file lacks this tensor; fetch it again")
+    rows = shapes["token_embd.weight"]
     scaled = field("llama.rope.scaling.type", "none")
-    if scaled not in ("none", "") or "rope_freqs.weight" in names:
+    linear = field("llama.rope.scale_linear", 1.0)
+    if scaled not in ("none", "") or linear != 1.0 or "rope_freqs.weight" in shapes:
         raise InputError("rope scaling", scaled, "it is not read from GGUF; give a folder with safetensors")
     return {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
         "vocab_size": int(max(rows)) if int(min(rows)) == field("llama.embedding_length") else int(min(rows)),
         **{ours: int(field(f"llama.{theirs}")) for ours, theirs in sizes.items()},
+        "num_key_value_heads": int(field("llama.attention.head_count_kv") or field("llama.attention.head_count")),
+        "head_dim": int(
+            field("llama.attention.key_length")
+            or field("llama.embedding_length") // field("llama.attention.head_count")
+        ),
         "rms_norm_eps": float(f"{field('llama.attention.layer_norm_rms_epsilon'):.6g}"),
         "rope_theta": float(field("llama.rope.freq_base", 10_000.0)),
         "hidden_act": "silu",
-        "tie_word_embeddings": "output.weight" not in names,
+        "tie_word_embeddings": "output.weight" not in shapes,
         "bos_token_id": field("tokenizer.ggml.bos_token_id"),
         "eos_token_id": field("tokenizer.ggml.eos_token_id"),
     }

@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
 from icl_theory.errors import InputError, check_number
@@ -56,7 +57,7 @@ from icl_theory.llm.job_folder import (
 from icl_theory.llm.job_plan import about, check_window, copies_given, planned, problems_checked, recorded_run, steps_of
 from icl_theory.llm.job_report import accuracies, loss_numbers, outcome, upsampling_numbers
 from icl_theory.llm.job_settings import Job
-from icl_theory.llm.mesh import check_rows, together
+from icl_theory.llm.mesh import agreed, check_rows, in_host_memory, place_weights, together
 from icl_theory.llm.models import Model, find_model, load_model, save_model
 from icl_theory.llm.problems import Row, load_rows
 from icl_theory.llm.prompting import Prompting
@@ -116,8 +117,8 @@ def run_job(
             return found
     with memory_said(TRAINING):
         dtype = jnp.bfloat16 if job.bfloat16 else jnp.float32
-        model = load_model(find_model(job.model), dtype=dtype, remat=remat)
-    prompting = Prompting(model.tokenizer, job.chat)
+        model = load_model(find_model(job.model), dtype=dtype, remat=remat, host=True)  # devices hold what they work on
+    prompting = Prompting(model.tokenizer, job.chat, job.thinking)
     check_window(job, model)
     examples = Examples(rows, prompting, job.training.length, job.id_field)
     if job.records:
@@ -174,8 +175,10 @@ class _Stages:
                 table = np.column_stack([np.arange(config.num_steps), done.losses])
                 np.savetxt(partial, table, fmt=("%d", "%.6g"), delimiter=",", header="step,loss", comments="")
         after = self.evaluated("after", folder / AFTER, done.model)
-        if self.first and not exists(folder / MODEL):
-            save_model(self.model, done.model, folder / MODEL)
+        if agreed(not exists(folder / MODEL)):
+            ended = in_hosts(done.model)
+            if self.first:
+                save_model(self.model, ended, folder / MODEL)
         field = job.by or (KIND if self.problems and KIND in self.problems[0] else None)
         found = {
             "settings": settings,
@@ -204,11 +207,12 @@ class _Stages:
             return read_replies(path)
         with memory_said(ASKED):
             found = evaluate(
-                decoder,
+                on_devices(decoder, self.mesh),
                 self.prompting,
                 self.problems,
                 max_new=self.job.max_new,
                 batch_size=self.asked_together,
+                mesh=self.mesh,
                 progress=lambda done, total: self.report(f"asking {name}", done, total),
             )
         if self.first:
@@ -279,6 +283,18 @@ class _Stages:
                 mesh=self.mesh,
                 progress=lambda done, total, words: self.report(title, done, total, words),
             )
+
+
+def on_devices(decoder: Decoder, mesh: Mesh | None) -> Decoder:
+    """The decoder with its weights laid over the devices."""
+    graph, params = nnx.split(decoder, nnx.Param)
+    return nnx.merge(graph, place_weights(params, mesh))
+
+
+def in_hosts(decoder: Decoder) -> Decoder:
+    """The decoder with its weights in the memory of every host."""
+    graph, params = nnx.split(decoder, nnx.Param)
+    return nnx.merge(graph, in_host_memory(params))
 
 
 @contextmanager

@@ -54,6 +54,9 @@ def outcome(found: Mapping[str, Any]) -> list[str]:
     lines.append(f"{'right':<{width + 2}}{'before':<22}{'after':<22}(95 % intervals over problems)")
     for name, one, other in rows:
         lines.append(f"  {name:<{width}}{_share(one):<22}{_share(other):<22}of {one['count']}")
+    if before["cut"] or after["cut"]:
+        text = f"{before['cut']} replies before and {after['cut']} after, by --max-new"
+        lines.append(line("cut off", text))
     return lines
 
 
@@ -63,4 +66,9 @@ def _share(one: Mapping[str, Any]) -> str:
 
 
 def _accuracy(found: Evaluation) -> dict[str, Any]:
-    return {"accuracy": found.accuracy, "interval": list(found.interval), "count": len(found.right)}
+    return {
+        "accuracy": found.accuracy,
+        "interval": list(found.interval),
+        "count": len(found.right),
+        "cut": int(found.cut.sum()),
+    }

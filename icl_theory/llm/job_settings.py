@@ -28,6 +28,7 @@ class Job:
         by: field by which accuracies are split; None for `kind`, where there is one.
         max_new: most tokens of a reply.
         chat: the tokenizer's template; None where it has one.
+        thinking: by a template that knows the switch the model thinks before it answers.
         bfloat16: compute in it; weights and optimizer are float32 either way.
         id_field: that names examples in the records; None for `id`, else the row; `row` for the row.
         weights: file of weights, copies or indices to train by (`selections`); None for each example once.
@@ -45,6 +46,7 @@ class Job:
     by: str | None = None
     max_new: int = 256
     chat: bool | None = None
+    thinking: bool = False
     bfloat16: bool = False
     id_field: str | None = None
     weights: Path | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from icl_theory.errors import InputError, check_number
@@ -55,28 +55,42 @@ def check_rows(rows: int, mesh: Mesh, accumulate: int = 1) -> None:
         raise InputError("batch_size", rows, remedy)
 
 
-def place(tree: Any, mesh: Mesh, where: Any) -> Any:
-    """The same arrays, known to every host, on the devices of the mesh."""
+def place(tree: Any, where: Any, *, own: bool = False) -> Any:
+    """The same arrays, known to every host, where they are to lie; one after the other, so that no device holds more than its
+    part and one whole array. With `own` they share no memory with those given."""
 
-    def one(leaf: Any, sharding: NamedSharding) -> Any:
-        if mesh.is_multi_process:
-            whole = np.asarray(leaf)
+    def one(leaf: Any, sharding: Any) -> Any:
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding and not own:
+            return leaf
+        if not sharding.is_fully_addressable:
+            whole = np.array(leaf)
             return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
-        return jax.device_put(leaf, sharding)
+        return jax.device_put(leaf, sharding, may_alias=False if own else None)
 
     return jax.tree.map(one, tree, where)
 
 
+def place_weights(tree: Any, mesh: Mesh | None, *, own: bool = False) -> Any:
+    """Weights, cut over the mesh; without one whole on the first device."""
+    alone = SingleDeviceSharding(jax.local_devices()[0])
+    where = jax.tree.map(lambda _: alone, tree) if mesh is None else shardings(tree, mesh)
+    return place(tree, where, own=own)
+
+
 def place_rows(tree: Any, mesh: Mesh) -> Any:
     """Arrays whose first axis is that of the rows."""
-    return place(tree, mesh, jax.tree.map(lambda _: NamedSharding(mesh, P(ROWS)), tree))
+    return place(tree, jax.tree.map(lambda _: NamedSharding(mesh, P(ROWS)), tree))
 
 
-def gathered(tree: Any, mesh: Mesh) -> Any:
-    """The arrays whole: on every device, and with several hosts on the first device of each."""
-    everywhere = jax.tree.map(lambda _: NamedSharding(mesh, P()), tree)
-    whole = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole) if mesh.is_multi_process else whole
+def in_host_memory(tree: Any) -> Any:
+    """The arrays whole, as numpy's, on every host; one after the other."""
+
+    def one(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        return np.asarray(leaf)
+
+    return jax.tree.map(one, tree)
 
 
 def together(name: str) -> None:
@@ -95,6 +109,13 @@ def by_rows(array: Any, axis: int = 0) -> Any:
     if DATA not in jax.sharding.get_abstract_mesh().axis_names:
         return array
     return jax.lax.with_sharding_constraint(array, P(*(None,) * axis, ROWS))
+
+
+def everywhere(array: Any) -> Any:
+    """Inside a program: the array whole on every device, where a mesh of ours is set; else as it is."""
+    if DATA not in jax.sharding.get_abstract_mesh().axis_names:
+        return array
+    return jax.lax.with_sharding_constraint(array, P())
 
 
 def on_mesh(function: Any, mesh: Mesh | None) -> Any:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from icl_theory.errors import InputError
+from icl_theory.errors import InputError, said
 from icl_theory.llm.checkpoint import load_decoder, save_decoder
 from icl_theory.llm.config import read_config
 from icl_theory.llm.decoder import Decoder
@@ -50,20 +50,29 @@ def find_model(source: str) -> Path:
         remedy = "no such folder here, and the hub cannot be reached; fetch it elsewhere and give its folder"
         raise InputError("model", source, remedy) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError("model", source, f"no such folder here, and the hub refuses ({reason})") from None
+        raise InputError("model", source, f"no such folder here, and the hub refuses ({said(error)})") from None
+    except Exception as error:  # of the libraries that carry bytes, of many kinds
+        remedy = f"fetching it was cut off ({said(error)}); the same command goes on with it"
+        raise InputError("model", source, remedy) from None
 
 
-def load_model(path: Path, *, dtype: Any = jnp.float32, param_dtype: Any = jnp.float32, remat: bool = False) -> Model:
-    """Read what `find_model` found.
+def load_model(
+    path: Path,
+    *,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    remat: bool = False,
+    host: bool = False,
+) -> Model:
+    """Read what `find_model` found; `host` as in `load_decoder`.
 
     Raises:
         InputError: as `load_decoder`, `load_gguf`, `load_tokenizer`; a tokenizer that does not fit.
     """
-    settings = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
+    settings = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat, "host": host}
     if path.suffix == ".gguf":
-        tokenizer = load_tokenizer(path)
         decoder, described = load_gguf(path, **settings)
+        tokenizer = load_tokenizer(path)
     else:
         described = read_config(path)[1]
         tokenizer = load_tokenizer(path)

@@ -57,13 +57,11 @@ def muon_labels(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(label, params)
 
 
-def second_moment(state: Any, b2: float = 0.999) -> Any:
-    """Adam's second moment, bias corrected, found in the state of "adamw"; ones before the first step."""
-    found = [part for part in jax.tree.leaves(state, is_leaf=_is_adam) if _is_adam(part)]
-    adam = found[0]
-    seen = adam.count > 0
-    correction = 1.0 - b2 ** jax.numpy.maximum(adam.count, 1)
-    return jax.tree.map(lambda v: jax.numpy.where(seen, v / correction, 1.0), adam.nu)
+def second_moment(state: Any, gradient: Any, b2: float = 0.999) -> Any:
+    """`(b2 v + (1 − b2) g²)/(1 − b2^t)`: what Adam divides by at its step t, from the state of "adamw" before it and g."""
+    adam = next(part for part in jax.tree.leaves(state, is_leaf=_is_adam) if _is_adam(part))
+    correction = 1.0 - b2 ** (adam.count + 1)
+    return jax.tree.map(lambda v, g: (b2 * v + (1.0 - b2) * g * g) / correction, adam.nu, gradient)
 
 
 def _is_adam(part: Any) -> bool:

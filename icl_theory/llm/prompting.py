@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from icl_theory.errors import InputError
+from icl_theory.errors import InputError, said
 from icl_theory.finetuning.fields import ANSWERING, texts_of, turns_of
 from icl_theory.llm.batches import Tokenized, tokenize
 
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}  # of `conversations`, in the words of templates
+TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")  # in a template
+DAY = datetime.date(2024, 7, 26)  # stands for it, since the prompts of one run must not change overnight
 MARK = "\u2402answer\u2403"  # no text of a template
 
 
@@ -26,17 +30,20 @@ class Prompting:
     Args:
         tokenizer: of `transformers`.
         chat: use its template; None where it has one.
+        thinking: let a template that knows the switch (Qwen3) have the model think before it answers; without, prompts end
+            where an answer begins, as the template itself writes answers.
 
     Raises:
         InputError: a template is asked for and there is none, or it cannot be rendered.
     """
 
-    def __init__(self, tokenizer: Any, chat: bool | None = None):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, chat: bool | None = None, thinking: bool = False):
+        self.tokenizer, self.thinking = tokenizer, thinking
         has = bool(getattr(tokenizer, "chat_template", None))
         if chat and not has:
             raise InputError("chat", True, "the tokenizer has no chat template; leave it out")
         self.chat = has if chat is None else chat
+        self.template = dated(tokenizer.get_chat_template()) if self.chat else None
         self.begin = tokenizer.bos_token_id if tokenizer.bos_token_id in tokenizer("").input_ids else None
         self.end = self._answer_end() if self.chat else tokenizer.eos_token_id
 
@@ -90,11 +97,16 @@ class Prompting:
     def _rendered(self, turns: list[tuple[str, str]], **settings: Any) -> str:
         messages = [{"role": ROLES.get(role, role), "content": text} for role, text in turns]
         try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, **settings)
+            return self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                chat_template=self.template,
+                enable_thinking=self.thinking,
+                **settings,
+            )
         except Exception as error:  # of the template's language, and what templates raise themselves
-            reason = " ".join(str(error).split())
             raise InputError(
-                "chat template", reason, "it refuses the conversation; use none, or mend the row"
+                "chat template", said(error), "it refuses the conversation; use none, or mend the row"
             ) from None
 
     def _answer_end(self) -> int:
@@ -103,3 +115,8 @@ class Prompting:
         special = set(self.tokenizer.all_special_ids)
         tokens = [token for token in self._encode(behind) if token in special] or self._encode(behind.lstrip())
         return tokens[0] if tokens else self.tokenizer.eos_token_id
+
+
+def dated(template: str) -> str:
+    """A template that says a fixed day where it would say today."""
+    return TODAY.sub(lambda found: repr(DAY.strftime(found[2])), template)

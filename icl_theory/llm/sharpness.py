@@ -5,8 +5,9 @@
     fsam   J(θ + ε)ᵀ ∇_z ℓ(z(θ)): the Jacobian of the logits at the perturbed weights, the gradient of the loss by the logits at
            the unperturbed ones, so that the loss is not flattened by what the logits' own change would do to it
 
-`ε` may be preconditioned, `ε = ρ P⁻¹g/‖P⁻¹g‖` with `P = √v̂ + 10⁻⁸` of Adam's second moment. The norm is one over all weights;
-where the gradient is zero nothing is perturbed. Under gradient accumulation each part of a batch has an ε of its own.
+`ε` may be preconditioned, `ε = ρ P⁻¹g/‖P⁻¹g‖` with `P = √v̂ + 10⁻⁸` of Adam's second moment, g itself included as in Adam's own step:
+without it all of ε would go to the embeddings of tokens met for the first time, whose v̂ is zero. The norm is one over all
+weights; where the gradient is zero nothing is perturbed. Under gradient accumulation each part of a batch has an ε of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def loss_and_gradient(
     params: Params,
     *,
     rho: Any = 0.0,
-    second_moment: Params | None = None,
+    second_moment_of: Callable[[Params], Params] | None = None,
 ) -> tuple[Any, Params]:
     """Loss at the unperturbed weights, and the gradient of the kind.
 
@@ -47,7 +48,7 @@ def loss_and_gradient(
         pull_of: `Σ z(θ', h') · ∇_z ℓ(z(θ, h))` from θ', h', θ, h, with the gradient held constant.
         params: θ.
         rho: ρ, a distance between weights; traced.
-        second_moment: v̂, bias corrected, shaped as the weights; None for no preconditioning.
+        second_moment_of: v̂ from g, bias corrected, shaped as the weights; None for no preconditioning.
 
     Raises:
         InputError: another kind.
@@ -61,7 +62,8 @@ def loss_and_gradient(
     (value, features), gradient = jax.value_and_grad(loss, has_aux=True)(params)
     if kind == "none":
         return value, gradient
-    perturbed = optax.apply_updates(params, perturbation(gradient, rho, second_moment))
+    moment = None if second_moment_of is None else second_moment_of(gradient)
+    perturbed = optax.apply_updates(params, perturbation(gradient, rho, moment))
     if kind == "sam":
         return value, jax.grad(lambda theta: loss(theta)[0])(perturbed)
     return value, jax.grad(lambda theta: pull_of(theta, features_of(theta), params, features))(perturbed)

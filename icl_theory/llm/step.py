@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float
 from icl_theory.errors import InputError
 from icl_theory.llm.decoder import Decoder
 from icl_theory.llm.losses import row_losses, row_pulls
-from icl_theory.llm.mesh import by_rows, on_mesh, shardings
+from icl_theory.llm.mesh import by_rows, on_mesh, place_weights, shardings
 from icl_theory.llm.optimizers import build_optimizer, second_moment
 from icl_theory.llm.sharpness import loss_and_gradient
 
@@ -82,6 +83,18 @@ def start(model: Decoder, kind: str, **settings: float) -> tuple[nnx.GraphDef, L
     return graph, Learner(params, build_optimizer(kind, **settings).init(params), jnp.zeros((), jnp.int32))
 
 
+def begin(model: Decoder, kind: str, *, mesh: Mesh | None = None, **settings: float) -> tuple[nnx.GraphDef, Learner]:
+    """As `start`, with arrays of its own, laid over the devices; the optimizer's state is made where it lies."""
+    graph, state = nnx.split(model, nnx.Param)
+    params = place_weights(nnx.to_pure_dict(state), mesh, own=True)
+    init = build_optimizer(kind, **settings).init
+    step = jnp.zeros((), jnp.int32)
+    if mesh is None:
+        return graph, Learner(params, jax.jit(init)(params), step)
+    where = shardings(jax.eval_shape(init, params), mesh)
+    return graph, Learner(params, jax.jit(init, out_shardings=where)(params), place_weights(step, mesh))
+
+
 def model_of(graph: nnx.GraphDef, params: Any) -> Decoder:
     """The decoder with these weights."""
     return nnx.merge(graph, params)
@@ -136,8 +149,9 @@ def make_step(
     transformation = build_optimizer(optimizer, **settings)
 
     def part(params: Any, state: Any, batch: Batch, total: Any, rho: Any) -> tuple[Any, Any]:
-        moment = second_moment(state, settings.get("b2", 0.999)) if preconditioned else None
-        return loss_and_gradient(sharpness, *stages_of(graph, batch, total), params, rho=rho, second_moment=moment)
+        moment_of = partial(second_moment, state, b2=settings.get("b2", 0.999)) if preconditioned else None
+        stages = stages_of(graph, batch, total)
+        return loss_and_gradient(sharpness, *stages, params, rho=rho, second_moment_of=moment_of)
 
     def kept(tree: Any) -> Any:
         return tree if mesh is None else jax.lax.with_sharding_constraint(tree, shardings(tree, mesh))

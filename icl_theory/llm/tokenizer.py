@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from icl_theory.errors import InputError
+from icl_theory.errors import InputError, said
 from icl_theory.llm.config import DecoderConfig
 
 # How texts are cut before pairs are merged, by the name in the file; all by bytes in the end.
@@ -34,14 +35,20 @@ def load_tokenizer(path: str | Path) -> Any:
         raise InputError("tokenizer", str(path), "it holds no tokenizer.json; fetch the whole model")
     try:
         return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except StrictDataclassError as error:
+        raise InputError("config.json", str(path), f"transformers refuses it ({said(error)})") from None
     except Exception as error:  # of the library's own many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError("tokenizer", str(path), f"cannot be read ({reason})") from None
+        raise InputError("tokenizer", str(path), f"cannot be read ({said(error)})") from None
 
 
 def check_tokenizer(tokenizer: Any, config: DecoderConfig) -> None:
-    """Raise `InputError` where a tokenizer makes tokens that the model does not have, or ends texts by none."""
-    largest = max(tokenizer.get_vocab().values())
+    """Raise `InputError` where a tokenizer makes tokens that the model does not have, or ends texts by none.
+
+    Added tokens may lie beyond the model's, as that of images does which all tokenizers of Gemma 3 have; examples that hold
+    one are refused (`training.finetune`).
+    """
+    added = set(tokenizer.added_tokens_decoder)
+    largest = max((token for token in tokenizer.get_vocab().values() if token not in added), default=-1)
     if largest >= config.vocab_size:
         remedy = f"the model has {config.vocab_size} tokens; give the tokenizer that it came with"
         raise InputError("tokenizer", f"{largest + 1} tokens", remedy)
@@ -63,11 +70,15 @@ def _from_gguf(path: Path) -> PreTrainedTokenizerFast:
     if kind != "gpt2" or cut not in CUTS:
         remedy = f"of GGUF files gpt2 with {', '.join(CUTS)} is read; give a folder with tokenizer.json"
         raise InputError("tokenizer", f"{kind} with {cut}", remedy)
-    words = field("ggml.tokens")
-    pairs = [tuple(merge.split(" ", 1)) for merge in field("ggml.merges")]
+    words, merges, types = (field(f"ggml.{name}") for name in ("tokens", "merges", "token_type"))
+    pairs = [tuple(merge.split(" ", 1)) for merge in merges or ()]
+    known = set(words or ())
+    whole = words and pairs and types and len(types) == len(words)
+    if not whole or not all(len(pair) == 2 and {*pair, "".join(pair)} <= known for pair in pairs):
+        raise InputError("tokenizer", str(path), "its tokens, merges and types do not fit together; fetch it again")
     made = Tokenizer(models.BPE(vocab={word: place for place, word in enumerate(words)}, merges=pairs))
     made.pre_tokenizer, made.decoder = CUTS[cut], decoders.ByteLevel()
-    special = [word for word, type_ in zip(words, field("ggml.token_type"), strict=True) if type_ == CONTROL]
+    special = [word for word, type_ in zip(words, types, strict=True) if type_ == CONTROL]
     made.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in special])
     names = {"bos_token": "ggml.bos_token_id", "eos_token": "ggml.eos_token_id", "unk_token": "ggml.unknown_token_id"}
     ends = {name: words[field(key)] for name, key in names.items() if field(key) is not None}

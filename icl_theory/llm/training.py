@@ -13,30 +13,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from icl_theory.errors import InputError, check_choice, check_number
+from icl_theory.errors import InputError, check_choice, check_number, said
 from icl_theory.finetuning.record_files import LossRecorder
 from icl_theory.llm.batches import Tokenized, groups, pack_row, pad, stack
 from icl_theory.llm.decoder import Decoder
-from icl_theory.llm.mesh import agreed, check_rows, gathered, place, place_rows, shardings, together
+from icl_theory.llm.mesh import agreed, check_rows, place_rows, together
 from icl_theory.llm.optimizers import OPTIMIZERS
 from icl_theory.llm.sharpness import SHARPNESS
 from icl_theory.llm.step import (
     Batch,
     Learner,
+    begin,
     check_preconditioned,
     learning_rate_at,
     make_example_losses,
     make_step,
     model_of,
-    start,
 )
 from icl_theory.store import first_difference, plain
 
 SCHEDULES = ("cosine", "linear", "constant")
 MOST_STEPS = 10**8
+MULTIPLE = 16  # rows are padded to one of it
 SETTINGS, CHECKPOINTS = "settings.json", "checkpoints"
 Progress = Callable[[int, int, str], None]
 
@@ -46,7 +48,7 @@ class FinetuneConfig:
     """Settings of one run of fine-tuning.
 
     Attributes:
-        length: tokens of a row.
+        length: most tokens of a row; without packing rows are padded to the longest example only.
         batch_size: rows of a step.
         num_steps: optimizer steps.
         optimizer: "adamw" or "muon".
@@ -100,7 +102,8 @@ class FinetuneConfig:
 
 
 class Finetuned(NamedTuple):
-    """Attributes: model, with the weights after the last step; losses, (num_steps,) of the batches before each step."""
+    """Attributes: model, with the weights after the last step, laid over the mesh; losses, (num_steps,) of the batches before
+    each step."""
 
     model: Decoder
     losses: np.ndarray
@@ -122,7 +125,7 @@ def finetune(
     """Train a model on examples; the same settings give the same weights, stopped on the way or not.
 
     Args:
-        model: where to start; left as it is.
+        model: where to start; left as it is, on a device or in the host's memory (`load_model`).
         examples: that fit into `config.length` (`batches.fitting`).
         config: settings.
         indices: the set to train on as rows of `examples`, such as `Upsampling.indices()`; None for each once.
@@ -134,11 +137,13 @@ def finetune(
         progress: called with steps done, steps in all, and the loss in words.
 
     Raises:
-        InputError: no examples, some that do not fit, rows that are none of them, a folder of other settings; a loss or
-            weights that are not finite, which are not saved.
+        InputError: no examples, some that do not fit or hold tokens that the model has not, rows that are none of them, a
+            folder of other settings, a checkpoint that cannot be written; a loss or weights that are not finite, which are not
+            saved.
     """
     for name, value in {"record_every": record_every, "save_every": save_every}.items():
         check_number(name, value, minimum=1, integer=True)
+    asked = plain(config)
     if not len(examples):
         raise InputError("examples", "none", "give at least one")
     rows = np.arange(len(examples)) if indices is None else np.asarray(indices)
@@ -149,13 +154,17 @@ def finetune(
         raise InputError(
             "length", config.length, f"an example has {longest} tokens; raise it, or leave out what is longer"
         )
+    highest = max(int(example.tokens.max()) for example in examples)
+    if highest >= model.config.vocab_size:
+        remedy = f"the model has {model.config.vocab_size}; give the tokenizer that it came with"
+        raise InputError("examples", f"token {highest}", remedy)
+    single = dataclasses.replace(
+        config, length=min(config.length, -(-longest // MULTIPLE) * MULTIPLE)
+    )  # an example a row
     if mesh is not None:
         check_rows(config.batch_size, mesh, config.accumulate)
-    graph, learner = start(model, config.optimizer, weight_decay=config.weight_decay)
-    digest = _digest(examples, rows, learner.params)
-    learner = jax.tree.map(jnp.array, learner)  # the step takes its arrays over: the model keeps its own
-    if mesh is not None:
-        learner = place(learner, mesh, shardings(learner, mesh))
+    digest = _digest(examples, rows, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    graph, learner = begin(model, config.optimizer, mesh=mesh, weight_decay=config.weight_decay)
     to_devices = (lambda batch: batch) if mesh is None else (lambda batch: place_rows(batch, mesh))
     step_of = make_step(
         graph,
@@ -169,15 +178,15 @@ def finetune(
     )
     saved, curve = None, np.zeros(config.num_steps)
     if folder is not None:
-        described = plain(config) | {"model": plain(model.config), "data": digest}
+        described = asked | {"model": plain(model.config), "data": digest}
         saved = Checkpoints(Path(folder), described)
         learner, curve = saved.restore(learner, curve)
     losses_of = make_example_losses(graph, mesh)
-    batches = Batches(examples, rows, config)
+    batches = Batches(examples, rows, config if config.packing else single)
 
     def record(step: int) -> None:
         if recorder is not None:
-            losses = _losses(lambda batch: losses_of(learner.params, to_devices(batch)), examples, config)
+            losses = _losses(lambda batch: losses_of(learner.params, to_devices(batch)), examples, single)
             if jax.process_index() == 0:
                 recorder.add(step, losses)
 
@@ -220,8 +229,7 @@ def finetune(
     if saved is not None:
         saved.close()
     curve[first:] = np.array(waiting)
-    params = learner.params if mesh is None else gathered(learner.params, mesh)
-    return Finetuned(model_of(graph, params), curve)
+    return Finetuned(model_of(graph, learner.params), curve)
 
 
 class Batches:
@@ -305,15 +313,22 @@ class Checkpoints:
             found = self._manager.restore(newest, args=ocp.args.StandardRestore(wanted))
         except Exception as error:  # of the storage library, of many kinds
             where = self._manager.directory / str(newest)
-            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                "checkpoint", str(where), f"cannot be read ({reason}); remove it to go on from the one before"
+                "checkpoint", str(where), f"cannot be read ({said(error)}); remove it to go on from the one before"
             ) from None
         return Learner(*found["learner"]), np.array(found["losses"])
 
     def save(self, learner: Learner, curve: np.ndarray) -> None:
-        """Write one, complete or not at all."""
-        self._manager.save(int(learner.step), args=ocp.args.StandardSave({"learner": learner, "losses": curve}))
+        """Write one, complete or not at all.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        try:
+            self._manager.save(int(learner.step), args=ocp.args.StandardSave({"learner": learner, "losses": curve}))
+        except (OSError, ValueError) as error:  # the storage library's own, where the disk is full
+            remedy = f"cannot be written ({said(error)}); free space, then give the same command"
+            raise InputError("checkpoint", str(self._manager.directory), remedy) from None
 
     def close(self) -> None:
         """Wait for what is being written."""
@@ -345,7 +360,7 @@ def _losses(
 ) -> Float[np.ndarray, " P"]:
     """Of every example, in batches of one shape, one example a row."""
     parts = []
-    for begin in range(0, len(examples), config.batch_size):
-        some = examples[begin : begin + config.batch_size]
+    for row in range(0, len(examples), config.batch_size):
+        some = examples[row : row + config.batch_size]
         parts.append(np.asarray(losses_of(pad(some, config.length, rows=config.batch_size)))[: len(some)])
     return np.concatenate(parts)
