@@ -304,11 +304,12 @@ class Checkpoints:
             raise InputError("folder", str(folder), f"cannot be used ({error})") from None
 
     def restore(self, learner: Learner, curve: np.ndarray) -> tuple[Learner, np.ndarray]:
-        """Learner and losses of the newest checkpoint, or what is given where there is none."""
+        """Learner and losses of the newest checkpoint, which takes the place of what is given, or that where there is none."""
         newest = self._manager.latest_step()
         if newest is None:
             return learner, curve
         wanted = {"learner": jax.tree.map(_abstract, learner), "losses": curve}
+        jax.tree.map(lambda leaf: leaf.delete(), learner)  # room for what is read
         try:
             found = self._manager.restore(newest, args=ocp.args.StandardRestore(wanted))
         except Exception as error:  # of the storage library, of many kinds
