@@ -414,6 +414,16 @@ def test_a_template_that_says_today_does_not_change_overnight():
         assert tokenizer.decode(prompting.asked({"question": "a", "answer": "b"})) == said
 
 
+def test_a_tokenizer_that_ends_texts_otherwise_is_doubted(tmp_path, model, digits, capsys):
+    options = ["finetune", model, digits, "--out", tmp_path / "out", "--dry-run", *QUICK]
+    assert run_command(*options) == 0
+    assert "doubt" not in capsys.readouterr().out
+    described = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(described | {"eos_token_id": [3, 4]}))
+    assert run_command(*options) == 0
+    assert "ends texts by token 0, config.json by [3, 4]" in capsys.readouterr().out
+
+
 def test_texts_in_parts_and_what_is_none():
     part = {"type": "text", "text": "a"}
     row = {"messages": [{"role": "user", "content": [part, part]}, {"role": "assistant", "content": [part]}]}

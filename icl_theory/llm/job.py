@@ -54,7 +54,16 @@ from icl_theory.llm.job_folder import (
     claim,
     read_report,
 )
-from icl_theory.llm.job_plan import about, check_window, copies_given, planned, problems_checked, recorded_run, steps_of
+from icl_theory.llm.job_plan import (
+    about,
+    check_window,
+    copies_given,
+    doubts,
+    planned,
+    problems_checked,
+    recorded_run,
+    steps_of,
+)
 from icl_theory.llm.job_report import accuracies, loss_numbers, outcome, upsampling_numbers
 from icl_theory.llm.job_settings import Job
 from icl_theory.llm.mesh import agreed, check_rows, in_host_memory, place_weights, together
@@ -126,7 +135,7 @@ def run_job(
     if mesh is not None:
         check_rows(job.training.batch_size, mesh, job.training.accumulate)
     copies = copies_given(job, examples)
-    said = [about(model, prompting), *examples.lines()]
+    said = [about(model, prompting), *doubts(model), *examples.lines()]
     if problems is not None:
         said.append(problems_checked(job, problems, rows, prompting, model))
     for text in said if not dry_run else [*said, *planned(job, examples, copies)]:

@@ -84,6 +84,14 @@ def about(model: Model, prompting: Prompting) -> str:
     return line("model", f"{model.decoder.config.family}, {size / 1e6:.3g} million weights, {kind}")
 
 
+def doubts(model: Model) -> list[str]:
+    """A tokenizer of as many tokens may still be another model's: say so where the two end texts differently."""
+    ends, ours = model.described.get("eos_token_id"), model.tokenizer.eos_token_id
+    if ends is None or ours in (ends if isinstance(ends, list) else [ends]):
+        return []
+    return [line("doubt", f"the tokenizer ends texts by token {ours}, config.json by {ends}: is it the model's own?")]
+
+
 def planned(job: Job, examples: Examples, copies: np.ndarray | None) -> list[str]:
     """What would be done."""
     lines = []
