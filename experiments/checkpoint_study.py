@@ -29,6 +29,7 @@ from experiments.study import Arms, check_same, load_study, merged, save_study, 
 from icl_theory.cli.options import short_hash
 from icl_theory.errors import InputError
 from icl_theory.llm.batches import fitting, pad
+from icl_theory.llm.evaluation import by_kind, evaluate
 from icl_theory.llm.models import Model, find_model, load_model
 from icl_theory.llm.problems import GENERATOR, load_rows
 from icl_theory.llm.prompting import Prompting
@@ -37,6 +38,7 @@ from icl_theory.store import code_version, plain
 
 SUM = "chain_sum,min_terms=2,max_terms=2,min_digits={0},max_digits={0}"
 BEFORE = "before"
+REPLY = 48  # most tokens of a reply by template
 LEGS = "leg_counting,min_animals=2,max_animals=2,max_instances=5"
 MIXTURES = {  # of each the kinds of problems, their generators and shares
     "sums": {"1 digit": (SUM.format(1), 0.4), "2 digits": (SUM.format(2), 0.35), "3 digits": (SUM.format(3), 0.25)},
@@ -129,6 +131,24 @@ def plainly(model: Model) -> Prompting:
     return Prompting(model.tokenizer, chat=False)
 
 
+def by_template(
+    model: Model, rows: list[dict[str, Any]], settings: Settings, seeds: tuple[int, ...]
+) -> dict[str, dict[str, list[float]]]:
+    """Accuracies of each seed's test before training, of all and of each kind, asked as the model was taught to be: by its chat
+    template, replies judged by `math-verify`; nothing where it has none."""
+    if not Prompting(model.tokenizer).chat:
+        return {}
+    found: dict[str, list[float]] = {name: [] for name in ("all", *settings.kinds)}
+    for seed in seeds:
+        asked = [row for row in rows if (row["seed"], row["part"]) == (seed, "test")]
+        replies = evaluate(model.decoder, Prompting(model.tokenizer), asked, max_new=REPLY)
+        kinds = by_kind(replies, [row["kind"] for row in asked])
+        found["all"].append(replies.accuracy)
+        for kind in settings.kinds:
+            found[kind].append(kinds[kind].accuracy)
+    return {"by_template": found}
+
+
 def problems(rows: list[dict[str, Any]], prompting: Prompting, settings: Settings, seed: int, part: str) -> Problems:
     """Rows of one seed and part as tokens.
 
@@ -169,7 +189,7 @@ def study(
     trainers = [Trainer(settings.plan(one, seeds), train, test, settings.kinds, models) for one in optimizers]
     arms: Arms = {}
     if BEFORE not in known:
-        said(BEFORE, trainers[0].accuracies(*trainers[0].answers()))
+        said(BEFORE, trainers[0].accuracies(*trainers[0].answers()) | by_template(model, rows, settings, seeds))
     with ThreadPoolExecutor(3 * len(trainers)) as pool:
         if len(seeds) > 1:
             for trainer in trainers:

@@ -301,6 +301,25 @@ def test_a_checkpoint_is_studied_and_a_stopped_study_goes_on(tmp_path, monkeypat
     assert isinstance(refused.exception, InputError)
 
 
+def test_a_model_with_a_template_is_asked_by_it_before(tmp_path, monkeypatch):
+    """The first seed's first kind rightly, and nothing else."""
+    model = load_model(write_tiny_model(tmp_path / "model", chat=True))
+    settings = checkpoint_study.Settings(mixture="words", seeds=2)
+    rows = [
+        {"question": f"{kind}?", "answer": "7", "kind": kind, "seed": seed, "part": part}
+        for seed in range(2)
+        for part in ("train", "test")
+        for kind in settings.kinds
+    ]
+    said = model.tokenizer.encode("7", add_special_tokens=False)
+    replies = iter([[said, [], []], [[], [], []]])
+    monkeypatch.setattr("icl_theory.llm.evaluation.generate", lambda *_, **__: next(replies))
+    found = checkpoint_study.by_template(model, rows, settings, (0, 1))["by_template"]
+    first, *others = settings.kinds
+    assert found == {"all": [1 / 3, 0], first: [1, 0], **{kind: [0, 0] for kind in others}}
+    assert checkpoint_study.by_template(load_model(write_tiny_model(tmp_path / "plain")), rows, settings, (0, 1)) == {}
+
+
 def stop_after(trainer, known, said, ran):
     def saying(name, arm):
         said(name, arm)
