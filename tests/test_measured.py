@@ -37,14 +37,14 @@ def difference(values):
     return f"{mean:+.3f} ± {half:.3f}".replace("-", "−")
 
 
-def new(study, optimizer, name):
-    """`cell` on problems that do not occur in training, where that was measured."""
-    unseen = [arm(study, optimizer, one).get("unseen") for one in (name, "plain")]
-    if unseen[0] is None:
+def other_cell(study, optimizer, name, measured, other="plain"):
+    """`cell` of accuracy on problems that do not occur in training, or of mean loss, where that was measured."""
+    values = [arm(study, optimizer, one).get(measured) for one in (name, other)]
+    if values[0] is None:
         return "–"
     if name == "plain":
-        return f"{np.mean(unseen[0]):.3f}"
-    return difference(np.subtract(*unseen))
+        return f"{np.mean(values[0]):.3f}"
+    return difference(np.subtract(*values))
 
 
 def bias(study, optimizer, name, other):
@@ -72,7 +72,12 @@ def lines():
         yield row(arm_text(name), (cell(*column, name) for column in COLUMNS))
     yield row("late × κ, minus random × κ", (cell(*column, "late", "random") for column in COLUMNS))
     for name in ("plain", "late", "random", "early"):
-        yield row(f"{arm_text(name)}, unseen problems", (new(*column, name) for column in COLUMNS))
+        yield row(f"{arm_text(name)}, unseen problems", (other_cell(*column, name, "unseen") for column in COLUMNS))
+    for name in ("plain", "late", "random", "sam RHO", "fsam RHO"):
+        yield row(f"{arm_text(name)}, mean loss", (other_cell(*column, name, "loss") for column in COLUMNS))
+    yield row(
+        "late × κ, minus random × κ, mean loss", (other_cell(*column, "late", "loss", "random") for column in COLUMNS)
+    )
     for name, other in BIASES.items():
         yield row(f"*R* of {arm_text(name)}, over {other}'s", (bias(*column, name, other) for column in COLUMNS))
 
@@ -84,6 +89,48 @@ def row(text, cells):
 @pytest.mark.parametrize("line", list(lines()))
 def test_the_table_of_the_studies_is_what_was_measured(line):
     assert line in README
+
+
+def gain(optimizer, name, other="plain", measured="accuracy", seeds=slice(None)):
+    """Over another arm, paired by seed: mean and half an interval."""
+    arms = [np.array(arm("arithmetic-cpu", optimizer, one)[measured]) for one in (name, other)]
+    return paired((arms[0] - arms[1])[seeds])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_rule_gains_at_this_size(optimizer):
+    """Over plain and over random copies, in accuracy and in loss, each beyond its interval; the early lose."""
+    for other in ("plain", "random"):
+        mean, half = gain(optimizer, "late", other)
+        assert mean > half
+        mean, half = gain(optimizer, "late", other, "loss")
+        assert mean < -half
+    mean, half = gain(optimizer, "early")
+    assert mean < -half
+
+
+def test_what_is_said_of_seeds_and_kinds_is_what_was_measured():
+    said = " ".join(README.split())
+    fresh = [
+        "{:+.3f} ± {:.3f}".format(*gain(optimizer, "late", seeds=slice(5, None))) for optimizer in ("adamw", "muon")
+    ]
+    assert f"{fresh[0]} (AdamW) and {fresh[1]} (Muon)" in said
+    kinds = {
+        (optimizer, name, kind): f"{np.mean(values):.2f}"
+        for optimizer in ("adamw", "muon")
+        for name in ("plain", "late")
+        for kind, values in arm("arithmetic-cpu", optimizer, name)["by_kind"].items()
+    }
+    for words, kind in (
+        ("products are right in {} and {} of cases instead of {} and {}", "product"),
+        ("sums of three digits in {} and {} instead of {} and {}", "abc+def"),
+    ):
+        assert (
+            words.format(
+                *(kinds[optimizer, name, kind] for name in ("late", "plain") for optimizer in ("adamw", "muon"))
+            )
+            in said
+        )
 
 
 def test_what_is_said_of_the_checkpoint_is_what_was_measured():
