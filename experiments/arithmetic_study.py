@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments.arms import FIRST, OPTIMIZERS, Plan, Problems, Trainer, all_arms, stacked
+from experiments.arms import OPTIMIZERS, PILOT, Plan, Problems, Trainer, all_arms, stacked
 from experiments.command_line import run
 from experiments.study import Arms, check_same, merged, save_study, show
 from icl_theory.cli.options import NumberList, short_hash
@@ -114,7 +114,7 @@ def seeds_together(settings: Settings, report: Callable[..., None]) -> Arms:
     count = sum(trainer.plan.num_arms for trainer in trainers)
 
     def said(name: str, arm: dict[str, Any]) -> None:
-        if name.split()[-1] == FIRST:
+        if name.split()[-1] == PILOT:
             return
         arms[name] = arm
         report("training", len(arms), count, f"{name}: {np.mean(arm['accuracy']):.3f}")

@@ -28,8 +28,8 @@ from icl_theory.llm.step import Batch, learning_rate_at, make_example_losses, ma
 
 OPTIMIZERS = ("adamw", "muon")
 TOGETHER = 32  # rows that are asked at once; their logits are all held
-PILOT = 1000  # draws the pilot run's order
-FIRST = "pilot"  # its name
+PILOT = "pilot"  # the name of the run that says who is late
+PILOT_DRAW = 1000  # draws its order
 
 
 class Problems(NamedTuple):
@@ -94,10 +94,10 @@ def all_arms(
     """
     plan, count = trainer.plan, trainer.train.tokens.shape[1]
     whole = [np.arange(count)] * len(plan.seeds)
-    first = f"{plan.optimizer} {FIRST}"
+    first = f"{plan.optimizer} {PILOT}"
     pilot = known.get(first)
     if pilot is None:
-        found = trainer.run("none", 0.0, whole, plan.num_steps, followed=count, draw=PILOT)
+        found = trainer.run("none", 0.0, whole, plan.num_steps, followed=count, draw=PILOT_DRAW)
         pilot = {"steps": found["steps"], "losses": found["losses"].tolist()}
         said(first, pilot)
     records = [icl.LossRecord(pilot["steps"], np.array(losses, np.float32)) for losses in pilot["losses"]]

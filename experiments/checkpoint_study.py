@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from experiments.arithmetic_study import options
-from experiments.arms import FIRST, OPTIMIZERS, Plan, Problems, Trainer, all_arms, stacked
+from experiments.arms import OPTIMIZERS, PILOT, Plan, Problems, Trainer, all_arms, stacked
 from experiments.command_line import run
 from experiments.study import Arms, check_same, load_study, merged, save_study, show
 from icl_theory.cli.options import short_hash
@@ -226,7 +226,7 @@ def every_seed(
                 {
                     one["name"]: one["arm"]
                     for one in done
-                    if tuple(one["seeds"]) == seeds and one["name"].split()[-1] != FIRST
+                    if tuple(one["seeds"]) == seeds and one["name"].split()[-1] != PILOT
                 }
             )
     return merged(parts)

@@ -1,6 +1,7 @@
 """The step of fine-tuning: its gradients against their definitions, which leaf is under which optimizer, accumulation."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from flax.traverse_util import flatten_dict
 
 from icl_theory.errors import InputError
 from icl_theory.llm.checkpoint import load_decoder
+from icl_theory.llm.decoder import _fused
 from icl_theory.llm.optimizers import build_optimizer, muon_labels, second_moment
 from icl_theory.llm.sharpness import loss_and_gradient, perturbation
 from icl_theory.llm.step import (
@@ -287,3 +289,19 @@ def test_schedules():
     assert learning_rate_at(14, **settings) == pytest.approx(0.0)
     assert learning_rate_at(9, **settings, schedule="linear") == pytest.approx(1.0)
     assert learning_rate_at(9, **settings, schedule="constant") == 2.0
+
+
+@pytest.mark.parametrize(
+    ("capability", "entries", "expected"),
+    [("7.5", 64, None), ("8.0", 128, "cudnn"), ("8.9", 256, None), ("9.0", 256, "cudnn"), ("9.0", 60, None)],
+)
+def test_the_fused_kernel_is_used_where_there_is_one(monkeypatch, capability, entries, expected):
+    """By generation of the GPU and entries of a head, and for half precision alone."""
+    client = SimpleNamespace(platform_version="cuda 12090")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(client=client, compute_capability=capability)])
+    query = jax.ShapeDtypeStruct((1, 8, 2, entries), jnp.bfloat16)
+    assert _fused(query) == expected
+    assert _fused(jax.ShapeDtypeStruct(query.shape, jnp.float32)) is None
+    client.platform_version = "rocm"
+    assert _fused(query) is None

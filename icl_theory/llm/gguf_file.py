@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import jax.numpy as jnp
 import numpy as np
 
 from icl_theory.errors import InputError, said
@@ -30,16 +29,8 @@ NAMES = {  # of a layer's tensors, there and in Hugging Face's files
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
 
-def load_gguf(
-    path: str | Path,
-    *,
-    dtype: Any = jnp.float32,
-    param_dtype: Any = jnp.float32,
-    remat: bool = False,
-    host: bool = False,
-) -> tuple[Decoder, dict[str, Any]]:
-    """The decoder in a GGUF file, its weights dequantised, and the `config.json` that describes it; `host` as in
-    `load_decoder`.
+def load_gguf(path: str | Path, **settings: Any) -> tuple[Decoder, dict[str, Any]]:
+    """The decoder in a GGUF file, its weights dequantised, and the `config.json` that describes it; settings of `load_decoder`.
 
     Raises:
         InputError: no such file, damaged, another architecture than llama, scaled positions, tensors that are missing or do
@@ -57,7 +48,6 @@ def load_gguf(
         raise InputError("model", str(path), f"cannot be read as GGUF ({said(error)})") from None
     config = from_huggingface(described)
     tensors = _tensors(reader, config.num_heads, config.num_kv_heads, path)
-    settings = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat, "host": host}
     model = build_decoder(config, tensors, where=str(path), **settings)
     return model, described
 

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -56,20 +55,12 @@ def find_model(source: str) -> Path:
         raise InputError("model", source, remedy) from None
 
 
-def load_model(
-    path: Path,
-    *,
-    dtype: Any = jnp.float32,
-    param_dtype: Any = jnp.float32,
-    remat: bool = False,
-    host: bool = False,
-) -> Model:
-    """Read what `find_model` found; `host` as in `load_decoder`.
+def load_model(path: Path, **settings: Any) -> Model:
+    """Read what `find_model` found, with settings of `load_decoder`.
 
     Raises:
         InputError: as `load_decoder`, `load_gguf`, `load_tokenizer`; a tokenizer that does not fit.
     """
-    settings = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat, "host": host}
     if path.suffix == ".gguf":
         decoder, described = load_gguf(path, **settings)
         tokenizer = load_tokenizer(path)
