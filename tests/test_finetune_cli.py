@@ -12,16 +12,13 @@ import numpy as np
 import pytest
 from conftest import refused, run_command
 from flax import nnx
-from tiny_model import tiny_tokenizer, write_rows, write_tiny_model
+from tiny_model import write_rows, write_tiny_model
 
 import icl_theory as icl
 from icl_theory.cli import finetune as command
-from icl_theory.errors import InputError
-from icl_theory.finetuning.fields import texts_of
 from icl_theory.llm import job as jobs
 from icl_theory.llm.checkpoint import load_decoder
-from icl_theory.llm.prompting import Prompting
-from icl_theory.llm.training import Checkpoints
+from icl_theory.llm.run_folder import Checkpoints
 
 QUICK = ["--length", 16, "--batch-size", 4, "--learning-rate", 0.005, "--quiet"]
 
@@ -369,51 +366,6 @@ def test_what_the_extra_brings_is_named_where_it_is_missing(tmp_path, model, dig
     assert "icl-theory[llm]" in refused(capsys, "finetune", model, digits, "--out", tmp_path / "out")
 
 
-def test_prompts_by_template_and_as_plain_text():
-    tokenizer = tiny_tokenizer(chat=True)
-    row = {"question": "ab", "answer": "c"}
-    chat, plain = Prompting(tokenizer), Prompting(tokenizer, chat=False)
-    assert tokenizer.decode(chat.tokenized(row).tokens) == "<user>ab<model>c<stop>"
-    assert tokenizer.decode(chat.asked(row)) == "<user>ab<model>"
-    assert tokenizer.decode(plain.tokenized(row).tokens) == "ab\nc<end>"
-    assert tokenizer.decode(plain.asked(row)) == "ab\n"
-    assert [tokenizer.decode(token) for token in chat.stop] == ["<end>", "<stop>"]
-    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}]
-    spoken = {"conversations": [*turns, {"from": "gpt", "value": "d"}]}
-    assert tokenizer.decode(chat.asked(spoken)) == "<user>a<model>b<stop><user>c<model>"
-    assert tokenizer.decode(chat.tokenized(spoken).tokens[-2:]) == "d<stop>"
-    assert tokenizer.decode(chat.tokenized({"text": "abc"}).tokens) == "abc<stop>"
-    asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-    for answer in ([{"role": "assistant", "content": "d"}], "d"):
-        assert tokenizer.decode(chat.tokenized({"prompt": asked, "completion": answer}).tokens[-2:]) == "d<stop>"
-        assert (
-            tokenizer.decode(chat.asked({"prompt": asked, "completion": answer}))
-            == "<user>a<model>b<stop><user>c<model>"
-        )
-    for empty in ({"question": "ab", "answer": ""}, {"messages": asked}):
-        with pytest.raises(InputError, match="nothing to learn"):
-            chat.tokenized(empty)
-    tokenizer.chat_template = tokenizer.chat_template.replace("{{ m.content }}<stop>", "{{ m.content }} <stop>")
-    assert tokenizer.decode(Prompting(tokenizer).end) == "<stop>"
-    tokenizer.chat_template = tokenizer.chat_template.replace(" <stop>", " =\n")
-    assert tokenizer.decode(Prompting(tokenizer).end) == "="
-    with pytest.raises(InputError, match="no chat template"):
-        Prompting(tiny_tokenizer(), chat=True)
-
-
-def test_a_template_that_says_today_does_not_change_overnight():
-    """As that of Llama 3.2 does; and it is asked without thinking, as it writes answers itself."""
-    tokenizer = tiny_tokenizer(chat=True)
-    dated = "{% if strftime_now is defined %}{{ strftime_now('%d%m') }}{% endif %}" + tokenizer.chat_template
-    tokenizer.chat_template = dated
-    assert tokenizer.decode(Prompting(tokenizer).asked({"question": "a", "answer": "b"})) == "2607<user>a<model>"
-    switch = "{% if enable_thinking is defined and not enable_thinking %}?{% endif %}"
-    tokenizer.chat_template = dated.replace("<model>{% endif %}", f"<model>{switch}{{% endif %}}")
-    for thinking, said in ((False, "2607<user>a<model>?"), (True, "2607<user>a<model>")):
-        prompting = Prompting(tokenizer, thinking=thinking)
-        assert tokenizer.decode(prompting.asked({"question": "a", "answer": "b"})) == said
-
-
 def test_a_tokenizer_that_ends_texts_otherwise_is_doubted(tmp_path, model, digits, capsys):
     options = ["finetune", model, digits, "--out", tmp_path / "out", "--dry-run", *QUICK]
     assert run_command(*options) == 0
@@ -422,15 +374,6 @@ def test_a_tokenizer_that_ends_texts_otherwise_is_doubted(tmp_path, model, digit
     (model / "config.json").write_text(json.dumps(described | {"eos_token_id": [3, 4]}))
     assert run_command(*options) == 0
     assert "ends texts by token 0, config.json by [3, 4]" in capsys.readouterr().out
-
-
-def test_texts_in_parts_and_what_is_none():
-    part = {"type": "text", "text": "a"}
-    row = {"messages": [{"role": "user", "content": [part, part]}, {"role": "assistant", "content": [part]}]}
-    assert texts_of(row)[:2] == ("aa", "a")
-    for value in ({"a": 1}, [1, 2], [{"type": "image"}]):
-        with pytest.raises(InputError, match="give a text"):
-            texts_of({"question": "a", "answer": value})
 
 
 def test_a_row_whose_text_is_none_is_named(tmp_path, model, capsys):
@@ -486,7 +429,7 @@ def test_every_option_of_a_run_is_one_of_its_settings():
 HOST = """
 import os, sys
 from icl_theory.cli import main
-from icl_theory.llm.training import Checkpoints
+from icl_theory.llm.run_folder import Checkpoints
 save, count, most = Checkpoints.save, [], int(sys.argv[1])
 def stopping(self, *arguments):
     save(self, *arguments)

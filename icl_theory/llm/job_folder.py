@@ -12,7 +12,7 @@ import jax
 
 from icl_theory.errors import InputError
 from icl_theory.llm.mesh import together
-from icl_theory.llm.training import CHECKPOINTS
+from icl_theory.llm.run_folder import CHECKPOINTS
 from icl_theory.store import exists, first_difference
 
 SETTINGS, REPORT, MODEL, RUN = "settings.json", "report.json", "model", "run"
