@@ -224,26 +224,25 @@ def main(models: tuple[str, ...], rows: int | None, length: int | None, repeats:
     cases = [
         Case(model, optimizer, sharpness, model in (remat or ("Phi-2",)))
         for model in models or (list(PUBLISHED) if gpu else [SMALL])
-        for optimizer, sharpness in (STEPS if model in (SMALL, next(iter(PUBLISHED))) else STEPS[:2])
+        for optimizer, sharpness in STEPS
     ]
     title = f"{jax.devices()[0].device_kind}, {rows} × {length} tokens, {jnp.dtype(dtype).name}"
     found: list[Measured] = []
     out.parent.mkdir(parents=True, exist_ok=True)
     with ProgressReport() as report, ThreadPoolExecutor(8 if gpu else 1) as compilers:
-        waiting = [compilers.submit(compiled, case, rows, length, dtype) for case in cases]
-        made: list[Any] = []
-        for number, one in enumerate(waiting):
-            made.append(one.result())  # all of them before the first is timed
-            report("compiling", number + 1, len(cases))
-        for number, case in enumerate(cases):
-            step, shapes, seconds = made[number]
-            found.append(measure(case, step, shapes, rows, length, repeats, seconds))
-            made[number] = step = None  # what a program holds on the device is free for the next
+        for begin in range(0, len(cases), len(STEPS)):  # one model, so that one that is done is kept
+            some = cases[begin : begin + len(STEPS)]
+            waiting = [compilers.submit(compiled, case, rows, length, dtype) for case in some]
+            made: list[Any] = [one.result() for one in waiting]  # all of them before the first is timed
+            for number, case in enumerate(some):
+                step, shapes, seconds = made[number]
+                found.append(measure(case, step, shapes, rows, length, repeats, seconds))
+                made[number] = step = None  # what a program holds on the device is free for the next
+                report("measured", len(found), len(cases), f"{case.model}: {1e3 * found[-1].seconds:.1f} ms")
             table = rows_of(found, rows, length)
             part = out.with_name(out.name + ".part")
             part.write_text(json.dumps({"machine": machine(), "title": title, "rows": table}, indent=1) + "\n")
             part.replace(out)
-            report("measuring", number + 1, len(cases), f"{1e3 * found[-1].seconds:.1f} ms")
     show(table, title, console)
     console.print(f"wrote {out}", highlight=False)
 

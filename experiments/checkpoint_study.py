@@ -188,12 +188,12 @@ def study(
     models = [model.decoder] * len(seeds)
     trainers = [Trainer(settings.plan(one, seeds), train, test, settings.kinds, models) for one in optimizers]
     arms: Arms = {}
-    if BEFORE not in known:
-        said(BEFORE, trainers[0].accuracies(*trainers[0].answers()) | by_template(model, rows, settings, seeds))
     with ThreadPoolExecutor(3 * len(trainers)) as pool:
         if len(seeds) > 1:
             for trainer in trainers:
                 trainer.compile(pool)
+        if BEFORE not in known:
+            said(BEFORE, trainers[0].accuracies(*trainers[0].answers()) | by_template(model, rows, settings, seeds))
         for found in pool.map(lambda trainer: all_arms(trainer, known, said), trainers):
             arms |= found
     return arms

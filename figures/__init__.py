@@ -47,6 +47,7 @@ FIGURES: dict[str, FigureSpec] = {
         many_features.FIGURE,
         language_models.FIGURE,
         language_models.LARGER,
-        language_models.CHECKPOINT,
+        language_models.CHECKPOINT_SUMS,
+        language_models.CHECKPOINT_WORDS,
     )
 }

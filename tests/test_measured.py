@@ -5,18 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.study import load_study, paired
+from experiments.study import HALF, load_study, paired
 from figures.language_models import arm_text, bias_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COLUMNS = (
-    ("arithmetic-cpu", "adamw"),
-    ("arithmetic-cpu", "muon"),
-    ("arithmetic-h200", "adamw"),
-    ("arithmetic-h200", "muon"),
-)
-RHO = {"arithmetic-cpu": "0.02", "arithmetic-h200": "0.02"}
+RHO = {
+    "arithmetic-cpu": "0.02",
+    "arithmetic-h200": "0.02",
+    "checkpoint-sums-cpu": "0.05",
+    "checkpoint-words-h200": "0.05",
+}
+COLUMNS = [(study, optimizer) for study in RHO for optimizer in ("adamw", "muon")]
+SMALL, CHECKPOINT = COLUMNS[:4], COLUMNS[4:]  # of the two tables
 STUDIES = {name: load_study(ROOT / "experiments" / "measured" / f"{name}.json")["arms"] for name in RHO}
 
 
@@ -67,26 +68,26 @@ ARMS = (
 BIASES = {"late": "random", "early": "random", "sam RHO": "plain", "fsam RHO": "plain"}
 
 
-def lines():
+def lines(columns):
     for name in ARMS:
-        yield row(arm_text(name), (cell(*column, name) for column in COLUMNS))
-    yield row("late × κ, minus random × κ", (cell(*column, "late", "random") for column in COLUMNS))
-    for name in ("plain", "late", "random", "early"):
-        yield row(f"{arm_text(name)}, unseen problems", (other_cell(*column, name, "unseen") for column in COLUMNS))
+        yield row(arm_text(name), (cell(*column, name) for column in columns))
+    yield row("late × κ, minus random × κ", (cell(*column, "late", "random") for column in columns))
+    for name in ("plain", "late", "random", "early") if columns == SMALL else ():  # the others ask unseen ones alone
+        yield row(f"{arm_text(name)}, unseen problems", (other_cell(*column, name, "unseen") for column in columns))
     for name in ("plain", "late", "random", "sam RHO", "fsam RHO"):
-        yield row(f"{arm_text(name)}, mean loss", (other_cell(*column, name, "loss") for column in COLUMNS))
+        yield row(f"{arm_text(name)}, mean loss", (other_cell(*column, name, "loss") for column in columns))
     yield row(
-        "late × κ, minus random × κ, mean loss", (other_cell(*column, "late", "loss", "random") for column in COLUMNS)
+        "late × κ, minus random × κ, mean loss", (other_cell(*column, "late", "loss", "random") for column in columns)
     )
     for name, other in BIASES.items():
-        yield row(f"*R* of {arm_text(name)}, over {other}'s", (bias(*column, name, other) for column in COLUMNS))
+        yield row(f"*R* of {arm_text(name)}, over {other}'s", (bias(*column, name, other) for column in columns))
 
 
 def row(text, cells):
     return f"| {text.replace(' RHO', '')} | " + " | ".join(cells) + " |"
 
 
-@pytest.mark.parametrize("line", list(lines()))
+@pytest.mark.parametrize("line", [*lines(SMALL), *lines(CHECKPOINT)])
 def test_the_table_of_the_studies_is_what_was_measured(line):
     assert line in README
 
@@ -133,21 +134,62 @@ def test_what_is_said_of_seeds_and_kinds_is_what_was_measured():
         )
 
 
-def test_what_is_said_of_the_checkpoint_is_what_was_measured():
-    study = load_study(ROOT / "experiments" / "measured" / "checkpoint-cpu.json")
-    accuracy = {name.removeprefix("adamw "): np.array(found["accuracy"]) for name, found in study["arms"].items()}
-    said = " ".join(README.split())
-    said = said[said.index("On a pretrained model") : said.index("A first run was withdrawn")]
+def differences(column, other, measured="accuracy", end=""):
+    """Of late, SAM and functional SAM from another arm, each as mean and half an interval."""
+    names = {"late": "late", "sam": f"sam RHO{end}", "fsam": f"fsam RHO{end}"}
+    return {
+        short: paired(np.subtract(arm(*column, name)[measured], arm(*column, other)[measured]))
+        for short, name in names.items()
+    }
 
-    assert f"plain ends at {accuracy['plain'].mean():.3f}" in said
-    for name, words in {"late": "late × κ ", "random": "random × κ ", "early": "early × κ "}.items():
-        assert words + difference(accuracy[name] - accuracy["plain"]) in said
-    for words, end in (("at equal steps", ""), ("at equal compute", ", half the steps")):
-        pair = [difference(accuracy[f"{name} 0.05{end}"] - accuracy["plain"]) for name in ("sam", "fsam")]
-        assert f"{pair[0]} and{'' if end else ' functional SAM'} {pair[1]} {words}" in said
-    asked = [n for n in range(1, 301) if all(np.allclose(n * a, np.rint(n * a), atol=1e-6) for a in accuracy.values())]
-    assert f"asked {asked[0]} problems" in said
+
+@pytest.mark.parametrize("column", CHECKPOINT)
+def test_the_checkpoint_gains_by_no_arm(column):
+    """The rule is within its interval of plain and of random copies; half the steps of SAM are behind, with Muon all of it."""
+    for other in ("plain", "random"):
+        mean, half = differences(column, other)["late"]
+        assert abs(mean) < half
+    for name in ARMS[1:]:
+        mean, half = paired(np.subtract(arm(*column, name)["accuracy"], arm(*column, "plain")["accuracy"]))
+        assert mean < half
+    for end in (", half the steps", "") if column[1] == "muon" else (", half the steps",):
+        behind = differences(column, "plain", end=end)
+        assert all(mean < -half for mean, half in (behind["sam"], behind["fsam"]))
+    if column == ("checkpoint-words-h200", "muon"):
+        mean, half = differences(column, "plain", "loss")["late"]
+        assert mean > half
+
+
+def test_what_is_said_of_the_checkpoint_is_what_was_measured():
+    said = " ".join(README.split())
+    said = said[said.index("A pretrained model, SmolLM2") : said.index("## Sweeps")]
+    saved = {name: load_study(ROOT / "experiments" / "measured" / f"{name}.json") for name, _ in CHECKPOINT}
+    sums, words = saved.values()
+    assert not any(np.any(study["before"]["accuracy"]) for study in (sums, words))
+    right = [f"{np.mean(study['before']['by_template']['all']):.3f}" for study in (sums, words)]
+    assert f"solves {right[0]} of the sums and {right[1]} of the word problems" in said
+    for study, seeds, text in (
+        (sums, "three", "{} to train on, {} steps of AdamW or {} of Muon, {} seeds"),
+        (words, "eight", "{} to train on, {} steps or {}, {} seeds"),
+    ):
+        settings = study["settings"]
+        assert settings["seeds"] == {"three": 3, "eight": 8}[seeds]
+        assert text.format(settings["train"], settings["adamw_steps"], settings["muon_steps"], seeds) in said
+    factors = [np.concatenate([one["factors"] for one in study["arms"].values()]) for study in (sums, words)]
+    ends = [f"{end:.1f}" for one in factors for end in (one.min(), one.max())]
+    assert "{} to {} on sums, {} to {} on words".format(*ends) in said
+    kinds = [words["arms"][f"{optimizer} plain"]["by_kind"] for optimizer in ("adamw", "muon")]
+    for kind, text in {
+        "relations": "relations are learned ({} with AdamW, {} with Muon)",
+        "legs": "legs of animals ({}, {})",
+        "grade school": "grade school ({}, {})",
+    }.items():
+        assert text.format(*(f"{np.mean(one[kind]):.3f}" for one in kinds)) in said
+    for study in (sums, words):
+        for optimizer in ("adamw", "muon"):
+            groups = (study["arms"][f"{optimizer} plain"][name] for name in ("early", "late"))
+            assert max(losses[2] for group in groups for losses in group) <= HALF  # by the second record
 
 
 if __name__ == "__main__":
-    print("\n".join(lines()))
+    print("\n".join([*lines(SMALL), "", *lines(CHECKPOINT)]))
