@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from experiments.command_line import run
 from icl_theory.errors import InputError
 from icl_theory.llm.config import DecoderConfig, from_huggingface
 from icl_theory.llm.decoder import Decoder
+from icl_theory.llm.job import memory_said
 from icl_theory.llm.published import PUBLISHED, model_flops
 from icl_theory.llm.step import Batch, make_step, start
 from icl_theory.progress import ProgressReport
@@ -230,19 +232,21 @@ def main(models: tuple[str, ...], rows: int | None, length: int | None, repeats:
     found: list[Measured] = []
     out.parent.mkdir(parents=True, exist_ok=True)
     with ProgressReport() as report, ThreadPoolExecutor(8 if gpu else 1) as compilers:
-        for begin in range(0, len(cases), len(STEPS)):  # one model, so that one that is done is kept
-            some = cases[begin : begin + len(STEPS)]
-            waiting = [compilers.submit(compiled, case, rows, length, dtype) for case in some]
-            made: list[Any] = [one.result() for one in waiting]  # all of them before the first is timed
-            for number, case in enumerate(some):
-                step, shapes, seconds = made[number]
-                found.append(measure(case, step, shapes, rows, length, repeats, seconds))
-                made[number] = step = None  # what a program holds on the device is free for the next
-                report("measured", len(found), len(cases), f"{case.model}: {1e3 * found[-1].seconds:.1f} ms")
-            table = rows_of(found, rows, length)
-            part = out.with_name(out.name + ".part")
-            part.write_text(json.dumps({"machine": machine(), "title": title, "rows": table}, indent=1) + "\n")
-            part.replace(out)
+        for begin in range(0, len(cases), len(STEPS)):  # one model
+            some, made = cases[begin : begin + len(STEPS)], []
+            for one in compilers.map(partial(compiled, rows=rows, length=length, dtype=dtype), some):
+                made.append(one)  # all of them before the first is timed
+                report(f"compiling {some[0].model}", len(made), len(some))
+            for case in some:
+                step, shapes, seconds = made.pop(0)
+                with memory_said("give a smaller --rows or --length, or --remat with its name"):
+                    found.append(measure(case, step, shapes, rows, length, repeats, seconds))
+                del step  # what a program holds on the device is free for the next
+                table = rows_of(found, rows, length)
+                part = out.with_name(out.name + ".part")
+                part.write_text(json.dumps({"machine": machine(), "title": title, "rows": table}, indent=1) + "\n")
+                part.replace(out)
+                report("measuring", len(found), len(cases), f"{case.model}: {1e3 * found[-1].seconds:.1f} ms")
     show(table, title, console)
     console.print(f"wrote {out}", highlight=False)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,8 +103,8 @@ def generated(settings: Settings, prompting: Prompting) -> list[dict[str, Any]]:
     """Rows of all seeds, with their seed and whether they are for training or for the test.
 
     Of each kind a pool of different problems that fit is drawn once; each seed takes its test from it and then its training,
-    which repeats problems where the pool is small, and never one of the test. Kinds are mixed, so that the first rows are a
-    sample of all. What does not fit is counted and said.
+    which repeats problems where the pool is small, and never one that differs from one of the test in names alone. Kinds are
+    mixed, so that the first rows are a sample of all. What does not fit is counted and said.
     """
     rows: list[dict[str, Any]] = []
     for kind, (source, share) in MIXTURES[settings.mixture].items():
@@ -120,10 +121,19 @@ def generated(settings: Settings, prompting: Prompting) -> list[dict[str, Any]]:
         counts["test"] = min(counts["test"], len(pool) // 4)
         for seed in range(settings.seeds):
             order = np.random.default_rng([13, seed]).permutation(len(pool))
-            kept, rest = np.split(order, [counts["test"]])
+            asked = {nameless(pool[place]["question"]) for place in order[: counts["test"]]}
+            again = np.array([nameless(pool[place]["question"]) in asked for place in order])
+            kept, rest = order[again][: counts["test"]], order[~again]
+            if not len(rest):
+                raise InputError("--test", settings.test, f"too few other problems of kind {kind} are left to train on")
             for part, chosen in {"test": kept, "train": np.resize(rest, counts["train"])}.items():
                 rows += [{**pool[place], "kind": kind, "seed": seed, "part": part} for place in chosen]
     return [rows[place] for place in np.random.default_rng(17).permutation(len(rows))]
+
+
+def nameless(question: str) -> str:
+    """A question without the words that begin with a capital."""
+    return re.sub(r"\b[A-Z]\w*", "", question)
 
 
 def plainly(model: Model) -> Prompting:

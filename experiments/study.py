@@ -139,10 +139,25 @@ def main(path: Path) -> None:
 
 
 def show(path: Path) -> None:
-    """Settings and comparisons of a saved study, printed."""
+    """Settings, comparisons and accuracies of kinds of a saved study, printed."""
     found = load_study(path)
     words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found["settings"].items())
-    click.echo("\n".join([f"{path}: {words}", *compared(found["arms"])]))
+    click.echo("\n".join([f"{path}: {words}", *compared(found["arms"]), "", *kinds(found)]))
+
+
+def kinds(found: dict[str, Any]) -> list[str]:
+    """A line for each arm, and for what was measured before training: mean accuracy, of all and of each kind of problems."""
+    before = found.get("before", {})
+    rows = {"before": {"all": before["accuracy"], **before["by_kind"]}} if "accuracy" in before else {}
+    rows |= {"before, by template": before["by_template"]} if "by_template" in before else {}
+    rows |= {name: {"all": arm["accuracy"], **arm["by_kind"]} for name, arm in found["arms"].items()}
+    names = list(next(reversed(rows.values())))
+    widths = [max(len(name), 8) for name in names]
+    lines = [" ".join([f"{'accuracy':32}", *(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))])]
+    for row, values in rows.items():
+        numbers = (f"{np.mean(values[name]):{width}.3f}" for name, width in zip(names, widths, strict=True))
+        lines.append(" ".join([f"{row:32}", *numbers]))
+    return lines
 
 
 def _empty(value: Any) -> Any:

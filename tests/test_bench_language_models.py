@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 from click.testing import CliRunner
 
@@ -24,6 +25,41 @@ def test_a_small_decoder_is_measured(tmp_path, monkeypatch):
         assert row["times_of_adamw"] == pytest.approx(row["seconds"] / plain["seconds"])
         assert row["tokens_per_second"] == pytest.approx(16 / row["seconds"])
     assert rows["adamw", "fsam"]["memory_gib"] > plain["memory_gib"]
+
+
+def test_what_is_measured_is_kept_when_a_later_step_fails(tmp_path, monkeypatch):
+    """The device's memory ends in the second model: one line, and all before it are in the file."""
+    out, steps, measured = tmp_path / "bench.json", [], bench.measure
+    monkeypatch.setattr(bench, "SHAPES", {name: bench.SHAPES[bench.SMALL] for name in (bench.SMALL, "Phi-2")})
+
+    def limited(case, *arguments):
+        if len(steps) == len(bench.STEPS) + 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        steps.append(case)
+        return measured(case, *arguments)
+
+    monkeypatch.setattr(bench, "measure", limited)
+    words = [
+        "--model",
+        bench.SMALL,
+        "--model",
+        "Phi-2",
+        "--rows",
+        "1",
+        "--length",
+        "4",
+        "--repeats",
+        "2",
+        "--out",
+        str(out),
+    ]
+    made = CliRunner().invoke(bench.main, words)
+    assert "--remat" in str(made.exception)
+    kept = json.loads(out.read_text())["rows"]
+    assert [(row["model"], row["optimizer"], row["sharpness"]) for row in kept] == [
+        *((bench.SMALL, *one) for one in bench.STEPS),
+        ("Phi-2", "adamw", "none"),
+    ]
 
 
 def test_aims_are_met_or_missed():

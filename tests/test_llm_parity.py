@@ -1,5 +1,6 @@
 """The decoder against Hugging Face's implementation, on golden files of tiny random models (make_llm_goldens.py)."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from icl_theory.llm import decoder
 from icl_theory.llm.checkpoint import load_decoder, weight_places
 from icl_theory.llm.config import from_huggingface
 from icl_theory.llm.losses import row_losses
@@ -120,6 +122,24 @@ def test_the_cache_gives_the_same_logits(family):
         seen = valid & (jnp.arange(length) <= place)
         logits, cache = step(model, tokens[:, place : place + 1], cache, place, seen)
         close(logits, whole[:, place])
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="of a GPU alone: JAX_PLATFORMS=cuda")
+def test_fused_attention_gives_the_gradients_of_unfused(family, monkeypatch):
+    """In bfloat16, whose own error is up to 0.07 here; a window that is off by one, or a scale by half, gives 0.4 and more."""
+    config = dataclasses.replace(load_decoder(GOLDENS / family).config, head_dim=64)
+    model = decoder.Decoder(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
+    tokens = jnp.asarray(np.random.default_rng(0).integers(3, 40, (2, 64)))
+
+    def gradient():
+        found = nnx.grad(mean_loss)(model, tokens, jnp.ones(tokens.shape, bool))  # compiled anew each time
+        return np.concatenate([np.asarray(leaf, float).ravel() for leaf in jax.tree.leaves(found)])
+
+    assert decoder._fused(jnp.zeros((1, 1, 1, 64), jnp.bfloat16)) == "cudnn"
+    ours = gradient()
+    monkeypatch.setattr(decoder, "_fused", lambda q: None)
+    unfused = gradient()
+    assert np.linalg.norm(ours - unfused) < 0.15 * np.linalg.norm(unfused)
 
 
 def test_older_descriptions_mean_the_same():

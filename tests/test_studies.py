@@ -144,10 +144,11 @@ def test_a_saved_study_is_shown(tmp_path, monkeypatch):
     words = ["--seeds", "2", "--rhos", "0.02,0.1", "--out", str(out)]
     made = CliRunner().invoke(arithmetic_study.main, words)
     assert made.exit_code == 0, made.output
-    lines = made.output.splitlines()[-18:]
-    assert "rhos [0.02, 0.1]" in lines[0]
-    assert lines[-1].split()[:3] == ["muon", "fsam", "0.1"]
-    assert "+0.175 ± 2.224" in lines[-1]  # 0 and 7 / 20 more than plain; t of one degree of freedom is 12.706
+    lines = made.output.splitlines()
+    lines = lines[next(place for place, line in enumerate(lines) if "rhos [0.02, 0.1]" in line) :]
+    last = lines[lines.index("") - 1]
+    assert last.split()[:3] == ["muon", "fsam", "0.1"]
+    assert "+0.175 ± 2.224" in last  # 0 and 7 / 20 more than plain; t of one degree of freedom is 12.706
     before = out.read_bytes()
     monkeypatch.setattr(arithmetic_study, "seeds_apart", None)
     assert CliRunner().invoke(arithmetic_study.main, words).output.splitlines() == lines
@@ -188,6 +189,18 @@ def test_parts_are_put_together():
     assert merged(parts) == {"a": {"steps": [0, 1], "accuracy": [0, 1, 2], "by_kind": {"k": [0, 1, 2]}}}
 
 
+def test_accuracies_of_kinds_are_shown():
+    arm = {"accuracy": [0.5, 0.25], "by_kind": {"a": [1.0, 0.5], "b": [0.0, 0.0]}}
+    known = {"accuracy": [0.0, 0.0], "by_kind": {"a": [0.0, 0.0], "b": [0.0, 0.0]}, "by_template": {"all": [0.1, 0.3]}}
+    known["by_template"] |= {"a": [0.2, 0.6], "b": [0.0, 0.0]}
+    lines = [line.split() for line in study.kinds({"arms": {"adamw plain": arm}, "before": known})]
+    assert lines[0] == ["accuracy", "all", "a", "b"]
+    assert lines[1] == ["before", "0.000", "0.000", "0.000"]
+    assert lines[2][-3:] == ["0.200", "0.400", "0.000"]
+    assert lines[3] == ["adamw", "plain", "0.375", "0.750", "0.000"]
+    assert len(study.kinds({"arms": {"adamw plain": arm}})) == 2
+
+
 def test_rates_and_sizes_of_a_plan():
     with pytest.raises(InputError, match="multiple of 40"):
         Plan("adamw", (0,), 50, 1e-3, 8, (0.1,))
@@ -226,6 +239,35 @@ def test_problems_of_a_test_are_new_to_it(tmp_path, monkeypatch, capsys):
             }
             assert not one["train"] & one["test"]
     assert chosen[0, "test"] != chosen[1, "test"]
+
+
+def test_problems_of_a_test_are_not_trained_with_other_names(tmp_path, monkeypatch):
+    names = [f"N{one}" for one in range(40)]
+    monkeypatch.setattr(
+        checkpoint_study,
+        "load_rows",
+        lambda source: [{"question": f"{one} has {n}", "answer": str(n)} for one in names for n in range(30)],
+    )
+    prompting = checkpoint_study.plainly(load_model(write_tiny_model(tmp_path / "model")))
+    settings = checkpoint_study.Settings(seeds=2, train=200, test=40)
+    rows = checkpoint_study.generated(settings, prompting)
+    for seed in range(2):
+        for kind in settings.kinds:
+            forms = {
+                part: {
+                    row["question"].split()[-1]
+                    for row in rows
+                    if (row["seed"], row["part"], row["kind"]) == (seed, part, kind)
+                }
+                for part in ("train", "test")
+            }
+            assert all(forms.values())
+            assert not forms["train"] & forms["test"]
+    monkeypatch.setattr(
+        checkpoint_study, "load_rows", lambda source: [{"question": f"{one} has 1", "answer": "1"} for one in names]
+    )
+    with pytest.raises(InputError, match="too few other problems of kind 1 digit"):
+        checkpoint_study.generated(settings, prompting)
 
 
 def test_unseen_rows_are_those_that_training_lacks():
