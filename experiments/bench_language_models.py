@@ -33,7 +33,7 @@ from icl_theory.llm.step import Batch, make_step, start
 from icl_theory.progress import ProgressReport
 from icl_theory.store import machine
 
-SMALL = "8 layers of 256"  # what a processor steps through in a tenth of a second
+SMALL = "8 layers of 256"  # what a processor steps through in a few tenths of a second
 SHAPES = {name: from_huggingface(described) for name, described in PUBLISHED.items()} | {
     SMALL: DecoderConfig(4096, 256, 1024, 8, 4, 4, 64)
 }
