@@ -223,21 +223,17 @@ def main(models: tuple[str, ...], rows: int | None, length: int | None, repeats:
     rows, length = rows or 8, length or (1024 if gpu else 64)
     dtype = jnp.bfloat16 if gpu else jnp.float32
     console = Console(width=None if sys.stdout.isatty() else 150)
-    cases = [
-        Case(model, optimizer, sharpness, model in (remat or ("Phi-2",)))
-        for model in models or (list(PUBLISHED) if gpu else [SMALL])
-        for optimizer, sharpness in STEPS
-    ]
+    models = models or (tuple(PUBLISHED) if gpu else (SMALL,))
     title = f"{jax.devices()[0].device_kind}, {rows} × {length} tokens, {jnp.dtype(dtype).name}"
     found: list[Measured] = []
     out.parent.mkdir(parents=True, exist_ok=True)
     with ProgressReport() as report, ThreadPoolExecutor(8 if gpu else 1) as compilers:
-        for begin in range(0, len(cases), len(STEPS)):  # one model
-            some, made = cases[begin : begin + len(STEPS)], []
-            for one in compilers.map(partial(compiled, rows=rows, length=length, dtype=dtype), some):
+        for model in models:
+            cases, made = [Case(model, *step, model in (remat or ("Phi-2",))) for step in STEPS], []
+            for one in compilers.map(partial(compiled, rows=rows, length=length, dtype=dtype), cases):
                 made.append(one)  # all of them before the first is timed
-                report(f"compiling {some[0].model}", len(made), len(some))
-            for case in some:
+                report(f"compiling {model}", len(made), len(STEPS))
+            for case in cases:
                 step, shapes, seconds = made.pop(0)
                 with memory_said("give a smaller --rows or --length, or --remat with its name"):
                     found.append(measure(case, step, shapes, rows, length, repeats, seconds))
@@ -246,7 +242,7 @@ def main(models: tuple[str, ...], rows: int | None, length: int | None, repeats:
                 part = out.with_name(out.name + ".part")
                 part.write_text(json.dumps({"machine": machine(), "title": title, "rows": table}, indent=1) + "\n")
                 part.replace(out)
-                report("measuring", len(found), len(cases), f"{case.model}: {1e3 * found[-1].seconds:.1f} ms")
+                report("measuring", len(found), len(models) * len(STEPS), f"{model}: {1e3 * found[-1].seconds:.1f} ms")
     show(table, title, console)
     console.print(f"wrote {out}", highlight=False)
 

@@ -116,6 +116,7 @@ def load_study(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text())
         compared(found["arms"])
+        kinds(found)
         _ = found["settings"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
@@ -148,10 +149,10 @@ def show(path: Path) -> None:
 def kinds(found: dict[str, Any]) -> list[str]:
     """A line for each arm, and for what was measured before training: mean accuracy, of all and of each kind of problems."""
     before = found.get("before", {})
-    rows = {"before": {"all": before["accuracy"], **before["by_kind"]}} if "accuracy" in before else {}
+    rows: Arms = {"before": {"all": before["accuracy"], **before["by_kind"]}} if "accuracy" in before else {}
     rows |= {"before, by template": before["by_template"]} if "by_template" in before else {}
     rows |= {name: {"all": arm["accuracy"], **arm["by_kind"]} for name, arm in found["arms"].items()}
-    names = list(next(reversed(rows.values())))
+    names = list(max(rows.values(), key=len))
     widths = [max(len(name), 8) for name in names]
     lines = [" ".join([f"{'accuracy':32}", *(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))])]
     for row, values in rows.items():

@@ -17,6 +17,7 @@ from icl_theory.plotting import FEATURE_COLOURS, GD, new_figure, styled
 
 MEASURED = Path(__file__).parents[1] / "experiments" / "measured"
 FOLLOWED = {"plain": GD, "late": FEATURE_COLOURS[1], "random": FEATURE_COLOURS[0], "fsam": FEATURE_COLOURS[2]}
+LEAST = 0.001  # share of the first loss that is drawn; shares are kept to 0.0001
 NAMES = {"plain": "plain", "late": "late × κ", "random": "random × κ", "early": "early × κ"}
 TITLES = {"adamw": "AdamW", "muon": "Muon"}
 
@@ -69,8 +70,10 @@ def _trajectories(axis: Axes, arms: dict[str, Any], title: str) -> None:
     axis.plot([], [], "-", color="#999999", label="late examples")
     axis.plot([], [], ":", color="#999999", label="early examples")
     axis.axhline(HALF, color="#999999", linewidth=0.7)
-    axis.set(title=title, xlabel="step", ylabel="share of the first loss left", yscale="log", ylim=(None, 2.3))
-    ticks = [tick for tick in (0.02, 0.05, 0.1, 0.2, 0.5, 1) if tick >= axis.get_ylim()[0]]
+    axis.set(title=title, xlabel="step", ylabel="share of the first loss left", yscale="log")
+    low = max(axis.get_ylim()[0], LEAST)
+    axis.set_ylim(low, 1.05 * low ** (-1 / 3))  # a quarter of the height for the legend
+    ticks = [tick for tick in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1) if tick >= low]
     axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
     axis.legend(ncols=2, loc="upper right", fontsize=8.5)

@@ -124,18 +124,19 @@ def test_the_cache_gives_the_same_logits(family):
         close(logits, whole[:, place])
 
 
-@pytest.mark.skipif(jax.default_backend() != "gpu", reason="of a GPU alone: JAX_PLATFORMS=cuda")
+@pytest.mark.skipif(
+    decoder._fused(jnp.zeros((1, 1, 1, 64), jnp.bfloat16)) is None, reason="of some GPUs: JAX_PLATFORMS=cuda"
+)
 def test_fused_attention_gives_the_gradients_of_unfused(family, monkeypatch):
-    """In bfloat16, whose own error is up to 0.07 here; a window that is off by one, or a scale by half, gives 0.4 and more."""
+    """In bfloat16, whose own error is up to 0.07 here; a window off by one gives 1.2, a scale of 1.5 times 0.4 to 1.3."""
     config = dataclasses.replace(load_decoder(GOLDENS / family).config, head_dim=64)
     model = decoder.Decoder(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
     tokens = jnp.asarray(np.random.default_rng(0).integers(3, 40, (2, 64)))
 
     def gradient():
-        found = nnx.grad(mean_loss)(model, tokens, jnp.ones(tokens.shape, bool))  # compiled anew each time
+        found = nnx.grad(mean_loss)(model, tokens, jnp.ones(tokens.shape, bool))  # traced anew each time
         return np.concatenate([np.asarray(leaf, float).ravel() for leaf in jax.tree.leaves(found)])
 
-    assert decoder._fused(jnp.zeros((1, 1, 1, 64), jnp.bfloat16)) == "cudnn"
     ours = gradient()
     monkeypatch.setattr(decoder, "_fused", lambda q: None)
     unfused = gradient()

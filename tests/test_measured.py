@@ -25,27 +25,19 @@ def arm(study, optimizer, name):
     return STUDIES[study][f"{optimizer} {name.replace('RHO', RHO[study])}"]
 
 
-def cell(study, optimizer, name, other="plain"):
-    """Accuracy of plain, and of the others the difference from it, paired by seed."""
-    accuracy = np.array(arm(study, optimizer, name)["accuracy"])
-    if name == "plain":
-        return f"{accuracy.mean():.3f}"
-    return difference(accuracy - np.array(arm(study, optimizer, other)["accuracy"]))
+def against(column, name, other="plain", measured="accuracy", seeds=slice(None)):
+    """By how much an arm exceeds another, paired by seed: mean and half a 95 % interval."""
+    return paired(np.subtract(*(arm(*column, one)[measured] for one in (name, other)))[seeds])
 
 
-def difference(values):
-    mean, half = paired(values)
-    return f"{mean:+.3f} ± {half:.3f}".replace("-", "−")
-
-
-def other_cell(study, optimizer, name, measured, other="plain"):
-    """`cell` of accuracy on problems that do not occur in training, or of mean loss, where that was measured."""
-    values = [arm(study, optimizer, one).get(measured) for one in (name, other)]
-    if values[0] is None:
+def cell(column, name, measured="accuracy", other="plain"):
+    """Plain as it is, the others against another arm; a dash where it was not measured."""
+    values = arm(*column, name).get(measured)
+    if values is None:
         return "–"
     if name == "plain":
-        return f"{np.mean(values[0]):.3f}"
-    return difference(np.subtract(*values))
+        return f"{np.mean(values):.3f}"
+    return "{:+.3f} ± {:.3f}".format(*against(column, name, other, measured)).replace("-", "−")
 
 
 def bias(study, optimizer, name, other):
@@ -70,17 +62,15 @@ BIASES = {"late": "random", "early": "random", "sam RHO": "plain", "fsam RHO": "
 
 def lines(columns):
     for name in ARMS:
-        yield row(arm_text(name), (cell(*column, name) for column in columns))
-    yield row("late × κ, minus random × κ", (cell(*column, "late", "random") for column in columns))
+        yield row(arm_text(name), (cell(column, name) for column in columns))
+    yield row("late × κ, minus random × κ", (cell(column, "late", other="random") for column in columns))
     for name in ("plain", "late", "random", "early") if columns == SMALL else ():  # the others ask unseen ones alone
-        yield row(f"{arm_text(name)}, unseen problems", (other_cell(*column, name, "unseen") for column in columns))
+        yield row(f"{arm_text(name)}, unseen problems", (cell(column, name, "unseen") for column in columns))
     for name in ("plain", "late", "random", "sam RHO", "fsam RHO"):
-        yield row(f"{arm_text(name)}, mean loss", (other_cell(*column, name, "loss") for column in columns))
-    yield row(
-        "late × κ, minus random × κ, mean loss", (other_cell(*column, "late", "loss", "random") for column in columns)
-    )
+        yield row(f"{arm_text(name)}, mean loss", (cell(column, name, "loss") for column in columns))
+    yield row("late × κ, minus random × κ, mean loss", (cell(column, "late", "loss", "random") for column in columns))
     if columns == CHECKPOINT:
-        yield row("late × κ, minus early × κ", (cell(*column, "late", "early") for column in columns))
+        yield row("late × κ, minus early × κ", (cell(column, "late", other="early") for column in columns))
         return  # R is no learning time there
     for name, other in BIASES.items():
         yield row(f"*R* of {arm_text(name)}, over {other}'s", (bias(*column, name, other) for column in columns))
@@ -95,29 +85,21 @@ def test_the_table_of_the_studies_is_what_was_measured(line):
     assert line in README
 
 
-def gain(optimizer, name, other="plain", measured="accuracy", seeds=slice(None)):
-    """Over another arm, paired by seed: mean and half an interval."""
-    arms = [np.array(arm("arithmetic-cpu", optimizer, one)[measured]) for one in (name, other)]
-    return paired((arms[0] - arms[1])[seeds])
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_the_rule_gains_at_this_size(optimizer):
+@pytest.mark.parametrize("column", SMALL[:2])
+def test_the_rule_gains_at_this_size(column):
     """Over plain and over random copies, in accuracy and in loss, each beyond its interval; the early lose."""
     for other in ("plain", "random"):
-        mean, half = gain(optimizer, "late", other)
+        mean, half = against(column, "late", other)
         assert mean > half
-        mean, half = gain(optimizer, "late", other, "loss")
+        mean, half = against(column, "late", other, "loss")
         assert mean < -half
-    mean, half = gain(optimizer, "early")
+    mean, half = against(column, "early")
     assert mean < -half
 
 
 def test_what_is_said_of_seeds_and_kinds_is_what_was_measured():
     said = " ".join(README.split())
-    fresh = [
-        "{:+.3f} ± {:.3f}".format(*gain(optimizer, "late", seeds=slice(5, None))) for optimizer in ("adamw", "muon")
-    ]
+    fresh = ["{:+.3f} ± {:.3f}".format(*against(column, "late", seeds=slice(5, None))) for column in SMALL[:2]]
     assert f"{fresh[0]} (AdamW) and {fresh[1]} (Muon)" in said
     kinds = {
         (optimizer, name, kind): f"{np.mean(values):.2f}"
@@ -135,10 +117,6 @@ def test_what_is_said_of_seeds_and_kinds_is_what_was_measured():
             )
             in said
         )
-
-
-def against(column, name, other="plain", measured="accuracy"):
-    return paired(np.subtract(arm(*column, name)[measured], arm(*column, other)[measured]))
 
 
 SUMS_ADAMW, SUMS_MUON, WORDS_ADAMW, WORDS_MUON = CHECKPOINT
@@ -191,6 +169,8 @@ def test_what_is_said_of_the_checkpoint_is_what_was_measured():
     saved = {name: load_study(ROOT / "experiments" / "measured" / f"{name}.json") for name, _ in CHECKPOINT}
     sums, words = saved.values()
     assert not any(np.any(study["before"]["accuracy"]) for study in (sums, words))
+    losses = [f"{np.mean(study['before']['loss']):.1f}" for study in (words, sums)]
+    assert "{} before training on words and {} on sums".format(*losses) in said
     right = [f"{np.mean(study['before']['by_template']['all']):.3f}" for study in (sums, words)]
     assert f"it solves {right[0]} of the sums and {right[1]} of the word problems" in said
     for study, seeds, text in (
