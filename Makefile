@@ -1,7 +1,8 @@
 # make reproduce   simulate, compare with theory, draw, write results/report/index.html
 # make test        lint, type check and tests
 # make fresh       like reproduce, after setting older results aside
-# make bench       what steps, batches of runs, the folding of data, sweeps, upsampling and fine-tuning cost, against bounds
+# make bench       what steps, batches of runs, folding, sweeps, upsampling and fine-tuning cost, against bounds and the
+#                  last release; stopped, it goes on where it was; make bench PARTS="steps sweeps" takes some of it
 # make study       the small study of language models: easy and hard arithmetic, a quarter of an hour on two cores
 # make docs        reference of the package from its docstrings, with every formula: results/docs/index.html
 # make lock        resolve requirements.lock again from pyproject.toml
@@ -22,8 +23,7 @@ fresh: $(VENV)/.ready
 	$(BIN)/python -m experiments --fresh
 
 bench: $(VENV)/.ready
-	$(BIN)/python -m experiments.bench
-	$(BIN)/python -m experiments.bench_language_models
+	$(BIN)/python -m experiments.benchmarks $(PARTS)
 
 study: $(VENV)/.ready
 	$(BIN)/python -m experiments.arithmetic_study

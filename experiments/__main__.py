@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
 
 import click
 
-from experiments import EXPERIMENTS
-from experiments.experiment import run
+from experiments import EXPERIMENTS, parallel
 from figures import FIGURES
-from figures.figure import draw
 from figures.report import write_report
+from icl_theory import compilation_cache
 from icl_theory.errors import IclTheoryError
-from icl_theory.progress import ProgressReport
 from icl_theory.store import set_aside
 from icl_theory.verification.table import count
 
@@ -65,7 +64,7 @@ def _describe(name: str, title: str, takes: str, shows: str) -> None:
 @click.pass_obj
 def run_command(default: Path, names: tuple[str, ...], results: Path | None) -> None:
     """Make the data of single experiments."""
-    _make(list(names), results or default)
+    parallel.reproduce(names, (), results or default, say=click.echo)
 
 
 def reproduce(results: Path, fresh: bool) -> None:
@@ -75,9 +74,7 @@ def reproduce(results: Path, fresh: bool) -> None:
         old = set_aside(results)
         if old is not None:
             click.echo(f"set the older results aside: {old}")
-    _make(list(EXPERIMENTS), results)
-    for figure in FIGURES.values():
-        click.echo(f"drew {draw(figure, results)}")
+    parallel.reproduce(list(EXPERIMENTS), list(FIGURES), results, say=click.echo)
     page, rows = write_report(results, time.monotonic() - began)
     click.echo(count(rows))
     failing = [row.statement.id for row in rows if not row.holds]
@@ -88,17 +85,10 @@ def reproduce(results: Path, fresh: bool) -> None:
         sys.exit(1)
 
 
-def _make(names: list[str], results: Path) -> None:
-    for name in names:
-        began = time.monotonic()
-        with ProgressReport() as report:
-            made = run(EXPERIMENTS[name], results, report)
-        folder = results / name
-        click.echo(f"{folder}: made in {time.monotonic() - began:.0f} s" if made else f"{folder}: complete, reused")
-
-
 def main() -> None:
     """Errors made on purpose are one line and exit code 2."""
+    compilation_cache.enable()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped by a batch system as by a person
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:

@@ -152,7 +152,7 @@ def kinds(found: dict[str, Any]) -> list[str]:
     rows: Arms = {"before": {"all": before["accuracy"], **before["by_kind"]}} if "accuracy" in before else {}
     rows |= {"before, by template": before["by_template"]} if "by_template" in before else {}
     rows |= {name: {"all": arm["accuracy"], **arm["by_kind"]} for name, arm in found["arms"].items()}
-    names = list(max(rows.values(), key=len))
+    names = max((list(row) for row in rows.values()), key=len)
     widths = [max(len(name), 8) for name in names]
     lines = [" ".join([f"{'accuracy':32}", *(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))])]
     for row, values in rows.items():

@@ -19,8 +19,10 @@ from jaxtyping import Array, Float
 
 from icl_theory.contraction import contract, reshape, sum_entries
 from icl_theory.cubic import BLOCKS, symmetric_entries
+from icl_theory.draws import standard_normal
 from icl_theory.errors import InputError, check_choice, check_number, check_shape
 from icl_theory.prompts import Prompts
+from icl_theory.tracing import array_module, device_array
 
 SCORES = ("linear", "softmax")
 
@@ -85,9 +87,6 @@ class _Attention(nnx.Module):
         value = jnp.zeros((self.num_heads, self.dim + 1), self.value.dtype).at[:, -1].set(self.value[...])
         return value, jnp.pad(self.key_query(), ((0, 0), (0, 1), (0, 1)))
 
-    def _normal(self, key: Any, shape: tuple[int, ...], scale: float | Float[Array, ""]) -> nnx.Param:
-        return nnx.Param(scale * jax.random.normal(key, shape, dtype=float))
-
     def _value_shape(self) -> tuple[int, ...]:
         return (self.num_heads,) if self.blocks == "reduced" else (self.num_heads, self.dim + 1)
 
@@ -128,8 +127,8 @@ class MergedAttention(_Attention):
         super().__init__(dim, num_heads, blocks, scores)
         value_scale = _scale("value_scale", value_scale, init_scale)
         key_query_scale = _scale("key_query_scale", key_query_scale, init_scale / self.width)
-        self.value = self._normal(rngs.params(), self._value_shape(), value_scale)
-        self.merged = self._normal(rngs.params(), (num_heads, self.width, self.width), key_query_scale)
+        self.value = _normal(rngs.params(), self._value_shape(), value_scale)
+        self.merged = _normal(rngs.params(), (num_heads, self.width, self.width), key_query_scale)
 
     def key_query(self) -> Float[Array, "H E E"]:
         """`U_i`, key side first."""
@@ -174,9 +173,9 @@ class SeparateAttention(_Attention):
         self.rank = rank
         value_scale = _scale("value_scale", value_scale, init_scale)
         key_query_scale = _scale("key_query_scale", key_query_scale, init_scale / dim**0.5)
-        self.value = self._normal(rngs.params(), self._value_shape(), value_scale)
-        self.key = self._normal(rngs.params(), (num_heads, rank, self.width), key_query_scale)
-        self.query = self._normal(rngs.params(), (num_heads, rank, self.width), key_query_scale)
+        self.value = _normal(rngs.params(), self._value_shape(), value_scale)
+        self.key = _normal(rngs.params(), (num_heads, rank, self.width), key_query_scale)
+        self.query = _normal(rngs.params(), (num_heads, rank, self.width), key_query_scale)
 
     def key_query(self) -> Float[Array, "H E E"]:
         """`W_i^Kᵀ W_i^Q`, key side first."""
@@ -220,8 +219,8 @@ class CubicFeatureMLP(nnx.Module):
         self.dim, self.num_heads = dim, num_heads
         value_scale = _scale("value_scale", value_scale, init_scale)
         key_query_scale = _scale("key_query_scale", key_query_scale, init_scale / dim)
-        self.second = nnx.Param(value_scale * jax.random.normal(rngs.params(), (num_heads,), dtype=float))
-        self.first = nnx.Param(key_query_scale * jax.random.normal(rngs.params(), (num_heads, dim * dim), dtype=float))
+        self.second = _normal(rngs.params(), (num_heads,), value_scale)
+        self.first = _normal(rngs.params(), (num_heads, dim * dim), key_query_scale)
 
     is_linear, blocks = True, "reduced"
 
@@ -252,13 +251,14 @@ def aligned_parameters(strengths: Any, basis: Float[Array | np.ndarray, "D D"] |
     Returns:
         `{"value": (D,), "key": (D, 1, D), "query": (D, 1, D)}`.
     """
-    u = jnp.asarray(strengths, dtype=float)
+    array = array_module((strengths, basis))
+    u = array.asarray(strengths, dtype=float)
     if u.ndim != 1:
         raise InputError("strengths", f"shape {u.shape}", "give one number per feature")
-    basis = jnp.eye(u.shape[0]) if basis is None else basis
+    basis = np.eye(u.shape[0]) if basis is None else array.asarray(basis)
     check_shape("basis", basis, (u.shape[0], u.shape[0]))
-    rows = jnp.asarray(basis * u).T[:, None, :]
-    return {"value": u, "key": rows, "query": rows}
+    rows = device_array((basis * u).T[:, None, :], float)
+    return {"value": device_array(u, float), "key": rows, "query": rows}
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, Array]]:
@@ -275,3 +275,8 @@ def merge_model(graphdef: nnx.GraphDef, params: Any) -> Any:
 def _scale(field: str, value: Any, default: Any) -> Any:
     check_number("init_scale" if value is None else field, default if value is None else value, minimum=0.0)
     return default if value is None else value
+
+
+def _normal(key: Any, shape: tuple[int, ...], scale: float | Float[Array, ""]) -> nnx.Param:
+    """Normal entries with this standard deviation."""
+    return nnx.Param(device_array(scale * standard_normal(key, shape), float))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+PROCESSORS = "NPROC"  # the environment variable that tells XLA how many threads to use
 RUNS_PER_BLOCK = 64  # the numbers of that many small models stay in the cache of one core
 
 
@@ -54,5 +55,8 @@ class Workers:
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Cores this process may use: `NPROC` of them where it is set, as XLA takes it."""
+    given = os.environ.get(PROCESSORS, "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

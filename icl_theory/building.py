@@ -15,7 +15,8 @@ from jaxtyping import Array, Key
 
 from icl_theory.attention import CubicFeatureMLP, MergedAttention, SeparateAttention
 from icl_theory.config import GroupConfig, RunConfig
-from icl_theory.errors import InputError, is_traced
+from icl_theory.draws import standard_normal
+from icl_theory.errors import InputError
 from icl_theory.features import Features, features_along, find_group_features, group_matrices
 from icl_theory.spectra import (
     geometric_spectrum,
@@ -26,6 +27,7 @@ from icl_theory.spectra import (
     white_spectrum,
 )
 from icl_theory.tasks import TaskDistribution, TaskMixture
+from icl_theory.tracing import is_traced
 
 
 def hyperparameters(config: RunConfig) -> dict[str, float]:
@@ -65,7 +67,7 @@ def basis_and_mixture(config: RunConfig) -> tuple[Any, TaskMixture]:
         )
         part = TaskMixture.create([task], [1.0])
         if is_traced(group.fixed_task_share) or group.fixed_task_share:
-            part = part.with_fixed_task(group.fixed_task_share, jax.random.normal(task_key, (config.dim,)))
+            part = part.with_fixed_task(group.fixed_task_share, standard_normal(task_key, (config.dim,)))
         built += part.groups
         shares.append(share * part.shares)
     return basis, TaskMixture.create(built, jnp.concatenate(shares))

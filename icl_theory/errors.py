@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from icl_theory.tracing import is_traced
+
 
 class IclTheoryError(Exception):
     """Base of every error this package raises on purpose (the command line prints it as one line)."""
@@ -46,11 +48,6 @@ def _short(value: Any) -> str:
 def said(error: BaseException) -> str:
     """What an error of another library says, on one line; its kind where it says nothing."""
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def is_traced(value: Any) -> bool:
-    """True inside `jit`/`vmap`/`grad`, where a value has no number to check yet."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
 def check_number(

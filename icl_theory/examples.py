@@ -14,6 +14,7 @@ from icl_theory.cubic import BLOCKS, cubic_features, num_features
 from icl_theory.errors import InputError, check_choice, check_number
 from icl_theory.moments import CHUNK_SIZE, Moments, padded_chunk
 from icl_theory.prompts import Prompts, check_prompts, check_weights
+from icl_theory.tracing import device_array
 
 
 @struct.dataclass
@@ -100,9 +101,9 @@ def compress(prompts: Prompts, *, blocks: str = "full", chunk_size: int = CHUNK_
         with jax.enable_x64(True):
             part[:] = _features(padded_chunk(prompts, start, min(chunk_size, count)), blocks)[: len(part)]
     return Examples(
-        features=jnp.asarray(features),
-        target=jnp.asarray(prompts.y_query, dtype),
-        weight=jnp.asarray(prompts.weights, dtype),
+        features=device_array(features),
+        target=device_array(np.asarray(prompts.y_query, dtype)),
+        weight=device_array(np.asarray(prompts.weights, dtype)),
         group=prompts.group,
         dim=prompts.dim,
         blocks=blocks,

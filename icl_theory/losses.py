@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from icl_theory.attention import merge_model, split_model
 from icl_theory.contraction import contract, reshape
-from icl_theory.errors import InputError, check_choice, is_traced
+from icl_theory.errors import InputError, check_choice
 from icl_theory.examples import Examples
 from icl_theory.moments import (
     LARGEST_CONDITIONED,
@@ -33,6 +33,7 @@ from icl_theory.prompts import Prompts, check_prompts
 from icl_theory.tasks import SHARE_TOLERANCE, TaskMixture
 from icl_theory.theory.gaussian_moments import full_population_moments
 from icl_theory.theory.population import population_moments
+from icl_theory.tracing import is_traced
 
 ENGINES = ("auto", "moments", "prompts")
 

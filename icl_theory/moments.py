@@ -25,8 +25,9 @@ from jaxtyping import Array, Float
 
 from icl_theory.blocks import Workers, cores
 from icl_theory.cubic import BLOCKS, cubic_features, num_features
-from icl_theory.errors import InputError, check_choice, check_number, check_shape, is_traced
+from icl_theory.errors import InputError, check_choice, check_number, check_shape
 from icl_theory.prompts import Prompts, check_prompts
+from icl_theory.tracing import device_array, is_traced
 
 CHUNK_SIZE = 2048
 FORMAT = "icl_theory moments 1: sums of s*phi*phi^T, phi = G x_q / N, N without the query"
@@ -267,7 +268,7 @@ def padded_chunk(prompts: Prompts, start: int, size: int) -> Prompts:
     def take(leaf: Any, fill: Any, dtype: Any) -> jax.Array:
         values = np.asarray(leaf)[start:stop].astype(dtype)
         padding = [(0, missing), *[(0, 0)] * (values.ndim - 1)]
-        return jnp.asarray(np.pad(values, padding, constant_values=fill) if missing else values)
+        return device_array(np.pad(values, padding, constant_values=fill) if missing else values)
 
     real = partial(take, fill=0, dtype=np.float64)
     return Prompts(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from icl_theory.draws import standard_normal
 from icl_theory.errors import InputError, check_number, check_shape
 from icl_theory.tasks import TaskDistribution, TaskMixture
+from icl_theory.tracing import array_module, device_array, is_traced
 
 
 class PromptKeys(NamedTuple):
@@ -60,7 +61,9 @@ class Prompts(NamedTuple):
     @property
     def weights(self) -> Float[Array, " P"]:
         """s_p, one where none are set."""
-        return jnp.ones_like(self.y_query) if self.weight is None else jnp.asarray(self.weight, self.y_query.dtype)
+        if self.weight is None:
+            return device_array(array_module(self.y_query).ones(self.y_query.shape, self.y_query.dtype))
+        return jnp.asarray(self.weight, self.y_query.dtype)
 
     @property
     def mask(self) -> Float[Array, "P N"]:
@@ -112,17 +115,19 @@ def sample_prompt_chunks(
         for piece, start in enumerate(range(0, total, int(chunk_size))):
             piece_keys = PromptKeys(*(jax.random.fold_in(k, piece) for k in group_keys)) if piece else group_keys
             count, num_context = int(min(chunk_size, total - start)), int(group.num_context)
-            x, y, x_query, y_query, task = _sample_group(group, piece_keys, count, num_context)
+            x, y, x_query, y_query, task = _sample_group(group, piece_keys, count)
+            array = array_module(x)
             padding = longest - num_context
-            yield Prompts(
-                x=jnp.pad(x, ((0, 0), (0, padding), (0, 0))),
-                y=jnp.pad(y, ((0, 0), (0, padding))),
+            drawn = Prompts(
+                x=array.pad(x, ((0, 0), (0, padding), (0, 0))),
+                y=array.pad(y, ((0, 0), (0, padding))),
                 x_query=x_query,
                 y_query=y_query,
-                num_context=jnp.full(count, num_context),
+                num_context=np.full(count, num_context),
                 task_vector=task,
-                group=jnp.full(count, index),
+                group=np.full(count, index),
             )
+            yield jax.tree.map(device_array, drawn)
 
 
 def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:
@@ -138,7 +143,10 @@ def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:
         raise InputError("parts", f"shapes {shapes}", "all must have the same (padded N, D)")
     if any(part.weight is not None for part in parts):
         parts = [part._replace(weight=part.weights) for part in parts]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    if len(parts) == 1:
+        return parts[0]
+    array = array_module(parts)  # the host joins without compiling for these shapes
+    return jax.tree.map(lambda *leaves: device_array(array.concatenate(leaves)), *parts)
 
 
 def at_context_lengths(prompts: Prompts, lengths: Sequence[int]) -> Prompts:
@@ -219,18 +227,25 @@ def _group_counts(shares: np.ndarray, num_prompts: int) -> np.ndarray:
     return counts
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def _sample_group(group: TaskDistribution, keys: PromptKeys, count: int, num_context: int):
-    root, task_root = _symmetric_root(group.covariance), _symmetric_root(group.task_covariance)
-    dtype = root.dtype
-    inputs = jax.random.normal(keys.inputs, (count, num_context + 1, group.dim), dtype) @ root
-    task = group.task_mean + jax.random.normal(keys.tasks, (count, group.dim), dtype) @ task_root
-    noise = group.noise_std * jax.random.normal(keys.noise, (count, num_context), dtype)
+def _sample_group(group: TaskDistribution, keys: PromptKeys, count: int) -> tuple[Any, ...]:
+    """Context inputs and labels, query inputs and targets, and task vectors; on the host unless something is traced."""
+    array = array_module((group, keys))
+    group = jax.tree.map(array.asarray, group)
+    num_context, dim, dtype = int(group.num_context), group.dim, group.covariance.dtype
+
+    def normal(key: Any, *shape: int) -> Any:
+        return array.asarray(standard_normal(key, shape), dtype)
+
+    white = normal(keys.inputs, count * (num_context + 1), dim)  # one matrix product for all tokens
+    inputs = (white @ _symmetric_root(group.covariance, array)).reshape(count, num_context + 1, dim)
+    task = group.task_mean + normal(keys.tasks, count, dim) @ _symmetric_root(group.task_covariance, array)
     x, x_query = inputs[:, :-1], inputs[:, -1]
-    y = jnp.einsum("pnd,pd->pn", x, task) + noise
-    return x, y, x_query, jnp.einsum("pd,pd->p", x_query, task), task
+    y = array.einsum("pnd,pd->pn", x, task)
+    if is_traced(group.noise_std) or group.noise_std:  # the noise has a key of its own: nothing else depends on it
+        y = y + group.noise_std * normal(keys.noise, count, num_context)
+    return x, y, x_query, array.einsum("pd,pd->p", x_query, task), task
 
 
-def _symmetric_root(matrix: Float[Array, "D D"]) -> Float[Array, "D D"]:
-    eigenvalues, vectors = jnp.linalg.eigh(matrix)
-    return (vectors * jnp.sqrt(jnp.clip(eigenvalues, 0.0))) @ vectors.T
+def _symmetric_root(matrix: Float[Array | np.ndarray, "D D"], array: Any) -> Float[Array | np.ndarray, "D D"]:
+    eigenvalues, vectors = array.linalg.eigh(matrix)
+    return (vectors * array.sqrt(array.maximum(eigenvalues, 0.0))) @ vectors.T

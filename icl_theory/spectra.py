@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from icl_theory.errors import InputError, check_number, is_traced
+from icl_theory.draws import standard_normal
+from icl_theory.errors import InputError, check_number
+from icl_theory.tracing import array_module, device_array, is_traced
 
 
 def linear_spectrum(dim: int) -> Float[np.ndarray, " D"]:
@@ -67,16 +68,23 @@ def given_spectrum(eigenvalues: Float[Array, " D"] | list | tuple | np.ndarray, 
 
 
 def random_basis(key: Key[Array, ""], dim: int) -> Float[Array, "D D"]:
-    """A Haar-distributed orthogonal matrix; its columns are the basis vectors."""
+    """Draw an orthogonal matrix, uniform over all of them (Haar); its columns are the basis vectors.
+
+    It is Q of a normal matrix whose R has a positive diagonal.
+    """
     check_number("dim", dim, minimum=1, integer=True)
-    return jax.random.orthogonal(key, dim)
+    array = array_module(key)
+    rotation, triangle = array.linalg.qr(standard_normal(key, (dim, dim)))
+    return device_array(rotation * array.sign(array.diagonal(triangle)))
 
 
 def from_eigenvalues(
     eigenvalues: Float[Array, " D"], basis: Float[Array | np.ndarray, "D D"] | None
 ) -> Float[Array, "D D"]:
     """`Q diag(λ) Qᵀ`; `basis=None` means the coordinate axes."""
-    eigenvalues = jnp.asarray(eigenvalues, dtype=float)
+    array = array_module((eigenvalues, basis))
+    eigenvalues = array.asarray(eigenvalues, dtype=float)
     if basis is None:
-        return jnp.diag(eigenvalues)
-    return jnp.asarray(basis * eigenvalues) @ basis.T
+        return device_array(array.diag(eigenvalues), float)
+    basis = array.asarray(basis)
+    return device_array((basis * eigenvalues) @ basis.T, float)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from icl_theory.errors import InputError, check_finite, check_number, check_shape, is_traced
+from icl_theory.errors import InputError, check_finite, check_number, check_shape
 from icl_theory.spectra import from_eigenvalues, given_spectrum
+from icl_theory.tracing import array_module, device_array, is_traced
 
 SHARE_TOLERANCE = 1e-6
 
@@ -59,7 +59,7 @@ class TaskDistribution(NamedTuple):
         eigenvalues = given_spectrum(eigenvalues)
         (dim,) = np.shape(eigenvalues)
         if task_eigenvalues is None:
-            task_eigenvalues = jnp.ones(dim)
+            task_eigenvalues = np.ones(dim)
         if task_mean is None or is_traced(task_eigenvalues) or np.any(np.asarray(task_eigenvalues)):
             task_eigenvalues = given_spectrum(task_eigenvalues, field="task_eigenvalues")
         check_shape("task_eigenvalues", task_eigenvalues, (dim,))
@@ -70,14 +70,15 @@ class TaskDistribution(NamedTuple):
             check_finite("basis", basis)
             if not is_traced(basis) and np.abs(np.asarray(basis).T @ np.asarray(basis) - np.eye(dim)).max() > 1e-4:
                 raise InputError("basis", basis, "its columns must be orthonormal (see random_basis)")
-        task_mean = jnp.zeros(dim) if task_mean is None else jnp.asarray(task_mean, dtype=float)
+        task_mean = np.zeros(dim) if task_mean is None else task_mean
+        task_mean = device_array(task_mean, dtype=float)
         check_shape("task_mean", task_mean, (dim,))
         check_finite("task_mean", task_mean)
         return cls(
-            covariance=from_eigenvalues(jnp.asarray(eigenvalues), basis),
-            task_covariance=from_eigenvalues(jnp.asarray(task_eigenvalues), basis),
+            covariance=from_eigenvalues(device_array(eigenvalues), basis),
+            task_covariance=from_eigenvalues(device_array(task_eigenvalues), basis),
             task_mean=task_mean,
-            noise_std=jnp.asarray(noise_std, dtype=float),
+            noise_std=device_array(noise_std, dtype=float),
             num_context=num_context if is_traced(num_context) else int(num_context),
         )
 
@@ -89,7 +90,8 @@ class TaskDistribution(NamedTuple):
     @property
     def task_second_moment(self) -> Float[Array, "D D"]:
         """`E[w wᵀ] = Γ + μμᵀ`, all that the loss of the reduced models sees of the tasks."""
-        return self.task_covariance + jnp.outer(self.task_mean, self.task_mean)
+        array = array_module((self.task_covariance, self.task_mean))
+        return device_array(array.asarray(self.task_covariance) + array.outer(self.task_mean, self.task_mean))
 
 
 class TaskMixture(NamedTuple):
@@ -124,7 +126,7 @@ class TaskMixture(NamedTuple):
                 raise InputError("shares", values, "every share must be finite and not negative")
             if abs(values.sum() - 1.0) > SHARE_TOLERANCE:
                 raise InputError("shares", values, f"they must sum to 1, not {values.sum():g}")
-        return cls(groups=groups, shares=jnp.asarray(shares, dtype=float))
+        return cls(groups=groups, shares=device_array(shares, dtype=float))
 
     @classmethod
     def single(cls, eigenvalues: Any, **settings: Any) -> TaskMixture:
@@ -148,8 +150,9 @@ class TaskMixture(NamedTuple):
             check_shape("factors", values, (len(self.groups),))
             if not np.all(np.isfinite(values)) or np.any(values < 0) or values.sum() == 0:
                 raise InputError("factors", values, "every factor must be finite, not negative, not all zero")
-        weighted = self.shares * jnp.asarray(factors, dtype=float)
-        return self._replace(shares=weighted / weighted.sum())
+        array = array_module((self.shares, factors))
+        weighted = array.asarray(self.shares) * array.asarray(factors, dtype=float)
+        return self._replace(shares=device_array(weighted / weighted.sum()))
 
     def with_fixed_task(self, share: float | Float[Array, ""], task_vector: Any) -> TaskMixture:
         """Give a share of the prompts one fixed task vector (in-weight learning).
@@ -157,12 +160,14 @@ class TaskMixture(NamedTuple):
         Each group g splits into (1 − share) π_g as it was and share·π_g with `w = task_vector` always.
         """
         check_number("share", share, minimum=0.0, maximum=1.0)
-        task_vector = jnp.asarray(task_vector, dtype=float)
+        task_vector = device_array(task_vector, dtype=float)
         check_shape("task_vector", task_vector, (self.dim,))
         check_finite("task_vector", task_vector)
+        nothing = np.zeros((self.dim, self.dim), self.groups[0].covariance.dtype)
         fixed = tuple(
-            group._replace(task_covariance=jnp.zeros_like(group.task_covariance), task_mean=task_vector)
-            for group in self.groups
+            group._replace(task_covariance=device_array(nothing), task_mean=task_vector) for group in self.groups
         )
-        shares = jnp.concatenate([(1.0 - share) * self.shares, share * self.shares])
+        array = array_module((self.shares, share))
+        own = array.asarray(self.shares)
+        shares = array.concatenate([(1.0 - share) * own, share * own])
         return TaskMixture.create(self.groups + fixed, shares)

@@ -26,6 +26,7 @@ from icl_theory.errors import DivergenceError, InputError, check_number
 from icl_theory.program import NO_LOOK, Axes, State, run_chunk, start
 from icl_theory.run import Run, checked_schedule
 from icl_theory.sharpness import gd
+from icl_theory.tracing import device_array
 
 SNAPSHOTS_PER_CHUNK = 32
 
@@ -213,11 +214,10 @@ def _check_axes(name: str, given: Any, axes: Any, runs: int) -> None:
 
 
 def _start_block(program: _Program, params: Any, settings: dict[str, np.ndarray], dtype: Any, chosen: Any) -> _Block:
-    hyperparameters = {name: jnp.asarray(values, dtype) for name, values in settings.items()}
+    hyperparameters: Any = {name: device_array(values, dtype) for name, values in settings.items()}
     if program.many:
         mesh, axes = program.mesh, program.axes
-        last = lambda leaf: jnp.moveaxis(jnp.asarray(leaf)[chosen], 0, -1)  # noqa: E731
-        params, hyperparameters = jax.tree.map(last, params), jax.tree.map(lambda leaf: leaf[chosen], hyperparameters)
+        params, hyperparameters = _rows(params, chosen, axis=-1), _rows(hyperparameters, chosen)
         loss, track = _chosen(program.loss, axes.loss, chosen), _chosen(program.track, axes.track, chosen)
         if mesh is not None:
             params, hyperparameters = (
@@ -232,8 +232,19 @@ def _start_block(program: _Program, params: Any, settings: dict[str, np.ndarray]
 
 def _chosen(given: Any, axes: Any, runs: Any) -> Any:
     """The rows of these runs in every leaf that has the axis of runs."""
-    take = lambda axis, part: part if axis is None else jax.tree.map(lambda leaf: leaf[runs], part)  # noqa: E731
+    take = lambda axis, part: part if axis is None else _rows(part, runs)  # noqa: E731
     return jax.tree.map(take, axes, given, is_leaf=devices.is_axis)
+
+
+def _rows(tree: Any, runs: np.ndarray, *, axis: int = 0) -> Any:
+    """These rows of every leaf, their axis moved, on the host; leaves that stay as they are are not touched."""
+
+    def rows(leaf: Any) -> Any:
+        if (axis == 0 or np.ndim(leaf) == 1) and np.array_equal(runs, np.arange(len(leaf))):
+            return leaf
+        return device_array(np.ascontiguousarray(np.moveaxis(np.asarray(leaf)[runs], 0, axis)))
+
+    return jax.tree.map(rows, tree)
 
 
 def _joined(blocks: list[_Block], runs: int) -> tuple[Any, Any, np.ndarray]:
@@ -248,7 +259,7 @@ def _joined(blocks: list[_Block], runs: int) -> tuple[Any, Any, np.ndarray]:
     if (diverged_at >= 0).any():
         pick = lambda good, last: np.where((diverged_at >= 0).reshape(-1, *[1] * (last.ndim - 1)), good, last)  # noqa: E731
         final = jax.tree.map(pick, good, final)
-    return seen, jax.tree.map(jnp.asarray, final), diverged_at
+    return seen, jax.tree.map(device_array, final), diverged_at
 
 
 def _advance(block: _Block, begin: int, steps: np.ndarray) -> None:

@@ -1,8 +1,20 @@
 """Shared set-up: float64, and the shapes in annotations checked at run time."""
 
 import os
+from contextlib import contextmanager
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests ask what programs compute, most of them on a few numbers: a third of their time is saved by compiling in haste.
+# The fixture `optimised` is for those that compute long.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Workers side by side, and the processes they start, share the cores: threads that wait for each other spin.
+os.environ.update(
+    dict.fromkeys(
+        ("NPROC", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"),
+        str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))),
+    )
+    | dict(os.environ)
+)
 
 from jaxtyping import install_import_hook
 
@@ -14,10 +26,11 @@ import jax
 import numpy as np
 import pytest
 
-from icl_theory import TaskMixture, linear_spectrum
+from icl_theory import TaskMixture, compilation_cache, linear_spectrum
 from icl_theory.cli import main
 
 jax.config.update("jax_enable_x64", True)
+compilation_cache.enable()  # for all workers and the processes that tests start
 hypothesis.settings.register_profile("default", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("default")
 
@@ -27,10 +40,38 @@ def key():
     return jax.random.key(0)
 
 
+@pytest.fixture(scope="module")
+def optimised():
+    """Programs compiled as users have them, in this process and in those that it starts."""
+    before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
+    for setting in ("0", before):
+        jax.clear_caches()
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = setting
+        jax.config.update("jax_disable_most_optimizations", setting == "1")
+        if setting == "0":
+            yield
+
+
 @pytest.fixture
 def mixture():
     """D = 4, the default spectrum on the coordinate axes, N = 31."""
     return TaskMixture.single(linear_spectrum(4), num_context=31)
+
+
+@contextmanager
+def compilations():
+    """The names of the programs that are compiled inside, one entry for each compilation."""
+    programs = []
+
+    def note(event, duration_secs, **about):
+        if event == "/jax/core/compile/backend_compile_duration":
+            programs.append(about.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        yield programs
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
 
 
 def run_command(*arguments):

@@ -1,30 +1,44 @@
 """Experiments and figures as commands, on a small experiment."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from experiments import EXPERIMENTS
+from experiments import EXPERIMENTS, parallel
 from experiments.experiment import load, run
 from figures import FIGURES
-from icl_theory import InputError
+from icl_theory import IclTheoryError, InputError
 
 ROOT = Path(__file__).parents[1]
 
 
-def python(*arguments):
-    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture
+def run_module(monkeypatch, capsys):
+    """Run `python -m MODULE …` in this process: its exit code and what it printed, standard output and error."""
+
+    def call(module, *arguments):
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return call
 
 
-def test_lists_name_everything():
-    listed = python("-m", "experiments", "list").stdout
+def test_lists_name_everything(run_module):
+    _, listed, _ = run_module("experiments", "list")
     assert all(f"\n  {name}: " in listed for name in (*EXPERIMENTS, *FIGURES))
     assert all(experiment.question in listed for experiment in EXPERIMENTS.values())
     assert listed.count("takes: ") == listed.count("shows: ") == len(EXPERIMENTS) + len(FIGURES)
-    drawn = python("-m", "figures").stdout
+    _, drawn, _ = run_module("figures")
     assert all(name in drawn for name in FIGURES)
 
 
@@ -48,17 +62,73 @@ def test_data_are_made_once_and_damage_is_refused(tmp_path):
         run(experiment, tmp_path, lambda *report: None)
 
 
-def test_a_figure_without_data_names_the_command(tmp_path):
-    done = python("-m", "figures", "phase_diagram", "--results", tmp_path)
-    assert done.returncode == 2
-    assert f"python -m experiments run phase_diagram --results {tmp_path}" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_figure_without_data_names_the_command(run_module, tmp_path):
+    code, _, error = run_module("figures", "phase_diagram", "--results", tmp_path)
+    assert code == 2
+    assert f"python -m experiments run phase_diagram --results {tmp_path}" in error
 
 
 @pytest.mark.parametrize(
-    "arguments", [("-m", "figures", "nothing"), ("-m", "experiments", "run", "nothing"), ("-m", "experiments", "--x")]
+    "arguments", [("figures", "nothing"), ("experiments", "run", "nothing"), ("experiments", "--x")]
 )
-def test_unknown_names_are_one_line(arguments):
-    done = python(*arguments)
+def test_unknown_names_are_one_line(run_module, arguments):
+    code, _, error = run_module(*arguments)
+    assert code == 2
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_both_are_commands_of_their_own():
+    """As processes, which is how `make reproduce` calls them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", "run", "no\nsuch"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_every_experiment_says_what_it_takes():
+    assert set(parallel.SECONDS) == set(EXPERIMENTS)
+
+
+def test_the_data_of_an_experiment_do_not_depend_on_who_makes_them(tmp_path):
+    """A worker process of one thread, and this process."""
+    said, shares = [], []
+    task = parallel.Task("data", "fixed_points")
+    with parallel.Workers(tmp_path / "apart", 2) as workers:
+        workers.do([task], lambda task, share: shares.append(share), said.append)
+    assert said[0].startswith(f"{tmp_path / 'apart' / 'fixed_points'}: made in ")
+    assert shares[-1] == 1.0
+    assert shares == sorted(shares)
+    parallel.perform(task, tmp_path / "here", lambda share: None)
+    apart, here = (load(EXPERIMENTS["fixed_points"], tmp_path / name) for name in ("apart", "here"))
+    assert all(np.allclose(apart[name], here[name], rtol=1e-12, atol=1e-14) for name in here)
+    assert parallel.perform(task, tmp_path / "here", lambda share: None).endswith("complete, reused")
+
+
+def test_what_a_worker_cannot_do_is_one_line_and_a_lost_worker_too(tmp_path):
+    with (
+        pytest.raises(IclTheoryError, match="python -m experiments run phase_diagram"),
+        parallel.Workers(tmp_path, 2) as workers,
+    ):
+        workers.do([parallel.Task("figure", "phase_diagram")], lambda *report: None, lambda line: None)
+
+    with parallel.Workers(tmp_path, 2) as workers:
+        for process in workers._workers.values():
+            process.kill()
+            process.join()
+        with pytest.raises(IclTheoryError, match="fixed_points: its process ended"):
+            workers.do([parallel.Task("data", "fixed_points")], lambda *report: None, lambda line: None)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+
+
+def test_one_bar_says_how_much_is_done_and_left(monkeypatch):
+    now, lines = iter([0.0, 10.0, 30.0]), []
+    monkeypatch.setattr(parallel.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(parallel, "SECONDS", {"first": 10.0, "second": 30.0})
+    progress = parallel._Progress(lambda *report: lines.append(report), 2, 40.0)
+    progress(parallel.Task("data", "first"), 1.0)
+    progress(parallel.Task("data", "second"), 1.0)
+    assert lines == [
+        ("reproduce", 250, 1000, "1 of 2 experiments, about 30 s left"),
+        ("reproduce", 1000, 1000, "2 of 2 experiments"),
+    ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from icl_theory import compilation_cache
 from icl_theory.cli.compare import compare_command
 from icl_theory.cli.finetune import finetune_command
 from icl_theory.cli.simulate import simulate_command
@@ -30,6 +31,7 @@ for command in (simulate_command, sweep_command, compare_command, upsample_comma
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors made on purpose are one line and exit code 2, never a traceback."""
+    compilation_cache.enable()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
     try:

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from icl_theory.errors import InputError, check_number, check_shape, is_traced
+from icl_theory.errors import InputError, check_number, check_shape
 from icl_theory.features import Features
 from icl_theory.theory.flow import integrate
 from icl_theory.theory.hitting_time import fraction_at_time
+from icl_theory.tracing import is_traced
 from icl_theory.trajectory import Trajectory
 
 LEARNED = 0.95  # normalised SAM's flow is stopped when every feature has this share of its optimum

@@ -8,9 +8,10 @@ from typing import Any
 
 import diffrax
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from icl_theory.tracing import device_array
 
 MAX_STEPS = 1_000_000
 
@@ -43,8 +44,10 @@ def integrate(
         stop: `stop(y, args) -> bool`; later values are NaN.
         stiff: an implicit solver, for flows with very unlike rates (normalised SAM on a plateau).
     """
-    values = _integrate(start, jnp.asarray(time, start.dtype), args, tolerance(), field, stop, stiff)
-    values = np.asarray(values)
+    count = len(time)
+    padded = np.append(time, np.full(2 ** (count - 1).bit_length() - count, time[-1]))  # few lengths, few programs
+    values = _integrate(start, device_array(padded, start.dtype), args, tolerance(), field, stop, stiff)
+    values = np.asarray(values)[:count]
     return np.where(np.isfinite(values), values, np.nan)
 
 

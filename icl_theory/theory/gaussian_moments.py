@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from icl_theory.cubic import token_pairs
-from icl_theory.errors import is_traced
 from icl_theory.moments import Moments
 from icl_theory.tasks import TaskDistribution, TaskMixture
+from icl_theory.tracing import array_module, is_traced
 
 
 def full_population_moments(mixture: TaskMixture) -> Moments:
@@ -46,13 +46,14 @@ def full_population_moments(mixture: TaskMixture) -> Moments:
 
 def _mean_moments(mixture: TaskMixture) -> Moments:
     parts = [_group_moments(group) for group in mixture.groups]
-    average = lambda leaves: jnp.tensordot(mixture.shares, jnp.stack(leaves), axes=1)  # noqa: E731
+    array = array_module(parts)
+    average = lambda leaves: array.tensordot(array.asarray(mixture.shares), array.stack(leaves), axes=1)  # noqa: E731
     gram, cross, energy = (average(leaves) for leaves in zip(*parts, strict=True))
     return Moments(
         gram=gram,
         cross=cross,
         energy=energy,
-        weight=jnp.ones_like(energy),
+        weight=array.ones_like(energy),
         count=0,
         dim=mixture.dim,
         blocks="full",

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from icl_theory.contraction import contract, reshape
 from icl_theory.tasks import TaskDistribution, TaskMixture
+from icl_theory.tracing import array_module, device_array
 
 
 class PopulationMoments(NamedTuple):
@@ -49,24 +50,29 @@ def beta_second_moment(task: TaskDistribution) -> Float[Array, "D D"]:
 
     Assumes Gaussian inputs. `β` carries the 1/N. Reference: theory notes, §3.
     """
-    covariance = task.covariance
-    signal = covariance @ task.task_second_moment @ covariance
-    energy = jnp.sum(covariance * task.task_second_moment)
-    return signal + (signal + energy * covariance + task.noise_std**2 * covariance) / task.num_context
+    array = array_module(task)
+    covariance, second, noise_std = map(array.asarray, (task.covariance, task.task_second_moment, task.noise_std))
+    with np.errstate(all="ignore"):  # what is not finite is refused where a loss is made of it
+        signal = covariance @ second @ covariance
+        energy = array.sum(covariance * second)
+        moment = signal + (signal + energy * covariance + noise_std**2 * covariance) / task.num_context
+    return device_array(moment)
 
 
 def population_moments(mixture: TaskMixture) -> PopulationMoments:
     """The moments of a mixture, computed once before training."""
-    shares = mixture.shares
-    covariances = jnp.stack([group.covariance for group in mixture.groups])
-    tasks = jnp.stack([group.task_second_moment for group in mixture.groups])
-    moments = jnp.stack([beta_second_moment(group) for group in mixture.groups])
-    return PopulationMoments(
-        energy=jnp.einsum("g,gij,gij->", shares, covariances, tasks),
-        signal=jnp.einsum("g,gij,gjk,gkl->il", shares, covariances, tasks, covariances),
+    array = array_module(mixture)
+    shares = array.asarray(mixture.shares)
+    covariances = array.stack([group.covariance for group in mixture.groups])
+    tasks = array.stack([group.task_second_moment for group in mixture.groups])
+    moments = array.stack([beta_second_moment(group) for group in mixture.groups])
+    found = PopulationMoments(
+        energy=array.einsum("g,gij,gij->", shares, covariances, tasks),
+        signal=array.einsum("g,gij,gjk,gkl->il", shares, covariances, tasks, covariances),
         covariances=covariances,
         beta_moments=shares[:, None, None] * moments,
     )
+    return PopulationMoments(*map(device_array, found))
 
 
 def population_loss(matrix: Float[Array | np.ndarray, "D D"], moments: PopulationMoments) -> Float[Array, ""]:

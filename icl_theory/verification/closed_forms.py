@@ -28,7 +28,8 @@ class Settings:
     """Monte Carlo over `num_prompts` prompts a setting, drawn in `num_chunks` pieces; `num_tensors` random T of full
     blocks; `compressed_steps` of training on `compressed_prompts` prompts and on their moments.
 
-    N is small, so that the terms in 1/N are large and a wrong one is seen.
+    N is small, so that the terms in 1/N are large and a wrong one is seen. Power: four standard errors are 2 to 6 % of what
+    is measured.
     """
 
     dim: int = 4

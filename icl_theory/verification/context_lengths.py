@@ -23,7 +23,10 @@ from icl_theory.verification.statement import Statement, agrees_each, at_least, 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Rank one, H = 5, D = 4, the default spectrum; trained at N = 31 or at all of 1 … 31, asked at other lengths."""
+    """Rank one, H = 5, D = 4, the default spectrum; trained at N = 31 or at all of 1 … 31, asked at other lengths.
+
+    Power: four standard errors of the difference of two losses are 0.01 to 0.03.
+    """
 
     dim: int = 4
     num_heads: int = 5

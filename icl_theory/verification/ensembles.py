@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Key
 
 from icl_theory.analysis import SimplicityBias, level_between, simplicity_bias
 from icl_theory.attention import MergedAttention, SeparateAttention, aligned_parameters, split_model
@@ -19,14 +19,31 @@ from icl_theory.run import Run, require_sound
 from icl_theory.sharpness import gd
 from icl_theory.tasks import TaskMixture
 from icl_theory.theory.gaussian_moments import full_population_moments
+from icl_theory.tracing import device_array
 from icl_theory.training import train_many
 from icl_theory.trajectory import Trajectory
 
+KEYS_AT_ONCE = 64
+
 
 def random_starts(make_model, num_seeds: int, seed: int) -> tuple[nnx.Module, Any]:
-    """One model (for its structure) and the parameters of `num_seeds` of them, stacked."""
-    keys = jax.random.split(jax.random.key(seed), num_seeds)
-    return make_model(keys[0]), jax.vmap(lambda key: split_model(make_model(key))[1])(keys)
+    """Return one model (for its structure) and the parameters of `num_seeds` of them, stacked."""
+    keys = split_keys(jax.random.key(seed), num_seeds)
+    return make_model(keys[0]), stacked([split_model(make_model(key))[1] for key in keys])
+
+
+def split_keys(key: Key[Array, ""], count: int) -> list[Key[Array, ""]]:
+    """Return the keys of `jax.random.split(key, count)`, which the default generator makes one by one.
+
+    They are made 64 at a time, so that one program serves every count.
+    """
+    words = jax.random.key_data(jax.random.split(key, -(-count // KEYS_AT_ONCE) * KEYS_AT_ONCE))
+    return [jax.random.wrap_key_data(each) for each in np.asarray(words)[:count]]
+
+
+def stacked(trees: Sequence[Any], dtype: Any = None) -> Any:
+    """Return one tree whose leaves lead with an axis over these trees; stacked on the host, which compiles nothing."""
+    return jax.tree.map(lambda *leaves: device_array(np.stack([np.asarray(leaf, dtype) for leaf in leaves])), *trees)
 
 
 def train_starts(
@@ -98,9 +115,9 @@ def train_on(
 ) -> Run:
     """Train start r on `moments[r]`, for each r; W is tracked, (runs, S, D, D)."""
     dtype = jax.tree.leaves(starts)[0].dtype
-    means = [mean.mean().astype(dtype) for mean in moments]
+    distinct = {id(each): each.mean() for each in moments}
     run = train_many(
-        MomentsLoss(graphdef, jax.tree.map(lambda *leaves: jnp.stack(leaves), *means)),
+        MomentsLoss(graphdef, stacked([distinct[id(each)] for each in moments], dtype)),
         starts,
         loss_axes=0,
         optimizer=optimizer,
@@ -129,13 +146,12 @@ def aligned_start(start: float, directions: np.ndarray, copies: int) -> tuple[An
     """The structure of the rank-one model with a head a feature, and `copies` of one aligned start."""
     dim = len(directions)
     graphdef, _ = split_model(SeparateAttention(dim, dim, rngs=nnx.Rngs(0)))
-    single = aligned_parameters(jnp.full(dim, start), jnp.asarray(directions, float))
-    return graphdef, jax.tree.map(lambda leaf: jnp.stack([leaf] * copies), single)
+    return graphdef, stacked([aligned_parameters(np.full(dim, start), directions)] * copies)
 
 
 def repeated(starts: Any, copies: int) -> Any:
     """The same starts for each of several arms, one arm after the other."""
-    return jax.tree.map(lambda leaf: jnp.concatenate([leaf] * copies), starts)
+    return jax.tree.map(lambda leaf: device_array(np.concatenate([leaf] * copies)), starts)
 
 
 def clear_plateaus(learned: np.ndarray) -> Iterator[tuple[int, float, float]]:

@@ -30,7 +30,11 @@ SMALLEST_POOL = 400
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """D = 4, H = 5, N = 31. Each seed has its own data and start, the same under every arm."""
+    """D = 4, H = 5, N = 31. Each seed has its own data and start, the same under every arm.
+
+    Power: 40 paired seeds see a change of the held-out loss by 2 to 4 % in one of the 16 settings, by 0.1 to 0.5 % in several
+    together (99 % intervals of the median change).
+    """
 
     num_prompts: tuple[int, ...] = (100, 300, 1000, 5000)
     noise_stds: tuple[float, ...] = (0.0, 0.5)
@@ -208,7 +212,8 @@ def _compare(
 ) -> Data:
     """Log ratios of held-out losses to gradient descent's, (arm, case, seed, test), and simplicity bias."""
     snapshots, shape = settings.num_snapshots, (len(cases(settings)), settings.num_seeds)
-    base = _held_out(gradient_descent, settings)  # (run, T, test)
+    tests = [list(map(reduced_population, test_mixtures(case, settings).values())) for case in cases(settings)]
+    base = _held_out(gradient_descent, tests)  # (run, T, test)
     base_training = _training(gradient_descent[:, :snapshots], plain)
     lowest = _lowest(plain)
     levels = [lowest + share * (base_training[:, 0] - lowest) for share in settings.matched]
@@ -224,7 +229,7 @@ def _compare(
     biases: dict[str, list[np.ndarray]] = {name: [] for name in ("times", "ratios", "progress")}
     for arm in ("gd", *ARMS):
         matrices = gradient_descent[:, :snapshots] if arm == "gd" else arms[arm]
-        held = base[:, :snapshots] if arm == "gd" else _held_out(matrices, settings)
+        held = base[:, :snapshots] if arm == "gd" else _held_out(matrices, tests)
         for name, values in _bias(matrices, time, settings).items():
             biases[name].append(values)
         data[f"curve {arm}"] = held[..., shown].reshape(*shape, snapshots, 2).astype(np.float32)
@@ -250,16 +255,14 @@ def _compare(
     return data
 
 
-def _held_out(matrices: np.ndarray, settings: Settings) -> np.ndarray:
+def _held_out(matrices: np.ndarray, tests: list[list[Moments]]) -> np.ndarray:
     """Population losses of W (run, T, D, D) on every test distribution of its case: (run, T, test)."""
-    per_case = matrices.reshape(len(cases(settings)), -1, 16)
+    per_case = matrices.reshape(len(tests), -1, 16)
     losses = [
-        np.stack(
-            [_quadratic(rows, reduced_population(test)) for test in test_mixtures(case, settings).values()], axis=-1
-        )
-        for case, rows in zip(cases(settings), per_case, strict=True)
+        np.stack([_quadratic(rows, moments) for moments in each], axis=-1)
+        for each, rows in zip(tests, per_case, strict=True)
     ]
-    return np.stack(losses).reshape(*matrices.shape[:2], len(TESTS))
+    return np.stack(losses).reshape(*matrices.shape[:2], -1)
 
 
 def _training(matrices: np.ndarray, plain: list[Moments]) -> np.ndarray:

@@ -20,7 +20,10 @@ CONFIDENCE = 0.99
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Rank one, H = 5, D = 4; a small start shows clean plateaus, the notes' start is the one of their table."""
+    """Rank one, H = 5, D = 4; a small start shows clean plateaus, the notes' start is the one of their table.
+
+    Power: 64 seeds give the level of a plateau to 2·10⁻⁵ of it (99 % interval of the median).
+    """
 
     dim: int = 4
     num_heads: int = 5

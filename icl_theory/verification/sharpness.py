@@ -26,7 +26,10 @@ REFERENCE_SEEDS = 64
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Rank one, H = 5, D = 4, the notes' random start; merged attention with a start as large; aligned runs."""
+    """Rank one, H = 5, D = 4, the notes' random start; merged attention with a start as large; aligned runs.
+
+    Power: 64 paired seeds see a change of a learning-time ratio by 5 % (99 % interval of the median change).
+    """
 
     aligned: AlignedSettings = dataclasses.field(default_factory=AlignedSettings)
     dim: int = 4
@@ -35,7 +38,7 @@ class Settings:
     num_seeds: int = 64
     init_scale: float = 0.1
     learning_rate: float = 0.02
-    rhos: tuple[float, ...] = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.125, 0.15, 0.175, 0.2)
+    rhos: tuple[float, ...] = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
     duration: float = 2000.0
     num_snapshots: int = 1500
     merged_rhos: tuple[float, ...] = (0.0, 0.01, 0.03, 0.05, 0.1)

@@ -40,7 +40,10 @@ EXAMPLE_ARMS = ("plain", "late", "random", "early", "threshold", "clusters")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """D = 4, H = 5, N = 31, λ = (.4, .3, .2, .1) but for the two separate features; late = features 3, 4 or group 2."""
+    """D = 4, H = 5, N = 31, λ = (.4, .3, .2, .1) but for the two separate features; late = features 3, 4 or group 2.
+
+    Power: 64 paired starts see a change of a learning-time ratio by 3 to 5 %, 24 data sets one by 20 to 35 %.
+    """
 
     num_context: int = 31
     num_heads: int = 5

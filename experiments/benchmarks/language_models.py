@@ -1,130 +1,44 @@
-"""`python -m experiments.bench_language_models`: what a step of fine-tuning costs in time and memory, by optimizer and sharpness.
+"""`python -m experiments.benchmarks.language_models`: a step of fine-tuning in full size, in time and memory.
 
-On a GPU the four models of the paper in their full size, from random weights, in bfloat16 with weights and optimizer state in
-float32; elsewhere a small decoder in float32. Memory is what the compiler lays out for a step: arguments, results and temporaries.
+On a GPU the four models of the paper, from random weights, in bfloat16 with weights and optimizer state in float32;
+elsewhere the small decoder in float32 that is a part of `make bench`, too.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
+from experiments.benchmarks.fine_tuning import (
+    MEMORY,
+    SHAPES,
+    SMALL,
+    STEPS,
+    TIMES,
+    Case,
+    Measured,
+    compiled,
+    measure,
+    step_name,
+)
 from experiments.command_line import run
-from icl_theory.errors import InputError
-from icl_theory.llm.config import DecoderConfig, from_huggingface
-from icl_theory.llm.decoder import Decoder
 from icl_theory.llm.job import memory_said
 from icl_theory.llm.published import PUBLISHED, model_flops
-from icl_theory.llm.step import Batch, make_step, start
 from icl_theory.progress import ProgressReport
 from icl_theory.store import machine
 
-SMALL = "8 layers of 256"  # what a processor steps through in a few tenths of a second
-SHAPES = {name: from_huggingface(described) for name, described in PUBLISHED.items()} | {
-    SMALL: DecoderConfig(4096, 256, 1024, 8, 4, 4, 64)
-}
-STEPS = (("adamw", "none"), ("muon", "none"), ("adamw", "sam"), ("adamw", "fsam"), ("muon", "fsam"))
-TIMES, MEMORY = 2.2, 1.3  # what functional SAM may take of AdamW's
 UTILISATION = {"Llama-3.2-1B": 0.4}  # of the dense peak in bfloat16, under AdamW
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s in bfloat16, dense, by the maker's data sheets
-
-
-class Case(NamedTuple):
-    """One step that is measured."""
-
-    model: str
-    optimizer: str
-    sharpness: str
-    remat: bool = False
-
-
-class Measured(NamedTuple):
-    """What it took. Attributes: seconds a step, its quartiles, bytes laid out, seconds of compilation."""
-
-    case: Case
-    seconds: float
-    quartiles: tuple[float, float]
-    memory: int
-    compilation: float
-
-
-def compiled(case: Case, rows: int, length: int, dtype: Any) -> tuple[Any, Any, float]:
-    """The step, the shapes of its learner, and how long the compiler took."""
-    began = time.monotonic()
-    config = SHAPES[case.model]
-    model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype, remat=case.remat))
-    graph, learner = start_shapes(model, case.optimizer)
-    step = make_step(graph, case.optimizer, sharpness=case.sharpness)
-    number = jax.ShapeDtypeStruct((), jnp.float32)
-    made = step.lower(learner, jax.eval_shape(lambda: a_batch(config, rows, length)), number, number).compile()  # type: ignore[attr-defined]
-    return made, learner, time.monotonic() - began
-
-
-def start_shapes(model: Decoder, optimizer: str) -> tuple[Any, Any]:
-    """`start` on shapes alone."""
-    graph, state = nnx.split(model, nnx.Param)
-    learner = jax.eval_shape(lambda state: start(nnx.merge(graph, state), optimizer)[1], state)
-    return graph, learner
-
-
-def a_batch(config: DecoderConfig, rows: int, length: int) -> Batch:
-    """Random tokens, all learned but the first of each row."""
-    tokens = jax.random.randint(jax.random.key(0), (rows, length), 0, config.vocab_size)
-    return Batch(tokens, jnp.ones((rows, length), bool).at[:, 0].set(False), jnp.ones(rows))
-
-
-def measure(case: Case, step: Any, shapes: Any, rows: int, length: int, repeats: int, compilation: float) -> Measured:
-    """Steps from random weights, one after the other."""
-    filled = jax.tree.map(_filled, shapes.params)
-    learner = shapes._replace(params=filled, optimizer=jax.tree.map(_zeros, shapes.optimizer), step=_zeros(shapes.step))
-    batch = jax.jit(lambda: a_batch(SHAPES[case.model], rows, length))()
-    numbers = (jnp.asarray(1e-5, jnp.float32), jnp.asarray(0.01, jnp.float32))
-    times = []
-    for _ in range(repeats + 2):
-        began = time.perf_counter()
-        learner, seen = step(learner, batch, *numbers)
-        loss = float(seen["loss"])
-        times.append(time.perf_counter() - began)
-    if not np.isfinite(loss):
-        raise InputError("loss", loss, f"{case} went wrong; nothing is measured")
-    kept = times[2:]
-    layout = step.memory_analysis()
-    memory = layout.argument_size_in_bytes + layout.output_size_in_bytes - layout.alias_size_in_bytes
-    ends = np.quantile(kept, [0.25, 0.75])
-    return Measured(
-        case,
-        statistics.median(kept),
-        (float(ends[0]), float(ends[1])),
-        memory + layout.temp_size_in_bytes,
-        compilation,
-    )
-
-
-def _filled(shape: Any) -> Any:
-    if len(shape.shape) < 2:
-        return jnp.ones(shape.shape, shape.dtype)
-    return _normal(jax.random.key(int(np.prod(shape.shape) % 2**31)), shape.shape, shape.dtype)
-
-
-_normal = jax.jit(lambda key, shape, dtype: 0.02 * jax.random.normal(key, shape, dtype), static_argnums=(1, 2))
-
-
-def _zeros(shape: Any) -> Any:
-    return jnp.zeros(shape.shape, shape.dtype)
 
 
 def peak_flops() -> float | None:
@@ -188,11 +102,10 @@ def show(table: list[dict[str, Any]], title: str, console: Console) -> None:
         shown.add_column(column, justify="left" if column in ("model", "step", "aim") else "right")
     for row in table:
         share = "" if row["utilisation"] is None else f"{100 * row['utilisation']:.0f} %"
-        name = " ".join([row["optimizer"], *([] if row["sharpness"] == "none" else [row["sharpness"]])])
         low, high = (1e3 * value for value in row["quartiles"])
         shown.add_row(
             row["model"] + (" remat" if row["remat"] else ""),
-            name,
+            step_name(row["optimizer"], row["sharpness"]),
             f"{1e3 * row['seconds']:.1f}",
             f"{low:.1f}–{high:.1f}",
             f"{row['tokens_per_second']:,.0f}",

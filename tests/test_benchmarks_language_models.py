@@ -6,12 +6,14 @@ import jax
 import pytest
 from click.testing import CliRunner
 
-from experiments import bench_language_models as bench
+from experiments.benchmarks import language_models as bench
 from icl_theory.llm.config import DecoderConfig
+
+TINY = DecoderConfig(64, 16, 32, 2, 2, 2, 8)
 
 
 def test_a_small_decoder_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setitem(bench.SHAPES, bench.SMALL, DecoderConfig(64, 16, 32, 2, 2, 2, 8))
+    monkeypatch.setitem(bench.SHAPES, bench.SMALL, TINY)
     out = tmp_path / "bench.json"
     words = ["--model", bench.SMALL, "--rows", "2", "--length", "8", "--repeats", "2", "--out", str(out)]
     made = CliRunner().invoke(bench.main, words)
@@ -30,7 +32,9 @@ def test_a_small_decoder_is_measured(tmp_path, monkeypatch):
 def test_what_is_measured_is_kept_when_a_later_step_fails(tmp_path, monkeypatch):
     """The device's memory ends in the second model: one line, and all before it are in the file."""
     out, steps, measured = tmp_path / "bench.json", [], bench.measure
-    monkeypatch.setattr(bench, "SHAPES", {name: bench.SHAPES[bench.SMALL] for name in (bench.SMALL, "Phi-2")})
+    monkeypatch.setattr(bench, "STEPS", bench.STEPS[:2])
+    for name in (bench.SMALL, "Phi-2"):
+        monkeypatch.setitem(bench.SHAPES, name, TINY)
 
     def limited(case, *arguments):
         if len(steps) == len(bench.STEPS) + 1:

@@ -1,0 +1,1 @@
+"""What the package costs: seconds against bounds, and where compiling goes."""

@@ -1,0 +1,94 @@
+"""How many steps of how many runs fit into a second, and which share of the machine's matrix products that is.
+
+Only the products with the moments count as work. Compilation stands in rows of its own.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import icl_theory as icl
+from experiments.benchmarks.row import Row, all_seconds, gemm_peak, mixture, model
+
+RUN_STEPS = {4: 10**6, 8: 10**5}  # with one product each in a timed call, by D: some tenths of a second
+MIN_STEPS = {4: 300, 8: 40}  # starting a batch is not the point
+MAX_STEPS = {4: 30_000, 8: 3_000}
+REACH = {4: 3.0, 8: 40.0}  # 10⁶ run-steps/s at D = 4, % of the peak at D = 8, for GD of many runs
+MOST = 4096
+MANY = 256  # from here on a CPU takes a batch in blocks, all of one program
+
+
+class Optimizer(NamedTuple):
+    """A factory, its numbers beside the rate, the products with the moments in a step, and the numbers of runs."""
+
+    factory: Callable[..., Any]
+    settings: dict[str, float]
+    products: int
+    runs: tuple[int, ...]
+
+
+OPTIMIZERS = {
+    "GD": Optimizer(icl.gd, {}, 1, (1, 16, MANY, MOST)),
+    "SAM": Optimizer(icl.sam, {"rho": 1e-3}, 2, (1, MANY)),
+}
+
+
+def run_rows(dtype: str, quick: bool) -> Iterator[Row]:
+    """Batches of growing size at D = 4 and D = 8."""
+    jax.clear_caches()  # what another part compiled is compiled again, so that its seconds show
+    peak = gemm_peak()
+    yield Row("this machine", f"matrix product, {dtype}", peak / 1e9, "GFLOP/s")
+    for dim in (4,) if quick else (4, 8):
+        built = icl.prompt_moments(icl.sample_prompts(mixture(dim), 5000, key=jax.random.key(0)))
+        loss, _ = icl.make_loss(model(dim), built)
+        starts = starting_weights(dim, MOST)
+        for name, optimizer in OPTIMIZERS.items():
+            for count in optimizer.runs[:2] if quick else optimizer.runs:
+                steps = 100 if quick else steps_of(dim, count * optimizer.products)
+                rate, compilation = speed(loss, jax.tree.map(itemgetter(slice(count)), starts), optimizer, steps)
+                share = 100 * optimizer.products * 2 * built.num_features**2 * rate / peak
+                setting = f"{count:,} run{'s' if count > 1 else ''}, D = {dim}"
+                reach = REACH[dim] if count >= MANY and name == "GD" else None
+                yield Row(setting, name, rate / 1e6, "10⁶ run-steps/s", reach if dim == 4 else None)
+                yield Row(setting, f"{name}: of the matrix product", share, "%", reach if dim == 8 else None)
+                if count <= MANY:
+                    yield Row(setting, f"{name}: compilation", compilation, "s", less=True)
+
+
+def steps_of(dim: int, work: int) -> int:
+    """Steps of a timed call, by the products that each of them takes."""
+    return min(max(MIN_STEPS[dim], RUN_STEPS[dim] // work), MAX_STEPS[dim])
+
+
+def starting_weights(dim: int, count: int) -> Any:
+    """Weights of so many runs, the runs first."""
+    start = jax.jit(jax.vmap(lambda key: icl.split_model(model(dim, key))[1]))
+    return jax.tree.map(np.asarray, start(jax.random.split(jax.random.key(1), count)))
+
+
+def speed(loss: Any, starts: Any, optimizer: Optimizer, num_steps: int) -> tuple[float, float]:
+    """(run-steps a second, seconds of compilation) of a batch; one run is trained as one run."""
+    count = len(jax.tree.leaves(starts)[0])
+    train = icl.train_many if count > 1 else icl.train
+    params = starts if count > 1 else jax.tree.map(itemgetter(0), starts)
+    settings = {"learning_rate": 1e-3, **optimizer.settings}
+
+    def go() -> Any:
+        return train(
+            loss,
+            params,
+            optimizer=optimizer.factory,
+            hyperparameters=settings,
+            num_steps=num_steps,
+            num_snapshots=2,
+        ).loss
+
+    first, *others = all_seconds(go, 3)
+    seconds = statistics.median(others)
+    return count * num_steps / seconds, first - seconds

@@ -1,0 +1,62 @@
+"""The printed lines of the benchmark: each row beside its bound and the figure of the last release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.benchmarks.results import Place, Results
+from experiments.benchmarks.row import Row
+
+WORSE = 0.9  # share of the last release's figure below which one is marked
+SETTING, FIGURE, NUMBER, UNIT, BOUND = 36, 43, 9, 15, 24  # widths
+
+
+def line(row: Row, released: float | None, *, with_setting: bool = True) -> str:
+    """One row; the setting is left out below a row of the same."""
+    sign = "≤" if row.less else "≥"
+    bound = "" if row.reach is None else f"{sign} {number(row.reach)} {row.verdict}"
+    columns = (
+        f"{row.setting if with_setting else '':{SETTING}}",
+        f"{row.what:{FIGURE}}",
+        f"{number(row.value):>{NUMBER}}",
+        f"{row.unit:{UNIT}}",
+        f"{bound:{BOUND}}",
+        beside_release(row, released),
+    )
+    return "  " + " ".join(columns).rstrip()
+
+
+def beside_release(row: Row, released: float | None) -> str:
+    """The figure of the last release, how many times as large this one is, and a mark where it is worse."""
+    if released is None:
+        return ""
+    ratio = f": × {row.value / released:.2f}" if released else ""
+    return f"release {number(released)}{ratio}{' worse' if is_worse(row, released) else ''}"
+
+
+def is_worse(row: Row, released: float | None) -> bool:
+    """Fallen by more than a tenth since the last release."""
+    return released is not None and row.gain_over(released) < WORSE
+
+
+def number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def described(about: dict[str, Any]) -> str:
+    """Version and machine on one line."""
+    return f"icl_theory {about['code']}, " + ", ".join(f"{name} {value}" for name, value in about["machine"].items())
+
+
+def summary(results: Results, places: list[Place], released: Results | None) -> list[str]:
+    """How many bounds are met, and how many figures have fallen."""
+    rows = [(place, row) for place in places for row in results.rows[place]]
+    verdicts = [row.verdict for _, row in rows if row.reach is not None]
+    lines = [f"{verdicts.count('met')} of {len(verdicts)} bounds met"]
+    if released is not None:
+        pairs = [(row, released.find(place, row)) for place, row in rows]
+        compared = [(row, before) for row, before in pairs if before is not None]
+        fallen = sum(is_worse(row, before) for row, before in compared)
+        lines.append(f"{fallen} of {len(compared)} figures worse than the last release by more than a tenth")
+    return lines

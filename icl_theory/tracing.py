@@ -1,0 +1,26 @@
+"""Numbers at hand on the host or on a device, and names of numbers inside `jit`, `vmap` and `grad`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_traced(value: Any) -> bool:
+    """Return True inside `jit`/`vmap`/`grad`, where a value has no number to check yet."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def array_module(value: Any) -> Any:
+    """Return `jax.numpy` where something is traced, else `numpy`, which compiles no program for each operation and shape."""
+    return jnp if is_traced(value) else np
+
+
+def device_array(value: Any, dtype: Any = None) -> Any:
+    """Return `jnp.asarray(value, dtype)`; from the host by copying alone, where `jnp.asarray` compiles for each shape."""
+    if isinstance(value, jax.Array):
+        return jnp.asarray(value, dtype)
+    return jax.device_put(np.asarray(value, dtype))
