@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,28 +21,30 @@ from experiments import EXPERIMENTS
 from experiments.experiment import run
 from figures import FIGURES
 from figures.figure import draw
+from icl_theory import compilation_cache
 from icl_theory.blocks import PROCESSORS, cores
 from icl_theory.errors import IclTheoryError
 from icl_theory.progress import ProgressReport, duration
 
-# CPU seconds on one core of 2 GHz or so with an empty compilation cache: which is started first, and how much is left.
+# Seconds of each on one core with an empty compilation cache, measured: the longest is started first, and the progress of
+# all of them is reckoned in these.
 SECONDS = {
-    "closed_forms": 12.0,
-    "fixed_points": 3.0,
-    "dynamics": 17.0,
-    "random_initialisation": 11.0,
-    "sharpness": 90.0,
-    "upsampling": 35.0,
-    "sam_by_data": 32.0,
-    "generalisation": 110.0,
-    "low_rank": 20.0,
-    "context_lengths": 22.0,
-    "in_weight_learning": 24.0,
-    "softmax": 60.0,
-    "weights": 15.0,
-    "many_features": 55.0,
-    "principal_components": 16.0,
-    "phase_diagram": 22.0,
+    "generalisation": 128.0,
+    "sharpness": 79.0,
+    "many_features": 45.0,
+    "softmax": 34.0,
+    "sam_by_data": 28.0,
+    "phase_diagram": 28.0,
+    "upsampling": 25.0,
+    "in_weight_learning": 23.0,
+    "closed_forms": 18.0,
+    "principal_components": 17.0,
+    "dynamics": 16.0,
+    "weights": 16.0,
+    "context_lengths": 15.0,
+    "low_rank": 13.0,
+    "random_initialisation": 9.0,
+    "fixed_points": 4.0,
 }
 FIGURE_SECONDS = 1.2
 THREADS = (PROCESSORS, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # more than cores would wait for each other, spinning
@@ -71,7 +75,7 @@ def reproduce(names: Sequence[str], figures: Sequence[str], results: Path, *, sa
     Raises:
         IclTheoryError: what a piece of work cannot do; the others are stopped, what is complete is kept.
     """
-    data = sorted((Task("data", name) for name in names), key=lambda task: -task.seconds)
+    data = sorted((Task("data", name) for name in dict.fromkeys(names)), key=lambda task: -task.seconds)
     drawn = [Task("figure", name) for name in figures]
     total = sum(task.seconds for task in (*data, *drawn))
     with ProgressReport() as report, Workers(results, max(len(data), 1)) as workers:
@@ -86,17 +90,19 @@ class _Progress:
     def __init__(self, report: ProgressReport, experiments: int, total: float):
         self.report, self.experiments, self.total = report, experiments, total
         self.shares: dict[Task, float] = {}
+        self.reused = 0.0  # seconds that were not needed
         self.began = time.monotonic()
 
-    def __call__(self, task: Task, share: float) -> None:
+    def __call__(self, task: Task, share: float, reused: bool = False) -> None:
         self.shares[task] = share
+        self.reused += task.seconds if reused else 0.0
         done = sum(task.seconds * share for task, share in self.shares.items())
         finished = sum(share >= 1 for task, share in self.shares.items() if task.kind == "data")
-        left = (time.monotonic() - self.began) * (self.total / done - 1) if done else 0.0
-        detail = f"{finished} of {self.experiments} experiments"
+        detail, worked = f"{finished} of {self.experiments} experiments", done - self.reused
+        left = (time.monotonic() - self.began) * (self.total - done) / worked if worked > 0 else 0.0
         if left >= 1:
             detail += f", about {duration(left)} left"
-        self.report("reproduce", round(1000 * done / self.total), 1000, detail)
+        self.report("experiments", round(1000 * done / self.total), 1000, detail)
 
 
 class Workers:
@@ -111,7 +117,7 @@ class Workers:
         self._workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
         if count == 1:
             return
-        with _threads(max(1, cores() // count)):
+        with _threads(max(1, cores() // count)), _uninterrupted():
             context = multiprocessing.get_context("spawn")  # a fork of a process with jax's threads may hang
             for _ in range(count):
                 ours, theirs = context.Pipe()
@@ -131,12 +137,22 @@ class Workers:
         for process in self._workers.values():
             process.join()
 
-    def do(self, tasks: Sequence[Task], progress: Callable[[Task, float], None], say: Callable[[str], None]) -> None:
-        """All tasks, started in this order; returns when the last is done."""
+    def do(self, tasks: Sequence[Task], progress: Callable[..., None], say: Callable[[str], None]) -> None:
+        """Do all tasks, started in this order, and return when the last is done.
+
+        Args:
+            tasks: pieces of work.
+            progress: called with (task, share done), and at its end with (task, 1.0, whether its data were there already).
+            say: called with a line for each task that is done.
+
+        Raises:
+            WorkerError: a task failed, or its process was lost.
+        """
         if not self._workers:
             for task in tasks:
-                say(perform(task, self.results, lambda share, task=task: progress(task, share)))  # type: ignore[misc]
-                progress(task, 1.0)
+                line, made = perform(task, self.results, partial(progress, task))
+                say(line)
+                progress(task, 1.0, not made)
             return
         waiting: list[Task] = list(reversed(tasks))
         busy: dict[Connection, Task] = {}
@@ -156,20 +172,23 @@ class Workers:
                     kind, content = connection.recv()
                     if kind == "failed":
                         raise WorkerError(content)
-                    progress(busy[connection], 1.0 if kind == "done" else content)
-                    if kind == "done":
-                        say(content)
-                        del busy[connection]
-                        hand_out(connection)
+                    if kind == "progress":
+                        progress(busy[connection], content)
+                        continue
+                    line, made = content
+                    say(line)
+                    progress(busy.pop(connection), 1.0, not made)
+                    hand_out(connection)
         except (EOFError, ConnectionError):
             lost = busy[cast(Connection, connection)].name
-            raise WorkerError(f"{lost}: its process ended before the work was done (out of memory?)") from None
+            remedy = "where memory ran out, NPROC=1 python -m experiments takes one at a time"
+            raise WorkerError(f"{lost}: its process ended before the work was done; {remedy}") from None
 
 
-def perform(task: Task, results: Path, progress: Callable[[float], None]) -> str:
-    """Do one piece of work and say so in a line."""
+def perform(task: Task, results: Path, progress: Callable[[float], None]) -> tuple[str, bool]:
+    """Do one piece of work; return a line about it, and False where the data were there already."""
     if task.kind == "figure":
-        return f"drew {draw(FIGURES[task.name], results)}"
+        return f"drew {draw(FIGURES[task.name], results)}", True
     experiment, began = EXPERIMENTS[task.name], time.monotonic()
     precisions = experiment.claim.precisions() if experiment.claim is not None else ("float64",)
     starts: list[str] = []
@@ -181,7 +200,7 @@ def perform(task: Task, results: Path, progress: Callable[[float], None]) -> str
 
     made = run(experiment, results, share)
     folder = results / task.name
-    return f"{folder}: made in {time.monotonic() - began:.0f} s" if made else f"{folder}: complete, reused"
+    return f"{folder}: made in {time.monotonic() - began:.0f} s" if made else f"{folder}: complete, reused", made
 
 
 @contextmanager
@@ -198,10 +217,23 @@ def _threads(count: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Start processes that do not hear Ctrl-C, not even while they import; their parent hears it and stops them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve(connection: Connection, results: Path) -> None:
     """Work until there is no more of it, or nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and stops its workers
     signal.signal(signal.SIGTERM, _stop)
+    compilation_cache.enable()  # programs for this number of threads
     said = 0.0
 
     def progress(share: float) -> None:
@@ -219,9 +251,10 @@ def _serve(connection: Connection, results: Path) -> None:
                 connection.send(("failed", str(error)))
             except Exception:
                 connection.send(("failed", f"{task.name} failed:\n{traceback.format_exc()}"))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+    except (EOFError, ConnectionError, KeyboardInterrupt):
         return
 
 
 def _stop(number: int, frame: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what is half written is being cleared away
     raise KeyboardInterrupt

@@ -2,7 +2,9 @@
 
 Importing the package changes nothing: the command line, the experiments and the tests call `enable`. `ICL_THEORY_CACHE`
 names another folder, or turns the cache off (`ICL_THEORY_CACHE=off`). Programs are keyed as JAX keys them, by their code,
-JAX's version and the device, in a folder for each kind of processor. What cannot be read is compiled again.
+JAX's version and the device, in a folder for each kind of processor and number of threads, on which XLA's programs depend.
+What cannot be read is compiled again. Whoever can write to the folder can run code in the processes that read it, so it
+is the user's alone.
 """
 
 from __future__ import annotations
@@ -15,9 +17,16 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
+import jax
+
+from icl_theory.blocks import cores
+
 VARIABLE = "ICL_THEORY_CACHE"
+OFF, ON = ("off", "0", "no", "false"), ("", "on", "1", "yes", "true")
+NAME = "icl_theory-programs"
 LIMIT = 2**30  # bytes; beyond it the oldest programs go, down to KEPT of it
 KEPT = 0.75
+FOLDER = "JAX_COMPILATION_CACHE_DIR"
 SETTINGS = {  # as JAX reads them from the environment; child processes inherit them
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": 0.0,
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": -1,
@@ -27,42 +36,55 @@ SETTINGS = {  # as JAX reads them from the environment; child processes inherit 
 def enable() -> Path | None:
     """Keep compiled programs in the user's cache folder, for this process and those it starts.
 
-    Nothing is changed where JAX has a cache of its own already (`JAX_COMPILATION_CACHE_DIR`).
+    A cache of JAX's own (`JAX_COMPILATION_CACHE_DIR`) is left as it is.
 
     Returns:
-        The folder; None where the cache is off or the folder cannot be made.
+        The folder; None where the cache is off, or the folder cannot be made or belongs to somebody else.
     """
     given = os.environ.get(VARIABLE, "")
-    if given.lower() in ("off", "0", "no", "false"):
+    if given.lower() in OFF:
+        disable()
         return None
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-    folder = (Path(given).expanduser() if given else _user_cache() / "icl_theory") / f"programs-{_processor()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trim(folder)
-    except OSError:
-        return None
-    settings = {"JAX_COMPILATION_CACHE_DIR": str(folder), **SETTINGS}
-    os.environ.update({name: str(value) for name, value in settings.items()})
-    if "jax" in sys.modules:
-        for name, value in settings.items():
-            sys.modules["jax"].config.update(name.lower(), value)
-    # A damaged entry, or a full disk, costs the time of compiling; nothing needs to be said.
+    # A damaged program, or a full disk, costs the time of compiling; nothing needs to be said.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
+    own = Path(os.environ.get(FOLDER, ""))
+    if own.name and own.parent.name != NAME:
+        return own
+    try:
+        base = (_user_cache() if given.lower() in ON else Path(given).expanduser().absolute()) / NAME
+        folder = base / f"{_processor()}-{cores()}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()) or not os.access(folder, os.W_OK):
+            return None
+    except (OSError, RuntimeError):  # RuntimeError: no home folder
+        return None
+    trim(base)
+    for name, value in {FOLDER: str(folder), **SETTINGS}.items():
+        os.environ[name] = str(value)
+        jax.config.update(name.lower(), value)
     return folder
 
 
-def trim(folder: Path, limit: int = LIMIT) -> None:
-    """Remove empty programs, which a stopped process leaves, and beyond the limit the oldest ones."""
-    files = [(entry.stat(), entry.path) for entry in os.scandir(folder) if entry.is_file()]
+def disable() -> None:
+    """Compile everything anew, in this process and in those it starts, whatever cache was set before."""
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
+def trim(base: Path, limit: int = LIMIT) -> None:
+    """Remove empty programs, which a stopped process may leave, and beyond the limit those that were written first."""
+    files = []
+    for path in base.rglob("*"):
+        with suppress(OSError):  # another process removed it
+            if path.is_file():
+                files.append((path.stat(), path))
     total = sum(stat.st_size for stat, _ in files)
     wanted = KEPT * limit if total > limit else total
     for stat, path in sorted(files, key=lambda file: file[0].st_mtime):
         if stat.st_size and total <= wanted:
             continue
-        with suppress(OSError):  # another process was faster
-            os.unlink(path)
+        with suppress(OSError):
+            path.unlink()
         total -= stat.st_size
 
 

@@ -35,9 +35,10 @@ def standard_normal(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[np.nda
     >>> bool((standard_normal(jax.random.key(0), (3, 2)) == jax.random.normal(jax.random.key(0), (3, 2))).all())
     True
     """
-    if is_traced(key) or not _made_by_index(key):
+    words, count = jax.random.key_data(key), math.prod(shape)
+    if is_traced(words) or not _made_by_index(key):  # inside `jit` the words of any key are traced
         return jax.random.normal(key, shape)
-    words, count, dtype = jax.random.key_data(key), math.prod(shape), jnp.zeros(()).dtype
+    dtype = np.dtype(np.float64 if jax.config.jax_enable_x64 else np.float32)  # type: ignore[attr-defined]
     starts = np.arange(0, count, BLOCK, dtype=np.uint64)
     halves = np.stack([starts >> np.uint64(32), starts & np.uint64(0xFFFFFFFF)], axis=1).astype(np.uint32)
     blocks = [np.asarray(_block(words, start, dtype)) for start in halves]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from types import TracebackType
 
@@ -29,6 +30,7 @@ class ProgressReport:
             TimeRemainingColumn(),
             TextColumn("{task.fields[detail]}"),
             console=self.console,
+            redirect_stdout=sys.stdout.isatty(),  # what is printed into a file is not for the bar's terminal
         )
         self._tasks: dict[str, object] = {}
         self._said: dict[str, float] = {}

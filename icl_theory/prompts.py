@@ -229,9 +229,9 @@ def _group_counts(shares: np.ndarray, num_prompts: int) -> np.ndarray:
 
 def _sample_group(group: TaskDistribution, keys: PromptKeys, count: int) -> tuple[Any, ...]:
     """Context inputs and labels, query inputs and targets, and task vectors; on the host unless something is traced."""
-    array = array_module((group, keys))
+    array, num_context = array_module((group, keys)), int(group.num_context)
     group = jax.tree.map(array.asarray, group)
-    num_context, dim, dtype = int(group.num_context), group.dim, group.covariance.dtype
+    dim, dtype = group.dim, group.covariance.dtype
 
     def normal(key: Any, *shape: int) -> Any:
         return array.asarray(standard_normal(key, shape), dtype)

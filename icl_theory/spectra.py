@@ -73,8 +73,9 @@ def random_basis(key: Key[Array, ""], dim: int) -> Float[Array, "D D"]:
     It is Q of a normal matrix whose R has a positive diagonal.
     """
     check_number("dim", dim, minimum=1, integer=True)
-    array = array_module(key)
-    rotation, triangle = array.linalg.qr(standard_normal(key, (dim, dim)))
+    normal = standard_normal(key, (dim, dim))
+    array = array_module(normal)
+    rotation, triangle = array.linalg.qr(normal)
     return device_array(rotation * array.sign(array.diagonal(triangle)))
 
 

@@ -21,6 +21,6 @@ def array_module(value: Any) -> Any:
 
 def device_array(value: Any, dtype: Any = None) -> Any:
     """Return `jnp.asarray(value, dtype)`; from the host by copying alone, where `jnp.asarray` compiles for each shape."""
-    if isinstance(value, jax.Array):
+    if is_traced(value) or isinstance(value, jax.Array):
         return jnp.asarray(value, dtype)
     return jax.device_put(np.asarray(value, dtype))

@@ -7,14 +7,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests ask what programs compute, most of them on a few numbers: a third of their time is saved by compiling in haste.
 # The fixture `optimised` is for those that compute long.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# Workers side by side, and the processes they start, share the cores: threads that wait for each other spin.
-os.environ.update(
-    dict.fromkeys(
-        ("NPROC", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"),
-        str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))),
-    )
-    | dict(os.environ)
-)
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads that wait for each other would spin
+    os.environ["NPROC"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 from jaxtyping import install_import_hook
 
@@ -44,12 +38,13 @@ def key():
 def optimised():
     """Programs compiled as users have them, in this process and in those that it starts."""
     before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
-    for setting in ("0", before):
-        jax.clear_caches()
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = setting
-        jax.config.update("jax_disable_most_optimizations", setting == "1")
-        if setting == "0":
-            yield
+    jax.clear_caches()
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.clear_caches()
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = before
+    jax.config.update("jax_disable_most_optimizations", before.lower() in ("1", "true"))
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import jax
 import pytest
 
 from icl_theory import compilation_cache
@@ -25,12 +27,25 @@ print(folder, counts["hits"], counts["misses"], moments.gram.sum().hex())
 """
 
 
+NAMES = (
+    compilation_cache.FOLDER,
+    "JAX_ENABLE_COMPILATION_CACHE",
+    compilation_cache.VARIABLE,
+    *compilation_cache.SETTINGS,
+)
+
+
 @pytest.fixture
 def clean(monkeypatch):
-    """No cache set by the tests' own set-up."""
-    for name in ("JAX_COMPILATION_CACHE_DIR", compilation_cache.VARIABLE, *compilation_cache.SETTINGS):
+    """No cache set by the tests' own set-up, which is put back."""
+    before = os.environ.get(compilation_cache.FOLDER)
+    for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    return monkeypatch
+    yield monkeypatch
+    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_compilation_cache_dir", before)
+    for name in NAMES:
+        os.environ.pop(name, None)  # those that were there are put back by `monkeypatch`
 
 
 def start(folder):
@@ -62,19 +77,33 @@ def test_what_is_compiled_once_is_found_again_and_damage_costs_only_time(tmp_pat
     assert value == found[0][3]
     for number, path in enumerate(sorted(Path(folder).iterdir())):
         content = path.read_bytes()
-        path.write_bytes([b"", content[: len(content) // 2], bytes(reversed(content))][number % 3])
+        foreign = zlib.compress(b"no program of any compiler")
+        path.write_bytes([b"", content[: len(content) // 2], bytes(reversed(content)), foreign][number % 4])
     *_, value = finish(start(tmp_path))
     assert value == found[0][3]
 
 
-def test_it_can_be_turned_off_or_put_elsewhere(clean, tmp_path):
+def test_it_can_be_turned_off(clean):
     for word in ("off", "0", "No"):
         clean.setenv(compilation_cache.VARIABLE, word)
         assert compilation_cache.enable() is None
-    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
-    clean.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
+        assert not jax.config.jax_enable_compilation_cache
+    assert compilation_cache.FOLDER not in os.environ
+
+
+def test_it_can_be_put_elsewhere_and_is_the_user_s_alone(clean, tmp_path):
     clean.setenv(compilation_cache.VARIABLE, str(tmp_path))
-    assert compilation_cache.enable() == tmp_path / "own"  # whoever has set up JAX's own cache keeps it
+    folder = compilation_cache.enable()
+    assert folder.parent == tmp_path / compilation_cache.NAME
+    assert folder.stat().st_mode & 0o777 == 0o700
+    clean.setenv("NPROC", "7")  # a child with other threads, which inherits the folder, has programs of its own
+    assert compilation_cache.enable().name == folder.name.rpartition("-")[0] + "-7"
+
+
+def test_whoever_has_set_up_a_cache_keeps_it(clean, tmp_path):
+    clean.setenv(compilation_cache.FOLDER, str(tmp_path / "own"))
+    clean.setenv(compilation_cache.VARIABLE, str(tmp_path))
+    assert compilation_cache.enable() == tmp_path / "own"
     assert list(tmp_path.iterdir()) == []
 
 

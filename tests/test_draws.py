@@ -7,7 +7,7 @@ from conftest import assert_close, compilations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_theory import TaskMixture, linear_spectrum, random_basis, sample_prompts
+from icl_theory import TaskMixture, linear_spectrum, population_moments, random_basis, sample_prompts
 from icl_theory.draws import BLOCK, standard_normal
 
 
@@ -42,6 +42,20 @@ def test_traced_keys_draw_the_same_numbers(key):
     assert_close(jax.jit(lambda each: standard_normal(each, (5,)))(key), standard_normal(key, (5,)))
 
 
+def test_prompts_can_be_drawn_inside_jit_with_traced_keys_and_with_others(key, mixture):
+    expected = sample_prompts(mixture, 5, key=key).x
+    assert_close(jax.jit(lambda each: sample_prompts(mixture, 5, key=each).x)(key), expected)
+    assert_close(jax.jit(lambda: sample_prompts(mixture, 5, key=key).x)(), expected)
+    assert_close(jax.jit(lambda: random_basis(key, 3))(), random_basis(key, 3))
+
+
+def test_a_loss_can_be_differentiated_by_shares_in_a_list(mixture):
+    groups = [*mixture.groups, mixture.groups[0]._replace(noise_std=1.0)]
+    loss = lambda share: population_moments(TaskMixture.create(groups, [share, 1 - share])).beta_moments.sum()  # noqa: E731
+    slope = jax.grad(loss)(0.5)
+    assert_close(slope, (loss(0.75) - loss(0.25)) / 0.5)
+
+
 def test_other_generators_are_left_to_jax():
     key = jax.random.key(3, impl="rbg")
     assert np.array_equal(standard_normal(key, (4,)), jax.random.normal(key, (4,)))
@@ -64,3 +78,9 @@ def test_other_numbers_of_prompts_compile_nothing(key):
     with compilations() as programs:
         assert draw(37, 11, 5).x.shape == (37, 11, 5)
     assert programs == []
+
+
+def test_they_are_the_numbers_of_jax_as_users_compile_it(optimised):
+    for seed in range(20):
+        key = jax.random.key(seed)
+        assert np.array_equal(standard_normal(key, (BLOCK + 7,)), jax.random.normal(key, (BLOCK + 7,)))

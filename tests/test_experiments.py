@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from experiments import EXPERIMENTS, parallel
+from experiments.benchmarks import compilations
 from experiments.experiment import load, run
 from figures import FIGURES
 from icl_theory import IclTheoryError, InputError
@@ -95,14 +97,16 @@ def test_the_data_of_an_experiment_do_not_depend_on_who_makes_them(tmp_path):
     said, shares = [], []
     task = parallel.Task("data", "fixed_points")
     with parallel.Workers(tmp_path / "apart", 2) as workers:
-        workers.do([task], lambda task, share: shares.append(share), said.append)
+        workers.do([task], lambda task, share, reused=False: shares.append(share), said.append)
     assert said[0].startswith(f"{tmp_path / 'apart' / 'fixed_points'}: made in ")
     assert shares[-1] == 1.0
     assert shares == sorted(shares)
     parallel.perform(task, tmp_path / "here", lambda share: None)
     apart, here = (load(EXPERIMENTS["fixed_points"], tmp_path / name) for name in ("apart", "here"))
     assert all(np.allclose(apart[name], here[name], rtol=1e-12, atol=1e-14) for name in here)
-    assert parallel.perform(task, tmp_path / "here", lambda share: None).endswith("complete, reused")
+    line, made = parallel.perform(task, tmp_path / "here", lambda share: None)
+    assert line.endswith("complete, reused")
+    assert not made
 
 
 def test_what_a_worker_cannot_do_is_one_line_and_a_lost_worker_too(tmp_path):
@@ -122,13 +126,30 @@ def test_what_a_worker_cannot_do_is_one_line_and_a_lost_worker_too(tmp_path):
 
 
 def test_one_bar_says_how_much_is_done_and_left(monkeypatch):
-    now, lines = iter([0.0, 10.0, 30.0]), []
+    now, lines = iter([0.0, 11.0, 31.0]), []
     monkeypatch.setattr(parallel.time, "monotonic", lambda: next(now))
-    monkeypatch.setattr(parallel, "SECONDS", {"first": 10.0, "second": 30.0})
-    progress = parallel._Progress(lambda *report: lines.append(report), 2, 40.0)
+    monkeypatch.setattr(parallel, "SECONDS", {"there": 60.0, "first": 10.0, "second": 30.0})
+    progress = parallel._Progress(lambda *report: lines.append(report), 3, 100.0)
+    progress(parallel.Task("data", "there"), 1.0, True)
     progress(parallel.Task("data", "first"), 1.0)
     progress(parallel.Task("data", "second"), 1.0)
     assert lines == [
-        ("reproduce", 250, 1000, "1 of 2 experiments, about 30 s left"),
-        ("reproduce", 1000, 1000, "2 of 2 experiments"),
+        ("experiments", 600, 1000, "1 of 3 experiments"),  # what was there says nothing about the pace
+        ("experiments", 700, 1000, "2 of 3 experiments, about 33 s left"),
+        ("experiments", 1000, 1000, "3 of 3 experiments"),
     ]
+
+
+def test_an_experiment_named_twice_is_made_once(tmp_path):
+    said = []
+    parallel.reproduce(["fixed_points", "fixed_points"], [], tmp_path, say=said.append)
+    assert len(said) == 1
+
+
+def test_the_programs_of_an_experiment_are_counted():
+    made = CliRunner().invoke(compilations.main, ["fixed_points", "--top", "3"])
+    assert made.exit_code == 0, made.output
+    (row,) = [line for line in made.output.splitlines() if line.startswith("│ fixed_points")]
+    programs, compiled, *seconds = [cell.strip() for cell in row.strip("│").split("│")][1:]
+    assert int(compiled) >= int(programs) > 3
+    assert float(seconds[2]) > 0

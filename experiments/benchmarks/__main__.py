@@ -79,7 +79,9 @@ def main(names: tuple[str, ...], dtype: str | None, out: Path, fresh: bool, quic
     click.echo(described(results.about))
     if released is not None:
         click.echo(f"last release: {described(released.about)}")
-        click.echo("(figures of another machine: compare shares and ratios, not times)")
+        kept = {name: value for name, value in results.about["machine"].items() if name != "platform"}
+        if released.about["machine"] != kept:
+            click.echo("(figures of another machine: compare shares and ratios, not times)")
     if said:
         click.echo(said)
     with warnings.catch_warnings():

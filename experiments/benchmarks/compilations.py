@@ -1,8 +1,9 @@
 """`python -m experiments.benchmarks.compilations`: which programs an experiment compiles, and what its seconds go to.
 
 JAX reports every stage of every program it makes: tracing (Python to jaxpr), lowering (to StableHLO) and compiling (XLA).
-What is left of the CPU seconds is running, and Python itself. The persistent cache is off unless it is asked for, so
-that the figures are those of a first run.
+These stages are wall seconds of one thread. What is left of the CPU seconds is running, Python itself, and the further
+threads of the compiler. The persistent cache is off unless it is asked for, so that the figures are those of a first run;
+with it, a program that is read from there counts as compiled, in less time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from rich.table import Table
 from experiments import EXPERIMENTS
 from experiments.command_line import run
 from experiments.experiment import run as make_data
-from icl_theory.compilation_cache import enable
+from icl_theory import compilation_cache
 from icl_theory.progress import ProgressReport
 
 STAGES = {
@@ -142,10 +143,9 @@ def main(names: tuple[str, ...], top: int, cached: bool) -> None:
     """
     console = Console(width=None if sys.stdout.isatty() else 120)
     logs = {}
-    if cached:
-        enable()
+    compilation_cache.enable() if cached else compilation_cache.disable()
     with tempfile.TemporaryDirectory() as folder:
-        for name in names or tuple(EXPERIMENTS):
+        for name in dict.fromkeys(names or EXPERIMENTS):
             logs[name] = count(name, Path(folder))
             if top:
                 console.print(dearest(logs[name], top, name))

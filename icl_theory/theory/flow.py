@@ -27,45 +27,49 @@ def tolerance() -> float:
 
 def integrate(
     field: Callable[[Any, Any], Any],
-    start: Float[Array, " K"],
+    start: Float[Array | np.ndarray, "*runs K"],
     time: np.ndarray,
     args: Any,
     *,
     stop: Callable[[Any, Any], Any] | None = None,
     stiff: bool = False,
 ) -> np.ndarray:
-    """Solve `ẏ = field(y, args)` from `y(time[0]) = start` and return y at every time, (T, K).
+    """Solve `ẏ = field(y, args)` from `y(time[0]) = start` and return y at every time, (T, K), or (runs, T, K) for several runs.
 
     Args:
         field: a module-level function (its identity is part of the compiled program).
-        start: (K,).
+        start: (K,), or (runs, K) to solve several runs as one program.
         time: (T,), ascending.
-        args: pytree of numbers, traced.
+        args: pytree of numbers, traced; with an axis of runs first where there are several.
         stop: `stop(y, args) -> bool`; later values are NaN.
         stiff: an implicit solver, for flows with very unlike rates (normalised SAM on a plateau).
     """
     count = len(time)
     padded = np.append(time, np.full(2 ** (count - 1).bit_length() - count, time[-1]))  # few lengths, few programs
+    start = device_array(start, float)
     values = _integrate(start, device_array(padded, start.dtype), args, tolerance(), field, stop, stiff)
-    values = np.asarray(values)[:count]
+    values = np.asarray(values)[..., :count, :]
     return np.where(np.isfinite(values), values, np.nan)
 
 
 @partial(jax.jit, static_argnames=("field", "stop", "stiff"))
 def _integrate(start, time, args, rtol, field, stop, stiff):
     event = None if stop is None else diffrax.Event(lambda t, y, args, **_: stop(y, args))
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, args: field(y, args)),
-        diffrax.Kvaerno5() if stiff else diffrax.Dopri8(),
-        t0=time[0],
-        t1=time[-1],
-        dt0=None,
-        y0=start,
-        args=args,
-        saveat=diffrax.SaveAt(ts=time),
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol * 1e-2),
-        max_steps=MAX_STEPS,
-        event=event,
-        throw=False,
-    )
-    return solution.ys
+
+    def solve(start, args):
+        return diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: field(y, args)),
+            diffrax.Kvaerno5() if stiff else diffrax.Dopri8(),
+            t0=time[0],
+            t1=time[-1],
+            dt0=None,
+            y0=start,
+            args=args,
+            saveat=diffrax.SaveAt(ts=time),
+            stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol * 1e-2),
+            max_steps=MAX_STEPS,
+            event=event,
+            throw=False,
+        ).ys
+
+    return solve(start, args) if start.ndim == 1 else jax.vmap(solve)(start, args)

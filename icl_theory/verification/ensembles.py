@@ -33,12 +33,12 @@ def random_starts(make_model, num_seeds: int, seed: int) -> tuple[nnx.Module, An
 
 
 def split_keys(key: Key[Array, ""], count: int) -> list[Key[Array, ""]]:
-    """Return the keys of `jax.random.split(key, count)`, which the default generator makes one by one.
+    """Return the first keys of `jax.random.split(key, n)` with n the next multiple of 64, so that few programs serve all counts.
 
-    They are made 64 at a time, so that one program serves every count.
+    The default generator makes each from its number alone, so that they are those of `jax.random.split(key, count)`.
     """
     words = jax.random.key_data(jax.random.split(key, -(-count // KEYS_AT_ONCE) * KEYS_AT_ONCE))
-    return [jax.random.wrap_key_data(each) for each in np.asarray(words)[:count]]
+    return [jax.random.wrap_key_data(each, impl=jax.random.key_impl(key)) for each in np.asarray(words)[:count]]
 
 
 def stacked(trees: Sequence[Any], dtype: Any = None) -> Any:
@@ -115,9 +115,9 @@ def train_on(
 ) -> Run:
     """Train start r on `moments[r]`, for each r; W is tracked, (runs, S, D, D)."""
     dtype = jax.tree.leaves(starts)[0].dtype
-    distinct = {id(each): each.mean() for each in moments}
+    means = {name: each.mean() for name, each in {id(each): each for each in moments}.items()}  # many runs share theirs
     run = train_many(
-        MomentsLoss(graphdef, stacked([distinct[id(each)] for each in moments], dtype)),
+        MomentsLoss(graphdef, stacked([means[id(each)] for each in moments], dtype)),
         starts,
         loss_axes=0,
         optimizer=optimizer,
