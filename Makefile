@@ -29,7 +29,7 @@ study: $(VENV)/.ready
 	$(BIN)/python -m experiments.arithmetic_study
 
 test: $(VENV)/.ready check docs
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -29,6 +29,12 @@ hypothesis.settings.register_profile("default", deadline=None, max_examples=20, 
 hypothesis.settings.load_profile("default")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that no worker is left alone with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

@@ -2,10 +2,12 @@
 
 import json
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -22,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def run_module(monkeypatch, capsys):
     """Run `python -m MODULE …` in this process: its exit code and what it printed, standard output and error."""
+    before = signal.getsignal(signal.SIGTERM)
 
     def call(module, *arguments):
         monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
@@ -32,7 +35,8 @@ def run_module(monkeypatch, capsys):
             code = stop.code or 0
         return code, *capsys.readouterr()
 
-    return call
+    yield call
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_lists_name_everything(run_module):
@@ -92,7 +96,18 @@ def test_every_experiment_says_what_it_takes():
     assert set(parallel.SECONDS) == set(EXPERIMENTS)
 
 
-def test_the_data_of_an_experiment_do_not_depend_on_who_makes_them(tmp_path):
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setenv("NPROC", "2")
+
+
+def test_on_one_core_there_is_no_other_process(monkeypatch, tmp_path):
+    monkeypatch.setenv("NPROC", "1")
+    with parallel.Workers(tmp_path, 2) as workers:
+        assert not workers._workers
+
+
+def test_the_data_of_an_experiment_do_not_depend_on_who_makes_them(two_cores, tmp_path):
     """A worker process of one thread, and this process."""
     said, shares = [], []
     task = parallel.Task("data", "fixed_points")
@@ -109,7 +124,7 @@ def test_the_data_of_an_experiment_do_not_depend_on_who_makes_them(tmp_path):
     assert not made
 
 
-def test_what_a_worker_cannot_do_is_one_line_and_a_lost_worker_too(tmp_path):
+def test_what_a_worker_cannot_do_is_one_line_and_a_lost_worker_too(two_cores, tmp_path):
     with (
         pytest.raises(IclTheoryError, match="python -m experiments run phase_diagram"),
         parallel.Workers(tmp_path, 2) as workers,
@@ -146,8 +161,10 @@ def test_an_experiment_named_twice_is_made_once(tmp_path):
     assert len(said) == 1
 
 
-def test_the_programs_of_an_experiment_are_counted():
+def test_the_programs_of_an_experiment_are_counted(monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "1")  # what the command sets is put back
     made = CliRunner().invoke(compilations.main, ["fixed_points", "--top", "3"])
+    jax.config.update("jax_enable_compilation_cache", True)
     assert made.exit_code == 0, made.output
     (row,) = [line for line in made.output.splitlines() if line.startswith("│ fixed_points")]
     programs, compiled, *seconds = [cell.strip() for cell in row.strip("│").split("│")][1:]

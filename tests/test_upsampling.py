@@ -43,7 +43,6 @@ from icl_theory import (
     upsampled_learning_times,
     upsampled_loss,
 )
-from icl_theory.theory.moment_flow import predict_together
 from icl_theory.theory.sharpness import two_phase_ratio
 from icl_theory.theory.upsampling import two_phase_factor
 
@@ -202,7 +201,7 @@ def test_moment_flow_of_a_population_is_the_flow_of_its_features(key):
     assert max(comparison.strength, comparison.loss) < 1e-8
     assert_close(flow.optimum, features.optimum, rtol=1e-10)
     other = flow._replace(start=np.full(3, 0.3), drive=1.5 * flow.drive)
-    for alone, together in zip((flow, other), predict_together([flow, other], time), strict=True):
+    for alone, together in zip((flow, other), MomentFlow.predict_together([flow, other], time), strict=True):
         assert_close(together.strength, alone.predict(time).strength, rtol=1e-9)
         assert_close(together.loss, alone.predict(time).loss, rtol=1e-9)
 

@@ -1,1 +1,1 @@
-"""What the package costs: seconds against bounds, and where compiling goes."""
+"""Costs of the package: seconds against bounds, and where compiling goes."""

@@ -52,7 +52,15 @@ class Case(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What it took. Attributes: seconds a step, its quartiles, bytes laid out, seconds of compilation."""
+    """Cost of one step.
+
+    Attributes:
+        case: the step.
+        seconds: of a step, the median.
+        quartiles: of these seconds.
+        memory: bytes that the compiler lays out.
+        compilation: seconds.
+    """
 
     case: Case
     seconds: float

@@ -80,26 +80,26 @@ class MomentFlow(NamedTuple):
         Raises:
             InputError: times that are negative, not finite or not ascending.
         """
-        return predict_together([self], time)[0]
+        return MomentFlow.predict_together([self], time)[0]
 
+    @staticmethod
+    def predict_together(flows: Sequence[MomentFlow], time: np.ndarray) -> list[Trajectory]:
+        """Return `flow.predict(time)` of each, all solved as one program.
 
-def predict_together(flows: Sequence[MomentFlow], time: np.ndarray) -> list[Trajectory]:
-    """Return `flow.predict(time)` of each, all solved as one program.
-
-    Raises:
-        InputError: times that are negative, not finite or not ascending.
-    """
-    time = as_floats("time", time)
-    if time.ndim != 1 or not np.all(np.isfinite(time) & (time >= 0)) or np.any(np.diff(time) < 0):
-        raise InputError("time", time, "give ascending finite times from 0, shape (T,)")
-    grid = np.concatenate([[0.0], time])
-    args = tuple(np.stack([getattr(flow, name) for flow in flows]) for name in ("drive", "coupling"))
-    strengths = integrate(_field, np.stack([flow.start for flow in flows]), grid, args)[:, 1:] ** 3
-    found = []
-    for flow, strength in zip(flows, strengths, strict=True):
-        quadratic = np.einsum("td,de,te->t", strength, flow.coupling, strength)
-        found.append(Trajectory(time, flow.energy - 2.0 * strength @ flow.drive + quadratic, strength))
-    return found
+        Raises:
+            InputError: times that are negative, not finite or not ascending.
+        """
+        time = as_floats("time", time)
+        if time.ndim != 1 or not np.all(np.isfinite(time) & (time >= 0)) or np.any(np.diff(time) < 0):
+            raise InputError("time", time, "give ascending finite times from 0, shape (T,)")
+        grid = np.concatenate([[0.0], time])
+        args = tuple(np.stack([getattr(flow, name) for flow in flows]) for name in ("drive", "coupling"))
+        strengths = integrate(_field, np.stack([flow.start for flow in flows]), grid, args)[:, 1:] ** 3
+        found = []
+        for flow, strength in zip(flows, strengths, strict=True):
+            quadratic = np.einsum("td,de,te->t", strength, flow.coupling, strength)
+            found.append(Trajectory(time, flow.energy - 2.0 * strength @ flow.drive + quadratic, strength))
+        return found
 
 
 def _field(u: Array, args: Any) -> Array:

@@ -164,7 +164,7 @@ def statements(data: Data) -> list[Statement]:
                 f"Rank {rank}: training waits longer after every {rank} features, when heads are full, than rank 8 does there "
                 "(first six features; log of the ratio of mean waits ln(t_next/t) there and in between, minus that of rank 8, by seed)",
                 [median_change(change)],
-                bound=0.01,
+                bound=0.01,  # ranks that do not differ must not pass
                 source=source,
                 code="icl_theory.theory.low_rank.growth_rate",
                 figure="low_rank",

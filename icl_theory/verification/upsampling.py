@@ -19,7 +19,7 @@ from icl_theory.run import Run
 from icl_theory.spectra import linear_spectrum
 from icl_theory.tasks import TaskDistribution, TaskMixture
 from icl_theory.theory.hitting_time import hitting_time
-from icl_theory.theory.moment_flow import MomentFlow, predict_together
+from icl_theory.theory.moment_flow import MomentFlow
 from icl_theory.theory.upsampling import upsampled_learning_times, upsampled_loss
 from icl_theory.upsampling import example_weights
 from icl_theory.verification.arms import Pilot, judge, weighted_arms
@@ -257,7 +257,7 @@ def _examples(settings: Settings) -> Data:
         **how | {"num_snapshots": settings.aligned_snapshots},
     )
     times: dict[str, list[np.ndarray]] = {name: [] for name in ("measured", "drives", "coupled")}
-    trajectories = predict_together(flows, aligned.time)
+    trajectories = MomentFlow.predict_together(flows, aligned.time)
     for flow, trajectory, strength in zip(flows, trajectories, features.strength(aligned.tracked), strict=True):
         own, predicted = flow.features, trajectory.strength
         times["measured"].append(learning_times(aligned.time, strength / flow.optimum))
