@@ -1,4 +1,4 @@
-"""How many steps of how many runs fit into a second, and which share of the machine's matrix products that is.
+"""Steps of many runs at once: their number in a second, and its share of the machine's matrix products.
 
 Only the products with the moments count as work. Compilation stands in rows of its own.
 """

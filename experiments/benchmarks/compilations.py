@@ -36,7 +36,7 @@ STAGES = {
 
 @dataclasses.dataclass
 class Program:
-    """What one function cost: how often it was compiled (for one shape each time), and the seconds of each stage."""
+    """Cost of one function: the number of its compilations, one for each shape, and the seconds of each stage."""
 
     compilations: int = 0
     tracing: float = 0.0

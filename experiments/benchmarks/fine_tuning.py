@@ -1,4 +1,4 @@
-"""What a step of fine-tuning costs in time and memory, by optimizer and sharpness.
+"""Cost of a step of fine-tuning in time and memory, by optimizer and sharpness.
 
 Memory is what the compiler lays out for a step: arguments, results and temporaries. The part of `make bench` is a small
 decoder; `language_models` measures whole models.

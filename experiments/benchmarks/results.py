@@ -68,7 +68,7 @@ class Results:
 
 
 def read(path: Path, field: str) -> Results | None:
-    """What `save` wrote; None where there is no file.
+    """Read a file that `save` wrote; None where there is no file.
 
     Raises:
         InputError: the file, named by `field`, is damaged or something else.
@@ -95,7 +95,7 @@ def read(path: Path, field: str) -> Results | None:
 
 
 def about(quick: bool) -> dict[str, Any]:
-    """What measures now; figures of anything else are not gone on with."""
+    """Describe this code, machine and mode; only figures of the same are gone on with."""
     try:
         torch = {"torch": version("torch")}
     except PackageNotFoundError:

@@ -46,7 +46,7 @@ class Row(NamedTuple):
         return "met" if share >= 1 else f"missed: {100 * share:.0f} % of it"
 
     def gain_over(self, other: float) -> float:
-        """How many times as good as another value of this figure; above 1 is better, also where smaller is."""
+        """Ratio to another value of this figure, turned so that above 1 is better, also where smaller is."""
         over, under = (other, self.value) if self.less else (self.value, other)
         return over / under if under else float("inf" if over else 1)
 

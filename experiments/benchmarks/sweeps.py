@@ -1,4 +1,4 @@
-"""What sweeps cost, as a user sees it: whole processes, imports, first compilation and saving included."""
+"""Cost of sweeps as a user sees it: whole processes, imports, first compilation and saving included."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def described(about: dict[str, Any]) -> str:
 
 
 def summary(results: Results, places: list[Place], released: Results | None) -> list[str]:
-    """How many bounds are met, and how many figures have fallen."""
+    """Count the bounds that are met and the figures that have fallen."""
     rows = [(place, row) for place in places for row in results.rows[place]]
     verdicts = [row.verdict for _, row in rows if row.reach is not None]
     lines = [f"{verdicts.count('met')} of {len(verdicts)} bounds met"]
