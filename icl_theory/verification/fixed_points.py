@@ -22,7 +22,10 @@ from icl_theory.verification.statement import Statement, agrees, at_least, at_mo
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Default spectrum in a random basis; once with Γ = I, σ = 0 and once with a task prior and noise."""
+    """Default spectrum in a random basis; once with Γ = I, σ = 0 and once with a task prior and noise.
+
+    Power: nothing is drawn but the basis, so statements are tested to rounding.
+    """
 
     dim: int = 4
     num_context: int = 31

@@ -29,6 +29,7 @@ class Settings:
     """White inputs, D = 4, N = 31, H = 8 merged heads with all their entries, from a small start.
 
     ZSLS25's setting, but that prompts of the fixed task have contexts of it at share 0 too (there: noise).
+    Power: 8 seeds end at equal losses to 10⁻⁴; their growth rates spread by 0.1 %.
     """
 
     dim: int = 4

@@ -22,7 +22,10 @@ from icl_theory.verification.statement import Statement, agrees_each, at_most
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Rank one, H = 5, D = 4, default spectrum in a random basis, small random starts; contexts of growing length."""
+    """Rank one, H = 5, D = 4, default spectrum in a random basis, small random starts; contexts of growing length.
+
+    Power: one seed's difference from least squares spreads by 4 to 14 % on the first plateau, by less on the later ones.
+    """
 
     dim: int = 4
     num_heads: int = 5

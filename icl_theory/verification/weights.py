@@ -35,7 +35,10 @@ STEP_BY_STEP = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """D = 4, N = 31, default spectrum in a random basis; H = 5. The pictures start from smaller weights."""
+    """D = 4, N = 31, default spectrum in a random basis; H = 5. The pictures start from smaller weights.
+
+    Power: 64 grown heads of 16 runs give a share of nine tenths to ± 10 % (99 % interval); the drift's order comes from four rates.
+    """
 
     dim: int = 4
     num_heads: int = 5
