@@ -36,9 +36,10 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Annotations of re-exported names are not resolved, and the one module that needs torch is left out.
+# Annotations of re-exported names are not resolved, and the one module that needs torch is left out. Matplotlib may look for
+# fonts, by a program of the system, which a first import on a new machine does.
 docs: $(VENV)/.ready
-	$(BIN)/python -W error -W "ignore:Error parsing type annotation" -W "ignore:Couldn't import icl_theory.finetuning.huggingface" \
+	PDOC_ALLOW_EXEC=1 $(BIN)/python -W error -W "ignore:Error parsing type annotation" -W "ignore:Couldn't import icl_theory.finetuning.huggingface" \
 		-m pdoc --docformat google -t figures/reference -o results/docs icl_theory icl_theory.theory icl_theory.verification icl_theory.sweeps \
 		icl_theory.upsampling icl_theory.finetuning icl_theory.llm icl_theory.plotting '!icl_theory.finetuning.huggingface'
 
