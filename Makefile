@@ -26,7 +26,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m experiments.benchmarks $(PARTS)
 
 study: $(VENV)/.ready
-	$(BIN)/python -m experiments.arithmetic_study
+	$(BIN)/python -m experiments.language_models.arithmetic_study
 
 test: $(VENV)/.ready check docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -38,10 +38,11 @@ check: $(VENV)/.ready
 
 # Annotations of re-exported names are not resolved, and the one module that needs torch is left out. Matplotlib may look for
 # fonts, by a program of the system, which a first import on a new machine does.
+PACKAGES := tasks models moments training analysis theory upsampling simulation sweeps verification llm plotting
 docs: $(VENV)/.ready
-	PDOC_ALLOW_EXEC=1 $(BIN)/python -W error -W "ignore:Error parsing type annotation" -W "ignore:Couldn't import icl_theory.finetuning.huggingface" \
-		-m pdoc --docformat google -t figures/reference -o results/docs icl_theory icl_theory.theory icl_theory.verification icl_theory.sweeps \
-		icl_theory.upsampling icl_theory.finetuning icl_theory.llm icl_theory.plotting '!icl_theory.finetuning.huggingface'
+	PDOC_ALLOW_EXEC=1 $(BIN)/python -W error -W "ignore:Error parsing type annotation" \
+		-W "ignore:Couldn't import icl_theory.upsampling.huggingface" -m pdoc --docformat google -t figures/reference -o results/docs \
+		icl_theory $(PACKAGES:%=icl_theory.%) '!icl_theory.upsampling.huggingface'
 
 lock: $(VENV)/.ready
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from pathlib import Path
 
 import click
 
-from experiments import EXPERIMENTS, parallel
+from experiments import parallel
 from figures import FIGURES
 from figures.report import write_report
-from icl_theory import compilation_cache
-from icl_theory.errors import IclTheoryError
-from icl_theory.store import set_aside
+from icl_theory.cli.one_line import run
+from icl_theory.results import set_aside
+from icl_theory.verification import NAMES, all_claims
 from icl_theory.verification.table import count
 
 
@@ -36,14 +35,12 @@ def cli(context: click.Context, results: Path, fresh: bool) -> None:
 
 @cli.command("list")
 def list_command() -> None:
-    """Experiments and figures, with what each takes and shows."""
-    click.echo("Experiments (python -m experiments run NAME):")
-    for experiment in EXPERIMENTS.values():
-        figures = [figure.name for figure in FIGURES.values() if experiment.name in figure.reads]
-        claim = f"statements {experiment.claim.letter}1 …" if experiment.claim is not None else "no statement"
-        _describe(
-            experiment.name, experiment.question, experiment.takes, f"{claim}; figures: {', '.join(figures) or 'none'}"
-        )
+    """List claims and figures, with what each takes and shows."""
+    click.echo("Claims (python -m experiments run NAME):")
+    for claim in all_claims():
+        figures = [figure.name for figure in FIGURES.values() if claim.name in figure.reads]
+        count = f"{len(claim.statements.entries)} statements" if claim.statements.entries else "no statement"
+        _describe(claim.name, claim.question, claim.takes, f"{count}; figures: {', '.join(figures) or 'none'}")
     click.echo("\nFigures (python -m figures NAME):")
     for figure in FIGURES.values():
         _describe(figure.name, figure.title, f"data of {figure.sources}", figure.caption)
@@ -59,11 +56,11 @@ def _describe(name: str, title: str, takes: str, shows: str) -> None:
 
 
 @cli.command("run")
-@click.argument("names", nargs=-1, required=True, type=click.Choice(list(EXPERIMENTS)), metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, type=click.Choice(list(NAMES)), metavar="NAME...")
 @click.option("--results", type=click.Path(path_type=Path), help="data folder  [default: results]")
 @click.pass_obj
 def run_command(default: Path, names: tuple[str, ...], results: Path | None) -> None:
-    """Make the data of single experiments."""
+    """Make the data of single claims."""
     parallel.reproduce(names, (), results or default, say=click.echo)
 
 
@@ -74,10 +71,10 @@ def reproduce(results: Path, fresh: bool) -> None:
         old = set_aside(results)
         if old is not None:
             click.echo(f"set the older results aside: {old}")
-    parallel.reproduce(list(EXPERIMENTS), list(FIGURES), results, say=click.echo)
+    parallel.reproduce(list(NAMES), list(FIGURES), results, say=click.echo)
     page, rows = write_report(results, time.monotonic() - began)
     click.echo(count(rows))
-    failing = [row.statement.id for row in rows if not row.holds]
+    failing = [row.statement.name for row in rows if not row.holds]
     if failing:
         click.echo(f"not holding: {', '.join(failing)}")
     click.echo(f"report: {page} ({time.monotonic() - began:.0f} s)")
@@ -86,22 +83,8 @@ def reproduce(results: Path, fresh: bool) -> None:
 
 
 def main() -> None:
-    """Errors made on purpose are one line and exit code 2."""
-    compilation_cache.enable()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped by a batch system as by a person
-    try:
-        cli(standalone_mode=False)
-    except click.ClickException as error:
-        _fail(" ".join(error.format_message().split()), 2)
-    except IclTheoryError as error:
-        _fail(str(error), 2)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; what is complete is kept, the same command goes on", 130)
-
-
-def _fail(message: str, code: int) -> None:
-    click.echo(f"experiments: error: {message}", err=True)
-    sys.exit(code)
+    """Entry point."""
+    run(cli, "experiments", interrupted="interrupted; what is complete is kept, the same command goes on")
 
 
 if __name__ == "__main__":

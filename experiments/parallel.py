@@ -1,4 +1,4 @@
-"""Experiments and figures side by side: a process for each core, the longest work first, one progress for all of it."""
+"""Claims and figures side by side: a process for each core, the longest work first, one progress for all of it."""
 
 from __future__ import annotations
 
@@ -17,42 +17,22 @@ from typing import Any, NamedTuple, cast
 
 import jax
 
-from experiments import EXPERIMENTS
-from experiments.experiment import run
 from figures import FIGURES
 from figures.figure import draw
 from icl_theory import compilation_cache
-from icl_theory.blocks import PROCESSORS, cores
+from icl_theory.environment import PROCESSORS, cores
 from icl_theory.errors import IclTheoryError
 from icl_theory.progress import ProgressReport, duration
+from icl_theory.verification.claims import load_claim
+from icl_theory.verification.saved import make
 
-# Seconds of each on one core with an empty compilation cache, measured: the longest is started first, and the progress of
-# all of them is reckoned in these.
-SECONDS = {
-    "generalisation": 128.0,
-    "sharpness": 79.0,
-    "many_features": 45.0,
-    "softmax": 34.0,
-    "sam_by_data": 28.0,
-    "phase_diagram": 28.0,
-    "upsampling": 25.0,
-    "in_weight_learning": 23.0,
-    "closed_forms": 18.0,
-    "principal_components": 17.0,
-    "dynamics": 16.0,
-    "weights": 16.0,
-    "context_lengths": 15.0,
-    "low_rank": 13.0,
-    "random_initialisation": 9.0,
-    "fixed_points": 4.0,
-}
 FIGURE_SECONDS = 1.2
 THREADS = (PROCESSORS, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # more than cores would wait for each other, spinning
 BETWEEN_REPORTS = 0.05  # seconds between two reports of one worker
 
 
 class Task(NamedTuple):
-    """One piece of work: the data of an experiment, or a figure that reads them."""
+    """One piece of work: the data of a claim, or a figure that reads them."""
 
     kind: str
     name: str
@@ -60,7 +40,7 @@ class Task(NamedTuple):
     @property
     def seconds(self) -> float:
         """Roughly what it takes, against the others."""
-        return SECONDS[self.name] if self.kind == "data" else FIGURE_SECONDS
+        return load_claim(self.name).seconds if self.kind == "data" else FIGURE_SECONDS
 
 
 class WorkerError(IclTheoryError):
@@ -68,7 +48,7 @@ class WorkerError(IclTheoryError):
 
 
 def reproduce(names: Sequence[str], figures: Sequence[str], results: Path, *, say: Callable[[str], None]) -> None:
-    """Make the data of experiments unless they are complete, then draw figures.
+    """Make the data of claims unless they are complete, then draw figures.
 
     What finishes first is of no account: every piece of work writes a folder or a file of its own.
 
@@ -87,8 +67,8 @@ def reproduce(names: Sequence[str], figures: Sequence[str], results: Path, *, sa
 class _Progress:
     """One bar for everything, with how much is done and roughly what is left."""
 
-    def __init__(self, report: ProgressReport, experiments: int, total: float):
-        self.report, self.experiments, self.total = report, experiments, total
+    def __init__(self, report: ProgressReport, claims: int, total: float):
+        self.report, self.claims, self.total = report, claims, total
         self.shares: dict[Task, float] = {}
         self.reused = 0.0  # seconds that were not needed
         self.began = time.monotonic()
@@ -98,15 +78,16 @@ class _Progress:
         self.reused += task.seconds if reused else 0.0
         done = sum(task.seconds * share for task, share in self.shares.items())
         finished = sum(share >= 1 for task, share in self.shares.items() if task.kind == "data")
-        detail, worked = f"{finished} of {self.experiments} experiments", done - self.reused
+        detail, worked = f"{finished} of {self.claims} claims", done - self.reused
         left = (time.monotonic() - self.began) * (self.total - done) / worked if worked > 0 else 0.0
         if left >= 1:
             detail += f", about {duration(left)} left"
-        self.report("experiments", round(1000 * done / self.total), 1000, detail)
+        self.report("claims", round(1000 * done / self.total), 1000, detail)
 
 
 class Workers:
-    """Processes that each take one piece of work after another; on one core, or with an accelerator, this process alone.
+    """Processes that each take one piece of work after another; on one core, or with an accelerator, this process
+    alone.
 
     Processes of one thread beat threads here: most of the time goes to Python and to compiling, which one thread does.
     """
@@ -142,7 +123,8 @@ class Workers:
 
         Args:
             tasks: pieces of work.
-            progress: called with (task, share done), and at its end with (task, 1.0, whether its data were there already).
+            progress: called with (task, share done), and at its end with (task, 1.0, whether its data were there
+                already).
             say: called with a line for each task that is done.
 
         Raises:
@@ -189,16 +171,15 @@ def perform(task: Task, results: Path, progress: Callable[[float], None]) -> tup
     """Do one piece of work; return a line about it, and False where the data were there already."""
     if task.kind == "figure":
         return f"drew {draw(FIGURES[task.name], results)}", True
-    experiment, began = EXPERIMENTS[task.name], time.monotonic()
-    precisions = experiment.claim.precisions() if experiment.claim is not None else ("float64",)
+    claim, began = load_claim(task.name), time.monotonic()
     starts: list[str] = []
 
     def share(title: str, done: int, total: int) -> None:
         if title not in starts:
             starts.append(title)
-        progress((len(starts) - 1 + done / max(total, 1)) / len(precisions))
+        progress((len(starts) - 1 + done / max(total, 1)) / len(claim.precisions()))
 
-    made = run(experiment, results, share)
+    made = make(claim, results, share)
     folder = results / task.name
     return f"{folder}: made in {time.monotonic() - began:.0f} s" if made else f"{folder}: complete, reused", made
 

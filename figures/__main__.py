@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from figures import FIGURES
 from figures.figure import draw
-from icl_theory.errors import IclTheoryError
+from icl_theory.cli.one_line import run
 
 
 @click.command()
@@ -25,14 +24,4 @@ def main(names: tuple[str, ...], results: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except click.ClickException as error:
-        click.echo(f"figures: error: {' '.join(error.format_message().split())}", err=True)
-        sys.exit(2)
-    except IclTheoryError as error:
-        click.echo(f"figures: error: {error}", err=True)
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("figures: error: interrupted", err=True)
-        sys.exit(130)
+    run(main, "figures", cache=False)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import xarray as xr
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.plotting import GD, SAM, feature_colour, new_figure, styled
-from icl_theory.verification import Data
 
 
 @styled
-def draw(sharpness: Data) -> Figure:
+def draw(sharpness: xr.Dataset) -> Figure:
     """Aligned starts with residuals; random starts; progress of feature 2 when the first feature is learned."""
     figure, axes = new_figure(13.5, 7.6, 2, 3)
-    time = sharpness["aligned_time"]
-    model, reduced, flow = (sharpness[f"aligned_{name}_strength"] for name in ("model", "reduced", "flow"))
+    time = sharpness.aligned_time
+    model, reduced, flow = sharpness.aligned_strength.sel(system=["model", "reduced", "flow"]).values
     for index, (axis, title) in enumerate(
         zip(axes[0, :2], ("GD, aligned start", "SAM, δ = 0.5, aligned start"), strict=True)
     ):
@@ -47,12 +47,12 @@ def draw(sharpness: Data) -> Figure:
     return figure
 
 
-def _random(axes: np.ndarray, sharpness: Data) -> None:
-    time = sharpness["separate_time"][1:]
-    for index, (axis, title) in enumerate(
-        zip(axes[:2], ("GD, random starts", "SAM, ρ = 0.05, same starts"), strict=True)
+def _random(axes: np.ndarray, sharpness: xr.Dataset) -> None:
+    time = sharpness.time.values[1:]
+    for axis, arm, title in zip(
+        axes[:2], ("gd", "sam"), ("GD, random starts", "SAM, ρ = 0.05, same starts"), strict=True
     ):
-        strengths = sharpness["separate_strength"][index][:, 1:]
+        strengths = sharpness.strength.sel(arm=arm).values[:, 1:]
         for d in range(strengths.shape[-1]):
             low, middle, high = np.quantile(strengths[..., d], (0.25, 0.5, 0.75), axis=0)
             axis.fill_between(time, low, high, color=feature_colour(d), alpha=0.2, linewidth=0)
@@ -61,8 +61,7 @@ def _random(axes: np.ndarray, sharpness: Data) -> None:
         axis.set(title=title, xscale="log", xlabel="time (learning rate × step)", ylabel="$w_d / w_d^*$")
         axis.set(xlim=(8, time[-1]), ylim=(-0.05, 1.08))
         axis.legend(loc="center left", fontsize=8.5)
-    rhos = list(sharpness["separate_rhos"])
-    before, after = (sharpness["separate_progress"][rhos.index(rho), :, 1] for rho in (0.0, 0.05))
+    before, after = (sharpness.progress.sel(rho=rho, feature=2).values for rho in (0.0, 0.05))
     both = (before > 0) & (after > 0)
     scatter = axes[2]
     scatter.scatter(before[both], after[both], s=22, color=SAM, alpha=0.75, linewidths=0, label="one seed")

@@ -1,4 +1,4 @@
-"""What a figure is: which data it reads, how it is drawn, what it shows."""
+"""The specification of a figure: the data it reads, how it is drawn, its caption."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from experiments import EXPERIMENTS
-from experiments.experiment import load
 from icl_theory.errors import InputError
 from icl_theory.plotting import save_figure
-from icl_theory.verification import Data
+from icl_theory.verification.claims import load_claim
+from icl_theory.verification.saved import load
 
 
 class FigureSpec(NamedTuple):
@@ -22,8 +21,8 @@ class FigureSpec(NamedTuple):
         name: module, file and command-line name.
         title: heading in the report.
         caption: what the reader sees, in a few sentences.
-        reads: names of the experiments whose data it needs.
-        draw: `draw(*data) -> Figure`, one argument per experiment.
+        reads: names of the claims whose data it needs.
+        draw: `draw(*data) -> Figure`, one data set a claim.
         saved: a measurement in the repository that it reads instead.
     """
 
@@ -36,18 +35,18 @@ class FigureSpec(NamedTuple):
 
     @property
     def command(self) -> str:
-        """What to type to draw it again."""
+        """Command that draws it again."""
         return f"python -m figures {self.name}"
 
     @property
     def sources(self) -> str:
-        """What it reads, in words."""
+        """Sources in words."""
         return self.saved or ", ".join(self.reads)
 
 
 def draw(figure: FigureSpec, results: Path) -> Path:
     """Read the data, draw, write `results/figures/NAME.png` and `.svg`; the path of the PNG."""
-    data: list[Data] = [load(EXPERIMENTS[name], results) for name in figure.reads]
+    data = [load(load_claim(name), results) for name in figure.reads]
     stem = results / "figures" / figure.name
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)

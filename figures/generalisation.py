@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.plotting import GD, SAM, new_figure, styled
-from icl_theory.verification import Data
+from icl_theory.verification.claims.generalisation_readings import only
 
 STYLES = {
     "gd": (GD, "-", 2.4, "GD"),
@@ -22,27 +23,27 @@ STYLES = {
     "early": ("#E69F00", "--", 1.4, "control: early upsampled"),
 }
 PANELS = (
-    (0, 100, 0, "One group, P = 100"),
-    (0, 5000, 0, "One group, P = 5000"),
-    (1, 5000, 0, "Two groups, P = 5000"),
-    (0, 5000, 1, "One group, P = 5000, reversed spectrum"),
-    (1, 5000, 1, "Two groups, P = 5000, reversed spectrum"),
+    ("one group", 100, "training", "One group, P = 100"),
+    ("one group", 5000, "training", "One group, P = 5000"),
+    ("two groups", 5000, "training", "Two groups, P = 5000"),
+    ("one group", 5000, "reversed", "One group, P = 5000, reversed spectrum"),
+    ("two groups", 5000, "reversed", "Two groups, P = 5000, reversed spectrum"),
 )
 
 
 @styled
-def draw(data: Data) -> Figure:
-    """Mean held-out loss over the seeds, relative to gradient descent's at the same step."""
+def draw(data: xr.Dataset) -> Figure:
+    """Draw the mean held-out loss over the seeds, relative to gradient descent's at the same step."""
     figure, axes = new_figure(14.5, 7.6, 2, 3)
     panels = list(axes.ravel())
-    time = data["time"]
+    time = data.time.values
     for axis, (mixture, size, test, title) in zip(panels, PANELS, strict=False):
-        case = np.flatnonzero(
-            (data["case_mixture"] == mixture) & (data["case_num_prompts"] == size) & (data["case_noise_std"] == 0)
-        )[0]
-        base = data["curve gd"][case, :, :, test].astype(float)
+        losses = only(data.held_out_loss, mixture=mixture, num_prompts=size, noise_std=0.0, shown_test=test).squeeze(
+            "case"
+        )
+        base = losses.sel(arm="gd").values.astype(float)
         for arm, (colour, line, width, _) in STYLES.items():
-            change = 100.0 * (data[f"curve {arm}"][case, :, :, test] - base) / base.mean(axis=0)
+            change = 100.0 * (losses.sel(arm=arm).values - base) / base.mean(axis=0)
             middle, half = change.mean(axis=0)[1:], 1.96 * change.std(axis=0, ddof=1)[1:] / np.sqrt(len(change))
             if arm in ("sam", "late"):
                 axis.fill_between(time[1:], middle - half, middle + half, color=colour, alpha=0.15, linewidth=0)
@@ -65,10 +66,11 @@ def _legend(axis: Axes) -> None:
 FIGURE = FigureSpec(
     "generalisation",
     "Held-out loss over training",
-    "Mean held-out loss over 40 seeds (so that single runs without a feature show) relative to that of gradient descent at the same step on the same data "
-    "from the same starts; no label noise; 95 % intervals of the paired difference shaded for SAM and late upsampling. Upper "
-    "row: on the training distribution. Lower row: on a reversed spectrum, which one group never shows and the minority of "
-    "the two groups has. Held-out losses are closed forms of the model's W. Below zero is better than gradient descent.",
+    "Mean held-out loss over 40 seeds (so that single runs without a feature show) relative to that of gradient "
+    "descent at the same step on the same data from the same starts; no label noise; 95 % intervals of the paired "
+    "difference shaded for SAM and late upsampling. Upper row: on the training distribution. Lower row: on a reversed "
+    "spectrum, which one group never shows and the minority of the two groups has. Held-out losses are closed forms "
+    "of the model's W. Below zero is better than gradient descent.",
     ("generalisation",),
     draw,
 )

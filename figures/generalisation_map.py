@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import numpy as np
+import xarray as xr
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.plotting import new_figure, styled
-from icl_theory.verification import Data
-from icl_theory.verification.generalisation_statements import ARMS, MIXTURES, pooled
+from icl_theory.verification.claims.generalisation_readings import ARMS, MIXTURES, half_way, pooled
 
-COMPARISONS = {
-    "mean": "equal steps, mean over training",
-    "matched": "matched training loss, half-way",
-    "end": "equal steps, at the end",
-}
 SHOWN = {"training": "training distribution", "reversed": "reversed spectrum"}
+METHODS = ARMS[1:]  # all but gradient descent
 LIMIT, SMALLEST = 20.0, 0.05  # per cent: where colours end, what is shown as 0
 
 
 def percent(value: float) -> str:
-    """A signed number with one digit, 0 where it rounds to that."""
+    """Return a signed number with one digit, 0 where it rounds to that."""
     return "0" if abs(value) < SMALLEST else f"{value:+.1f}".replace("-", "−")
 
 
 @styled
-def draw(data: Data) -> Figure:
-    """Change of held-out loss in per cent; bold where the 99 % interval leaves zero out."""
+def draw(data: xr.Dataset) -> Figure:
+    """Draw the change of held-out loss in per cent; bold where the 99 % interval leaves zero out."""
     figure, axes = new_figure(16.0, 8.0, 2, 3, sharex=True, sharey=True)
-    sizes = np.unique(data["case_num_prompts"])
+    comparisons = {
+        "equal steps, mean over training": data.mean_change,
+        "matched training loss, half-way": half_way(data),
+        "equal steps, at the end": data.end_change,
+    }
+    sizes = np.unique(data.num_prompts)
     rows = [(mixture, int(size)) for mixture in MIXTURES for size in sizes]
     norm = TwoSlopeNorm(0.0, -LIMIT, LIMIT)
     for line, (test, where) in enumerate(SHOWN.items()):
-        for column, (name, how) in enumerate(COMPARISONS.items()):
+        for column, (how, compared) in enumerate(comparisons.items()):
             axis = axes[line, column]
-            changes = [[pooled(data, name, arm, test, mixture=m, sizes=(p,)) for arm in ARMS] for m, p in rows]
+            changes = [[pooled(compared, arm, test, mixture=m, num_prompts=p) for arm in METHODS] for m, p in rows]
             values = np.asarray([[100.0 * np.expm1(change.median) for change in row] for row in changes])
             axis.imshow(np.clip(values, -LIMIT, LIMIT), cmap="RdBu_r", norm=norm, aspect="auto")
             for i, row in enumerate(changes):
@@ -54,7 +55,7 @@ def draw(data: Data) -> Figure:
             axis.axhline(len(sizes) - 0.5, color="white", linewidth=3)
             axis.grid(False)
             axis.set_title(f"{where}, {how}", fontsize=9.5)
-            axis.set_xticks(range(len(ARMS)), labels=ARMS, rotation=35, ha="right", fontsize=9.5)
+            axis.set_xticks(range(len(METHODS)), labels=METHODS, rotation=35, ha="right", fontsize=9.5)
             axis.set_yticks(range(len(rows)), labels=[f"{m}, P = {p}" for m, p in rows], fontsize=9)
             axis.tick_params(length=0)
     return figure
@@ -63,11 +64,11 @@ def draw(data: Data) -> Figure:
 FIGURE = FigureSpec(
     "generalisation_map",
     "Where each method helps and where it hurts",
-    "Change of the held-out loss against gradient descent in per cent, blue is better; median over 80 runs a cell (40 seeds, "
-    "with and without label noise), bold where the 99 % interval leaves zero out (of 432 cells about four do by chance). Above on "
-    "the training distribution, below on a reversed spectrum. Half-way: the training loss has lost half of what it can lose. "
-    "random, early: controls of late; fresh random, fresh early: controls of fresh late; residual: lateness without each "
-    "example's own floor.",
+    "Change of the held-out loss against gradient descent in per cent, blue is better; median over 80 runs a cell (40 "
+    "seeds, with and without label noise), bold where the 99 % interval leaves zero out (of 432 cells about four do "
+    "by chance). Above on the training distribution, below on a reversed spectrum. Half-way: the training loss has "
+    "lost half of what it can lose. random, early: controls of late; fresh random, fresh early: controls of fresh "
+    "late; residual: lateness without each example's own floor.",
     ("generalisation",),
     draw,
 )

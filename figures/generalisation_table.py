@@ -5,20 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import xarray as xr
 
 from figures.generalisation_map import percent
-from icl_theory.verification import Data
-from icl_theory.verification.generalisation_statements import (
-    ARMS,
-    LARGE,
-    MIXTURES,
-    bias_changes,
-    chosen,
-    pick,
-    pooled,
-    unfinished,
-)
-from icl_theory.verification.paired import PairedChange
+from icl_theory.verification.changes import Change
+from icl_theory.verification.claims.generalisation_readings import MANY, MIXTURES, half_way, only, pooled, ratio_changes
 
 NAMES = {
     "sam": "SAM, ρ = 0.05",
@@ -47,14 +38,14 @@ HEADINGS = (
     "N = 8, end",
     "N = 127, end",
 )
-COLUMNS = (
+COLUMNS = (  # a variable `…_change`, a test
     ("mean", "training"),
-    ("evaluations_mean", "training"),
-    ("matched", "training"),
+    ("equal_evaluations", "training"),
+    ("half_way", "training"),
     ("end", "training"),
     ("worse", "training"),
-    ("budget_end", "training"),
-    ("matched", "reversed"),
+    ("pilot_paid", "training"),
+    ("half_way", "reversed"),
     ("end", "reversed"),
     ("end", "white"),
     ("end", "short"),
@@ -78,37 +69,40 @@ class Table(NamedTuple):
     rows: list[list[Cell]]
 
 
-def tables(data: Data) -> list[Table]:
-    """One table a mixture with P ≥ 1000, both noise levels together; then each noise level on its own."""
+def tables(data: xr.Dataset) -> list[Table]:
+    """Return one table a mixture with P ≥ 1000, both noise levels together; then each noise level on its own."""
     together = [_table(data, mixture.capitalize(), mixture=mixture) for mixture in MIXTURES]
     apart = [
         _table(data, f"{mixture.capitalize()}, label noise σ = {noise:g}", mixture=mixture, noise_std=float(noise))
         for mixture in MIXTURES
-        for noise in np.unique(data["case_noise_std"])
+        for noise in np.unique(data.noise_std)
     ]
     return together + apart
 
 
-def _table(data: Data, title: str, **where: Any) -> Table:
-    where["sizes"] = LARGE
-    learned = 100.0 * (1.0 - unfinished(data, **where))
-    factors = data["factor"][chosen(data, **where)]
+def _table(data: xr.Dataset, title: str, **where: Any) -> Table:
+    where["num_prompts"] = MANY
+    learned = 100.0 * (only(data.learning_time, **where) < np.inf).all("feature").mean(("case", "seed"))
+    factors = only(data.factor, **where).values
     low, middle, high = np.quantile(factors, (0.25, 0.5, 0.75))
-    rows = [[Cell("gradient descent"), Cell(""), Cell(f"{learned[0]:.0f}")] + [Cell("")] * len(COLUMNS)]
-    for number, arm in enumerate(ARMS, start=1):
-        cells = [Cell(NAMES[arm]), _cell(bias_changes(data, arm, (2,), **where)[0]), Cell(f"{learned[number]:.0f}")]
-        for name, test in COLUMNS:
-            if name == "worse":
-                cells.append(Cell(f"{100 * np.mean(np.concatenate(pick(data, 'end', arm, **where)) > WORSE):.0f}"))
-            elif name == "evaluations_mean" and arm != "sam":
+    rows = [[Cell("gradient descent"), Cell(""), Cell(f"{learned.sel(arm='gd'):.0f}")] + [Cell("")] * len(COLUMNS)]
+    for arm, name in NAMES.items():
+        (ratio,) = ratio_changes(data, (arm,), (3,), **where)
+        cells = [Cell(name), _cell(ratio), Cell(f"{learned.sel(arm=arm):.0f}")]
+        for column, test in COLUMNS:
+            if column == "worse":
+                ends = only(data.end_change, arm=arm, test=test, **where)
+                cells.append(Cell(f"{100.0 * np.mean(ends.values > WORSE):.0f}"))
+            elif column == "equal_evaluations" and arm != "sam":
                 cells.append(Cell("="))
             else:
-                cells.append(_cell(pooled(data, name, arm, test, **where)))
+                changes = half_way(data) if column == "half_way" else data[f"{column}_change"]
+                cells.append(_cell(pooled(changes, arm, test, **where)))
         rows.append(cells)
     return Table(f"{title}: κ = {middle:.2f} (quartiles {low:.2f}, {high:.2f}), {factors.size} runs a row", rows)
 
 
-def _cell(change: PairedChange) -> Cell:
+def _cell(change: Change) -> Cell:
     middle, low, high = (100.0 * np.expm1(value) for value in change[:3])
     text = percent(middle)
     return Cell(text, (low > 0 or high < 0) and text != "0", f"[{percent(low)}, {percent(high)}]")

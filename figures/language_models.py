@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.arms import OPTIMIZERS
-from experiments.study import HALF, bias_of, load_study, paired
 from figures.figure import FigureSpec
+from icl_theory.llm.evaluation.study import HALF, bias_of, load_study, paired
+from icl_theory.llm.optimizers.adamw_muon import OPTIMIZERS
 from icl_theory.plotting import FEATURE_COLOURS, GD, new_figure, styled
 
-MEASURED = Path(__file__).parents[1] / "experiments" / "measured"
+MEASURED = Path(__file__).parents[1] / "experiments" / "language_models" / "measured"
 FOLLOWED = {"plain": GD, "late": FEATURE_COLOURS[1], "random": FEATURE_COLOURS[0], "fsam": FEATURE_COLOURS[2]}
 LEAST = 0.001  # share of the first loss that is drawn; shares are kept to 0.0001
 NAMES = {"plain": "plain", "late": "late × κ", "random": "random × κ", "early": "early × κ"}
@@ -24,7 +24,7 @@ TITLES = {"adamw": "AdamW", "muon": "Muon"}
 
 @styled
 def draw(study: dict[str, Any]) -> Figure:
-    """A row for each optimizer: trajectories, accuracy against plain, accuracy by kind, learning-time ratio, progress."""
+    """Draw a row for each optimizer: trajectories, accuracies, learning-time ratios, progress."""
     optimizers = [optimizer for optimizer in OPTIMIZERS if f"{optimizer} plain" in study["arms"]]
     widths = {"width_ratios": (2.2, 1.6, 1.7, 1.1, 1.1)}
     figure, axes = new_figure(15.0, 4.3 * len(optimizers), len(optimizers), 5, **widths)
@@ -123,7 +123,12 @@ def _interval(axis: Axes, place: int, values: np.ndarray, colour: str, marker: s
 
 def _spec(name: str, file: str, title: str, caption: str) -> FigureSpec:
     return FigureSpec(
-        name, title, caption, (), partial(_draw_saved, MEASURED / file), saved=f"experiments/measured/{file}"
+        name,
+        title,
+        caption,
+        (),
+        partial(_draw_saved, MEASURED / file),
+        saved=f"experiments/language_models/measured/{file}",
     )
 
 
@@ -132,42 +137,56 @@ def _draw_saved(path: Path) -> Figure:
 
 
 COLUMNS = (
-    "Columns, from the left: mean share of the first loss left, late examples solid and early ones dotted (mean over seeds, 95 % "
-    "bands of plain and of the rule); accuracy on problems drawn anew minus that of the plain arm, paired by seed (its own is "
-    "written); accuracy of each kind of problem; R, the step at which the mean loss of the late has halved over that of the early; "
-    "the share of their loss that the late have lost by the latter step. Ticks are seeds, bars 95 % intervals of single "
+    "Columns, from the left: mean share of the first loss left, late examples solid and early ones dotted (mean over "
+    "seeds, 95 % "
+    "bands of plain and of the rule); accuracy on problems drawn anew minus that of the plain arm, paired by seed "
+    "(its own is "
+    "written); accuracy of each kind of problem; R, the step at which the mean loss of the late has halved over that "
+    "of the early; "
+    "the share of their loss that the late have lost by the latter step. Ticks are seeds, bars 95 % intervals of "
+    "single "
     "comparisons, triangles lower bounds, dotted lines plain's mean."
 )
 FIGURE = _spec(
     "arithmetic_study",
     "arithmetic-cpu.json",
     "Claim D in small: a decoder learns easy and hard arithmetic",
-    "0.1 million weights from scratch, twelve seeds; make study makes five anew. A pilot run says who is late. Upsampling them "
-    "lowers R and gains accuracy, over random copies too; upsampling the early does the opposite. Functional SAM (f-SAM) lowers R "
+    "0.1 million weights from scratch, twelve seeds; make study makes five anew. A pilot run says who is late. "
+    "Upsampling them "
+    "lowers R and gains accuracy, over random copies too; upsampling the early does the opposite. Functional SAM "
+    "(f-SAM) lowers R "
     "and, with AdamW, gains; SAM does neither beyond its interval, and at half the steps both are behind. " + COLUMNS,
 )
 LARGER = _spec(
     "arithmetic_study_larger",
     "arithmetic-h200.json",
     "Claim D in small, with eight times the weights",
-    "0.8 million weights, eight seeds, on a GPU, from a start of one deviation whatever the width. Who is late was picked by the "
-    "plain run itself here, whose luck makes its R too high: compare the upsampled arms with random × κ; SAM and plain share that "
+    "0.8 million weights, eight seeds, on a GPU, from a start of one deviation whatever the width. Who is late was "
+    "picked by the "
+    "plain run itself here, whose luck makes its R too high: compare the upsampled arms with random × κ; SAM and "
+    "plain share that "
     "luck. SAM at ρ = 0.1 raises R with Muon. Columns as before.",
 )
 CHECKPOINT_SUMS = _spec(
     "checkpoint_sums",
     "checkpoint-sums-cpu.json",
     "Claim D on a pretrained model: SmolLM2-135M learns sums",
-    "24 steps of AdamW, 16 of Muon, three seeds, 240 problems to train on, 146 others asked, on two cores. No gain of the rule or "
-    "of SAM is shown in so short a training; SAM and functional SAM learn less, beyond the interval with Muon and at half the "
-    "steps. Plain halves the loss of both groups by the second record: R says how far they are by then. Columns as before.",
+    "24 steps of AdamW, 16 of Muon, three seeds, 240 problems to train on, 146 others asked, on two cores. No gain of "
+    "the rule or "
+    "of SAM is shown in so short a training; SAM and functional SAM learn less, beyond the interval with Muon and at "
+    "half the "
+    "steps. Plain halves the loss of both groups by the second record: R says how far they are by then. Columns as "
+    "before.",
 )
 CHECKPOINT_WORDS = _spec(
     "checkpoint_words",
     "checkpoint-words-h200.json",
     "Claim D on a pretrained model: SmolLM2-135M learns word problems",
-    "64 steps of AdamW, 32 of Muon, eight seeds, 480 problems to train on, 240 others asked, on a GPU. Only questions of relations "
-    "are learned, of which 84 % differ from one of training in names alone; legs and grade school stay out of reach. No arm gains "
-    "accuracy beyond its interval; with Muon SAM and functional SAM lose some, and at half the steps both do with either "
+    "64 steps of AdamW, 32 of Muon, eight seeds, 480 problems to train on, 240 others asked, on a GPU. Only questions "
+    "of relations "
+    "are learned, of which 84 % differ from one of training in names alone; legs and grade school stay out of reach. "
+    "No arm gains "
+    "accuracy beyond its interval; with Muon SAM and functional SAM lose some, and at half the steps both do with "
+    "either "
     "optimizer. R lies before the first record: it says how far both groups are by then. Columns as before.",
 )

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.plotting import draw_levels, new_figure, ordered_colours, styled
-from icl_theory.verification import Data
-from icl_theory.verification.low_rank import relative_waits
+from icl_theory.verification.claims.low_rank import relative_waits
 
 RANKS = (1, 2, 4, 8)
 
 
 @styled
-def draw(data: Data) -> Figure:
+def draw(data: xr.Dataset) -> Figure:
     """Median losses with the plateaus of rank one; waits between features; learning times in order."""
     figure, ((loss, waits, times),) = new_figure(13.5, 4.4, 1, 3, width_ratios=[1.2, 1.0, 1.0])
     for rank, colour in zip(RANKS, ordered_colours(len(RANKS)), strict=True):
-        low, middle, high = np.quantile(data[f"loss_{rank}"][:, 1:], (0.25, 0.5, 0.75), axis=0)
-        loss.fill_between(data["time"][1:], low, high, color=colour, alpha=0.15, linewidth=0)
-        loss.plot(data["time"][1:], middle, color=colour, label=f"R = {rank}")
-        _by_feature(times, np.sort(data[f"times_{rank}"], axis=1), colour, rank, first=1)
-        _by_feature(waits, np.exp(relative_waits(data[f"times_{rank}"])), colour, rank, first=1)
-    draw_levels(loss, data["plateau_losses"], label="plateaus of rank one")
-    loss.axhline(float(data["best_loss"]), color="#999999", linestyle=":", linewidth=1.2, label="least squares")
+        of_rank = data.sel(rank=rank)
+        low, middle, high = np.quantile(of_rank.loss[:, 1:], (0.25, 0.5, 0.75), axis=0)
+        loss.fill_between(data.time[1:], low, high, color=colour, alpha=0.15, linewidth=0)
+        loss.plot(data.time[1:], middle, color=colour, label=f"R = {rank}")
+        _by_feature(times, np.sort(of_rank.learning_time, axis=1), colour, rank, first=1)
+        _by_feature(waits, np.exp(relative_waits(of_rank.learning_time)), colour, rank, first=1)
+    draw_levels(loss, data.plateau_loss, label="plateaus of rank one")
+    loss.axhline(float(data.best_loss), color="#999999", linestyle=":", linewidth=1.2, label="least squares")
     loss.set(title="Loss (median and quartiles)", xlabel="time (learning rate × step)", ylabel="mean square error")
     loss.set(xscale="log", xlim=(30, None), ylim=(0.1, 1.06))
     loss.legend(loc="lower left", fontsize=8.5)
@@ -56,12 +57,12 @@ def _by_feature(axis: Axes, values: np.ndarray, colour, rank: int, *, first: int
 FIGURE = FigureSpec(
     "low_rank",
     "Keys and queries of rank R",
-    "Gradient descent on 80 000 prompts (D = 8, H = 9, N = 31), 16 random starts. Left: rank one rests on the predicted "
-    "plateaus (dashed); rank R rests near every R-th. Middle: a head fills its R ranks in quick succession, and among the first six "
-    "training waits longer where heads are full (filled dots: m a multiple of R) than rank 8, never full before, does there; the last waits grow "
-    "at every rank. Right: every rank above one learns the later features "
-    "sooner. Dotted: least squares, the loss that all can reach. "
-    "Medians over seeds, shown where more than half of the seeds learned that feature.",
+    "Gradient descent on 80 000 prompts (D = 8, H = 9, N = 31), 16 random starts. Left: rank one rests on the "
+    "predicted plateaus (dashed); rank R rests near every R-th. Middle: a head fills its R ranks in quick succession, "
+    "and among the first six training waits longer where heads are full (filled dots: m a multiple of R) than rank 8, "
+    "never full before, does there; the last waits grow at every rank. Right: every rank above one learns the later "
+    "features sooner. Dotted: least squares, the loss that all can reach. Medians over seeds, shown where more than "
+    "half of the seeds learned that feature.",
     ("low_rank",),
     draw,
 )

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import xarray as xr
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.plotting import GD, SAM, new_figure, ordered_colours, styled
-from icl_theory.verification import Data
-from icl_theory.verification.many_features import OPTIMIZERS, bias
 
 COLOURS = {"gd": GD, "sam": SAM}
 WORDS = {"gd": "GD", "sam": "SAM"}
 
 
 @styled
-def draw(data: Data) -> Figure:
+def draw(data: xr.Dataset) -> Figure:
     """Strengths of all features; learning times, aligned on theory and random; learning-time ratios."""
     figure, ((curves, aligned), (random, ratios)) = new_figure(12.0, 8.6, 2, 2)
-    drive, time = data["drive"], data["time"][1:]
-    middle = np.median(data["random_gd"].astype(float), axis=0)[1:]
+    drive, time = data.drive.values, data.time.values[1:]
+    middle = np.median(data.strength.sel(optimizer="gd").values.astype(float), axis=0)[1:]
     for d, colour in enumerate(ordered_colours(len(drive))):
         curves.plot(
             time, middle[:, d], color=colour, linewidth=1.2, label=f"feature {d + 1}" if d in (0, 7, 31) else None
@@ -29,22 +28,21 @@ def draw(data: Data) -> Figure:
     )
     curves.set(ylabel="$w_d / w_d^*$", xlim=(1, None))
     curves.legend(loc="upper left")
-    for name in OPTIMIZERS:
-        found = bias(data, "aligned", name).times[0]
-        aligned.plot(drive, found, "o", color=COLOURS[name], markersize=5, label=f"{WORDS[name]}, full model")
-        aligned.plot(drive, bias(data, "predicted", name).times[0], "k--", linewidth=1.2)
-        measured = bias(data, "random", name)
-        low, middle, high = _spread(measured.times)
+    for name, words in WORDS.items():
+        found = data.sel(optimizer=name)
+        style = {"color": COLOURS[name], "markersize": 5, "label": f"{words}, full model"}
+        aligned.plot(drive, found.aligned_learning_time, "o", **style)
+        aligned.plot(drive, found.predicted_learning_time, "k--", linewidth=1.2)
+        low, middle, high = _spread(found.learning_time.values)
         random.errorbar(
             drive, middle, yerr=[middle - low, high - middle], fmt="o", color=COLOURS[name], markersize=4, linewidth=1.1
         )
-        random.plot(
-            [], [], "o", color=COLOURS[name], label=f"{WORDS[name]}, median and range of {len(measured.times)} seeds"
-        )
-        low, middle, high = _spread(measured.ratios)
+        label = f"{words}, median and range of {found.sizes['seed']} seeds"
+        random.plot([], [], "o", color=COLOURS[name], label=label)
+        low, middle, high = _spread(found.learning_time_ratio.values)
         number = np.arange(1, len(drive) + 1)
         ratios.fill_between(number, low, high, color=COLOURS[name], alpha=0.18, linewidth=0)
-        ratios.plot(number, middle, "o-", color=COLOURS[name], markersize=3.5, linewidth=1.1, label=WORDS[name])
+        ratios.plot(number, middle, "o-", color=COLOURS[name], markersize=3.5, linewidth=1.1, label=words)
     aligned.plot([], [], "k--", linewidth=1.2, label="reduced map")
     aligned.set(title="Aligned heads: learning times")
     random.plot(drive[1:], _slope_line(data), "k:", linewidth=1.4, label="∝ $1/a_d$")
@@ -68,18 +66,21 @@ def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return finite.min(axis=0), np.median(finite, axis=0), finite.max(axis=0)
 
 
-def _slope_line(data: Data) -> np.ndarray:
+def _slope_line(data: xr.Dataset) -> np.ndarray:
     """`C/a_d` through the median of the fourth feature under gradient descent."""
-    times = np.median(bias(data, "random", "gd").times, axis=0)
-    return times[3] * data["drive"][3] / data["drive"][1:]
+    times, drive = np.median(data.learning_time.sel(optimizer="gd").values, axis=0), data.drive.values
+    return times[3] * drive[3] / drive[1:]
 
 
 FIGURE = FigureSpec(
     "many_features",
     "Thirty-two features with a power-law spectrum",
-    "λ_d ∝ 1/d, D = 32, N = 127. Upper left: one feature after another, gradient descent from random starts. Upper right: with a head "
-    "aligned with each feature the reduced map (dashed) gives every learning time, under gradient descent and SAM. Below: from random "
-    "starts (64 heads, 8 seeds) features are learned in the order of their drives, from the second on at times ∝ 1/a_d, and SAM lowers "
+    "λ_d ∝ 1/d, D = 32, N = 127. Upper left: one feature after another, gradient descent from random starts. Upper "
+    "right: with a head "
+    "aligned with each feature the reduced map (dashed) gives every learning time, under gradient descent and SAM. "
+    "Below: from random "
+    "starts (64 heads, 8 seeds) features are learned in the order of their drives, from the second on at times ∝ "
+    "1/a_d, and SAM lowers "
     "the ratios by delaying the first; shown where every seed learned the feature in this time (under SAM 26 of 32).",
     ("many_features",),
     draw,

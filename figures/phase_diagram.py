@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.plotting import new_figure, styled
-from icl_theory.verification import Data
 
 
 @styled
-def draw(phase: Data) -> Figure:
+def draw(phase: xr.Dataset) -> Figure:
     """Heat map with theory's contours; what a coarse step changes, with the predicted onset of oscillation."""
     figure, ((left, right),) = new_figure(12.5, 5.0, 1, 2)
-    deltas, ratios = phase["deltas"], phase["ratios"]
+    deltas, ratios = phase.delta, phase.eigenvalue_ratio
     with np.errstate(invalid="ignore"):
         fine, coarse, flow = (
-            phase[f"{name}_times"][..., 1] / phase[f"{name}_times"][..., 0]
-            for name in ("simulated", "coarse", "predicted")
+            times[..., 1] / times[..., 0]
+            for times in (*phase.learning_time.values, phase.predicted_learning_time.values)
         )
     mesh = left.pcolormesh(
         deltas, ratios, fine, norm=LogNorm(1.0, 9.0), cmap="viridis", shading="nearest", rasterized=True
@@ -38,11 +39,11 @@ def draw(phase: Data) -> Figure:
     )
     figure.colorbar(mesh, ax=right, label="$t_2/t_1$, full model against flow, %", pad=0.02)
     with np.errstate(divide="ignore"):
-        onset = np.log10(phase["stable_learning_rate"] / phase["coarse_learning_rate"])
+        onset = np.log10(phase.stable_learning_rate / phase.learning_rate[1])
     right.contour(deltas, ratios, onset, levels=[0.0], colors="black", linestyles="--")
     right.plot([], [], "k--", label="predicted onset of oscillation")
     _trapped(right, phase)
-    right.set(title=f"A coarser step, η = {float(phase['coarse_learning_rate']):g}: SAM leaves its flow")
+    right.set(title=f"A coarser step, η = {float(phase.learning_rate[1]):g}: SAM leaves its flow")
     right.legend(loc="center right")
     for axis in (left, right):
         axis.grid(False)
@@ -50,16 +51,16 @@ def draw(phase: Data) -> Figure:
     return figure
 
 
-def _trapped(axis, phase: Data) -> None:
-    trapped = ~np.isfinite(phase["simulated_times"][..., 0])
-    rows, columns = np.nonzero(trapped)
-    axis.scatter(phase["deltas"][columns], phase["ratios"][rows], marker="x", s=18, color="#C1440E", linewidths=1.2)
+def _trapped(axis: Axes, phase: xr.Dataset) -> None:
+    rows, columns = np.nonzero(~np.isfinite(phase.learning_time.values[0, ..., 0]))
+    deltas, ratios = phase.delta.values[columns], phase.eigenvalue_ratio.values[rows]
+    axis.scatter(deltas, ratios, marker="x", s=18, color="#C1440E", linewidths=1.2)
     if len(rows):
-        edge = phase["deltas"][columns].min()
+        edge, top = deltas.min(), ratios.max()
         axis.annotate(
             "trapped",
-            (edge, phase["ratios"][rows].max()),
-            xytext=(edge - 0.32, phase["ratios"][rows].max() + 0.12),
+            (edge, top),
+            xytext=(edge - 0.32, top + 0.12),
             color="#C1440E",
             fontsize=9,
             arrowprops={"arrowstyle": "-", "color": "#C1440E", "linewidth": 0.8},
@@ -69,10 +70,13 @@ def _trapped(axis, phase: Data) -> None:
 FIGURE = FigureSpec(
     "phase_diagram",
     "Phase diagram over ρ and eigenvalue ratio",
-    "λ = (1, λ₂), aligned equal start u₀ = 0.05, normalised SAM; every cell is one training run of the full model. Left: "
+    "λ = (1, λ₂), aligned equal start u₀ = 0.05, normalised SAM; every cell is one training run of the full model. "
+    "Left: "
     "at η = 0.002 the reduced flow (dashed, labelled) lies on the measured ratios: they fall with ρ everywhere. "
-    "Crosses: not learned within time 250, near ρ = ‖θ(0)‖ (δ = √2) and only where the two features are nearly alike. Right: at η = 0.01 SAM oscillates about the "
-    "first learned feature above the dashed line derived for it and, well above it, learns the second sooner than its flow.",
+    "Crosses: not learned within time 250, near ρ = ‖θ(0)‖ (δ = √2) and only where the two features are nearly alike. "
+    "Right: at η = 0.01 SAM oscillates about the "
+    "first learned feature above the dashed line derived for it and, well above it, learns the second sooner than its "
+    "flow.",
     ("phase_diagram",),
     draw,
 )

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.stats
+import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.analysis import median_interval
+from icl_theory.analysis.intervals import median_interval
 from icl_theory.plotting import SAM, feature_colour, new_figure, styled
-from icl_theory.theory.sharpness import two_phase_ratio
-from icl_theory.verification import Data
-from icl_theory.verification.sharpness import REFERENCE_LEARNED, REFERENCE_MEDIANS
+from icl_theory.theory.sam import two_phase_ratio
+from icl_theory.verification.claims.sharpness_statements import REFERENCE_LEARNED, REFERENCE_MEDIANS
 
 MOSTLY_LEARNED = 0.95
 
 
 @styled
-def draw(sharpness: Data, phase: Data) -> Figure:
+def draw(sharpness: xr.Dataset, phase: xr.Dataset) -> Figure:
     """Aligned starts against the flow; random starts with intervals; the share that learns."""
     figure, ((aligned, random, share),) = new_figure(13.5, 4.4, 1, 3)
     _aligned(aligned, phase)
-    rhos, times, ratios = (sharpness[f"separate_{name}"] for name in ("rhos", "times", "ratios"))
+    rhos, times, ratios = (sharpness[name].values for name in ("rho", "learning_time", "learning_time_ratio"))
     learned = np.isfinite(times.min(axis=-1)).mean(axis=-1)
     trap = rhos[learned < MOSTLY_LEARNED].min(initial=np.inf)
     shown = np.flatnonzero(learned >= 0.5)
@@ -61,12 +62,12 @@ def draw(sharpness: Data, phase: Data) -> Figure:
     return figure
 
 
-def _aligned(axis, phase: Data) -> None:
-    deltas = phase["deltas"]
+def _aligned(axis: Axes, phase: xr.Dataset) -> None:
+    deltas = phase.delta
     for index, ratio in enumerate((3.0, 2.0, 1.5)):
-        row = int(np.argmin(np.abs(phase["ratios"] - ratio)))
+        row = phase.sel(eigenvalue_ratio=ratio, method="nearest")
         colour = feature_colour(index)
-        simulated, predicted = (phase[f"{name}_times"][row] for name in ("simulated", "predicted"))
+        simulated, predicted = row.learning_time.isel(learning_rate=0), row.predicted_learning_time
         axis.plot(deltas, predicted[:, 1] / predicted[:, 0], color=colour, linestyle="--", linewidth=1.4)
         axis.plot(
             deltas, simulated[:, 1] / simulated[:, 0], "o", color=colour, markersize=4, label=f"λ₁/λ₂ = {ratio:g}"
@@ -86,8 +87,10 @@ def _aligned(axis, phase: Data) -> None:
 FIGURE = FigureSpec(
     "simplicity_bias",
     "Simplicity bias against ρ",
-    "Left: aligned, equal starts: t₂/t₁ of the full model (dots, η = 0.002) on the reduced flow (dashed); the two-phase "
-    "formula (dotted) is a reading for moderate δ. Middle: medians of t_d/t₁ over 64 random starts, among the runs that "
+    "Left: aligned, equal starts: t₂/t₁ of the full model (dots, η = 0.002) on the reduced flow (dashed); the "
+    "two-phase "
+    "formula (dotted) is a reading for moderate δ. Middle: medians of t_d/t₁ over 64 random starts, among the runs "
+    "that "
     "learn, with 95 % intervals. Right: share of runs that learn at all. Grey: the saddle trap, where fewer than 95 % "
     "learn. Crosses: values measured independently for the theory notes.",
     ("sharpness", "phase_diagram"),

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.analysis import median_interval
+from icl_theory.analysis.intervals import median_interval
 from icl_theory.plotting import THEORY, feature_colour, new_figure, styled
-from icl_theory.verification import Data
-
-ARM_NAMES = ("plain", "late", "random", "early", "threshold", "clusters")
 
 
 @styled
-def draw(data: Data) -> Figure:
+def draw(data: xr.Dataset) -> Figure:
     """Aligned starts; random starts; learning times of weighted examples; the bias of the optimum."""
     figure, ((aligned, random), (examples, cost)) = new_figure(12.0, 8.4, 2, 2)
     _aligned(aligned, data)
@@ -25,15 +23,16 @@ def draw(data: Data) -> Figure:
     return figure
 
 
-def _aligned(axis: Axes, data: Data) -> None:
-    kappa, shared, fine = data["pair_factors"], data["shared_factors"], data["fine_factors"]
-    axis.plot(fine, float(data["pair_ratio"]) / fine, "--", color=THEORY, linewidth=1.2)
-    ratio = data["pair_times"][:, 1] / data["pair_times"][:, 0]
-    axis.plot(kappa, ratio, "o", color=feature_colour(1), label="$t_2/t_1$, a group for each")
-    predicted, times = data["shared_fine_times"], data["shared_times"]
+def _aligned(axis: Axes, data: xr.Dataset) -> None:
+    fine, pair = data.fine_factor, data.pair_learning_time
+    axis.plot(fine, data.pair_predicted_ratio / fine, "--", color=THEORY, linewidth=1.2)
+    axis.plot(
+        data.pair_factor, pair[:, 1] / pair[:, 0], "o", color=feature_colour(1), label="$t_2/t_1$, a group for each"
+    )
+    predicted, times = data.fine_predicted_learning_time, data.shared_learning_time
     for d in (2, 3):
         axis.plot(
-            shared,
+            data.shared_factor,
             times[:, d] / times[:, 0],
             "s",
             color=feature_colour(d),
@@ -48,18 +47,18 @@ def _aligned(axis: Axes, data: Data) -> None:
     axis.legend(loc="lower left", fontsize=8.5)
 
 
-def _random(axis: Axes, data: Data) -> None:
-    kappa, early = data["factors"], data["early_factors"]
+def _random(axis: Axes, data: xr.Dataset) -> None:
+    late = data.upsampled.str.startswith("late").values
+    kappa, early = data.factor.values[late], data.factor.values[~late]
     for d in (2, 3):
-        ratios, colour = data["four_ratios"][..., d], feature_colour(d)
+        ratios, colour = data.learning_time_ratio.sel(groups="separate").values[..., d], feature_colour(d)
         middle, low, high = np.asarray([median_interval(row[np.isfinite(row)]) for row in ratios]).T
-        late = slice(0, len(kappa))
         axis.fill_between(kappa, low[late], high[late], color=colour, alpha=0.2, linewidth=0)
         axis.plot(kappa, middle[late], "o-", color=colour, markersize=4, label=f"late ×κ: $t_{d + 1}/t_1$")
         axis.plot(kappa, middle[0] / kappa, "--", color=colour, linewidth=1.2)
-        bars = np.abs(np.stack([low, high])[:, len(kappa) :] - middle[len(kappa) :])
-        axis.errorbar(early, middle[len(kappa) :], bars, fmt="x", color=colour, label=f"early ×κ: $t_{d + 1}/t_1$")
-    shared = np.median(data["two_ratios"][: len(kappa), :, 3], axis=1)
+        bars = np.abs(np.stack([low, high])[:, ~late] - middle[~late])
+        axis.errorbar(early, middle[~late], bars, fmt="x", color=colour, label=f"early ×κ: $t_{d + 1}/t_1$")
+    shared = np.median(data.learning_time_ratio.sel(groups="sharing").values[late, :, 3], axis=1)
     axis.plot(kappa, shared, "s-", color="#555555", markersize=4, linewidth=1.2, label="groups share: $t_4/t_1$")
     axis.plot([], [], "--", color="#555555", linewidth=1.2, label="rule R/κ")
     _log_axes(axis, (1, 1.5, 2, 3, 4, 6), (0.5, 1, 2, 4, 8, 16), ylim=(0.25, 20))
@@ -68,13 +67,14 @@ def _random(axis: Axes, data: Data) -> None:
     axis.legend(loc="lower left", fontsize=8, ncols=2)
 
 
-def _examples(axis: Axes, data: Data) -> None:
+def _examples(axis: Axes, data: xr.Dataset) -> None:
     """Relative error of every predicted time, with and without couplings between features."""
-    measured = data["example_measured_times"]
-    for arm in range(len(ARM_NAMES)):
+    measured = data.example_aligned_learning_time.values
+    for arm in range(data.sizes["arm"]):
         for d in range(4):
             for name, shift, marker in (("drives", -0.04, "x"), ("coupled", 0.04, "o")):
-                errors = 100.0 * (data[f"example_{name}_times"][arm, :, d] / measured[arm, :, d] - 1.0)
+                predicted = data.example_predicted_learning_time.sel(theory=name).values[arm, :, d]
+                errors = 100.0 * (predicted / measured[arm, :, d] - 1.0)
                 place = np.full(len(errors), arm + 0.19 * (d - 1.5) + shift)
                 axis.plot(place, errors, marker, color=feature_colour(d), markersize=3, alpha=0.7, linestyle="none")
     for d in range(4):
@@ -82,7 +82,7 @@ def _examples(axis: Axes, data: Data) -> None:
     axis.plot([], [], "x", color="#555555", markersize=4, label="drives alone", linestyle="none")
     axis.plot([], [], "o", color="#555555", markersize=4, label="with couplings", linestyle="none")
     axis.axhline(0.0, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(ARM_NAMES)), labels=ARM_NAMES)
+    axis.set_xticks(range(data.sizes["arm"]), labels=data.arm.values)
     axis.set(
         title="Single examples: learning times from weighted moments",
         ylabel="predicted over measured − 1, %",
@@ -91,11 +91,12 @@ def _examples(axis: Axes, data: Data) -> None:
     axis.legend(loc="lower left", fontsize=8, ncols=3, columnspacing=0.8, handletextpad=0.3)
 
 
-def _cost(axis: Axes, data: Data) -> None:
-    kappa, lowest = data["shared_factors"], float(data["shared_lowest"])
-    fine = data["fine_factors"]
-    axis.plot(fine, 100 * data["shared_fine_excess"] / lowest, "--", color=THEORY, linewidth=1.2, label="theory")
-    axis.plot(kappa, 100 * data["shared_excess"] / lowest, "o", color="#555555", label="after training")
+def _cost(axis: Axes, data: xr.Dataset) -> None:
+    theory, measured = (
+        100 * data[f"{name}_excess_loss"] / data.shared_least_loss for name in ("fine_predicted", "shared")
+    )
+    axis.plot(data.fine_factor, theory, "--", color=THEORY, linewidth=1.2, label="theory")
+    axis.plot(data.shared_factor, measured, "o", color="#555555", label="after training")
     axis.set(xscale="log", title="Cost of the bias", xlabel="factor κ on the late group", ylim=(-0.3, 7))
     axis.set_ylabel("loss on the original mixture\nabove its optimum, %")
     axis.set_xticks([0.5, 1, 2, 4, 8], labels=["½", "1", "2", "4", "8"])
@@ -113,12 +114,13 @@ def _log_axes(axis: Axes, x: tuple[float, ...], y: tuple[float, ...], *, ylim: t
 FIGURE = FigureSpec(
     "upsampling",
     "Simplicity bias against the upsampling factor",
-    "Upper left: aligned starts, two groups with a feature each (dots) and two that share all four features (squares), on the "
-    "closed form (dashed). Upper right: medians over 64 random starts with 95 % intervals; a group for each feature, those of "
-    "3 and 4 upsampled (lines) or, as a control, those of 1 and 2 (crosses), with the rule R/κ (dashed); and t_4/t_1 where two "
-    "groups share the features and the minority is upsampled (squares). Lower left: 24 data sets of 5000 prompts, plain, late "
-    "examples upsampled by the ratio rule, the controls, and two other ways to choose the late: error of the learning times that "
-    "the weighted moments predict. Lower right: what the bias of the upsampled optimum costs on the original mixture.",
+    "Upper left: aligned starts, two groups with a feature each (dots) and two that share all four features "
+    "(squares), on the closed form (dashed). Upper right: medians over 64 random starts with 95 % intervals; a "
+    "group for each feature, those of 3 and 4 upsampled (lines) or, as a control, those of 1 and 2 (crosses), with "
+    "the rule R/κ (dashed); and t_4/t_1 where two groups share the features and the minority is upsampled "
+    "(squares). Lower left: 24 data sets of 5000 prompts, plain, late examples upsampled by the ratio rule, the "
+    "controls, and two other ways to choose the late: error of the learning times that the weighted moments "
+    "predict. Lower right: what the bias of the upsampled optimum costs on the original mixture.",
     ("upsampling",),
     draw,
 )

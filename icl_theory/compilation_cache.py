@@ -1,10 +1,10 @@
 """Compiled programs kept on disk between processes, so that the second command of a day does not compile again.
 
 Importing the package changes nothing: the command line, the experiments and the tests call `enable`. `ICL_THEORY_CACHE`
-names another folder, or turns the cache off (`ICL_THEORY_CACHE=off`). Programs are keyed as JAX keys them, by their code,
-JAX's version and the device, in a folder for each kind of processor and number of threads, on which XLA's programs depend.
-What cannot be read is compiled again. Whoever can write to the folder can run code in the processes that read it, so it
-is the user's alone.
+names another folder, or turns the cache off (`ICL_THEORY_CACHE=off`). Programs are keyed as JAX keys them, by their
+code, JAX's version and the device, in a folder for each kind of processor and number of threads, on which XLA's
+programs depend. What cannot be read is compiled again. Whoever can write to the folder can run code in the processes
+that read it, so it is the user's alone.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import sys
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import jax
-
-from icl_theory.blocks import cores
+from icl_theory.environment import cores
 
 VARIABLE = "ICL_THEORY_CACHE"
 OFF, ON = ("off", "0", "no", "false"), ("", "on", "1", "yes", "true")
@@ -60,15 +59,13 @@ def enable() -> Path | None:
         return None
     trim(base)
     for name, value in {FOLDER: str(folder), **SETTINGS}.items():
-        os.environ[name] = str(value)
-        jax.config.update(name.lower(), value)
+        _set(name, value)
     return folder
 
 
 def disable() -> None:
     """Compile everything anew, in this process and in those it starts, whatever cache was set before."""
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
-    jax.config.update("jax_enable_compilation_cache", False)
+    _set("JAX_ENABLE_COMPILATION_CACHE", False)
 
 
 def trim(base: Path, limit: int = LIMIT) -> None:
@@ -88,6 +85,15 @@ def trim(base: Path, limit: int = LIMIT) -> None:
         total -= stat.st_size
 
 
+def _set(name: str, value: Any) -> None:
+    """One of JAX's settings: in the environment, where a JAX that is imported later finds it, and in one that is."""
+    os.environ[name] = str(int(value)) if isinstance(value, bool) else str(value)
+    if "jax" in sys.modules:
+        import jax
+
+        jax.config.update(name.lower(), value)
+
+
 def _user_cache() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
@@ -95,7 +101,9 @@ def _user_cache() -> Path:
 
 
 def _processor() -> str:
-    """A short name for the kind of processor, whose instructions compiled programs use; homes are shared between machines."""
+    """A short name for the kind of processor, whose instructions compiled programs use; homes are shared between
+    machines.
+    """
     about = f"{platform.system()} {platform.machine()} {platform.processor()}"
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -6,10 +6,9 @@ import math
 import numbers
 from typing import Any
 
-import jax
 import numpy as np
 
-from icl_theory.tracing import is_traced
+from icl_theory.numerics.tracing import is_traced
 
 
 class IclTheoryError(Exception):
@@ -27,7 +26,7 @@ class InputError(IclTheoryError, ValueError):
 class DivergenceError(IclTheoryError, FloatingPointError):
     """Training left the finite range. `step`, `loss` and the last finite `params` come with it."""
 
-    def __init__(self, *, step: int, loss: float, settings: dict, last_step: int, params: Any):
+    def __init__(self, *, step: int, loss: float, settings: dict[str, Any], last_step: int, params: Any):
         self.step, self.loss, self.settings = step, loss, settings
         self.last_step, self.params = last_step, params
         shown = ", ".join(f"{name} = {value:g}" for name, value in settings.items())
@@ -37,16 +36,21 @@ class DivergenceError(IclTheoryError, FloatingPointError):
         )
 
 
+def _is_array(value: Any) -> bool:
+    """An array of numpy or jax, which is not imported for it."""
+    return hasattr(value, "__array__") and hasattr(value, "dtype") and hasattr(value, "shape")
+
+
 def _short(value: Any) -> str:
     if isinstance(value, str):
         return repr(value)
-    text = np.array2string(np.asarray(value), threshold=8) if isinstance(value, (jax.Array, np.ndarray)) else str(value)
+    text = np.array2string(np.asarray(value), threshold=8) if _is_array(value) else str(value)
     text = " ".join(text.split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def said(error: BaseException) -> str:
-    """What an error of another library says, on one line; its kind where it says nothing."""
+def error_text(error: BaseException) -> str:
+    """Return the message of another library's error on one line; its kind where it has none."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
@@ -66,7 +70,7 @@ def check_number(
     if is_traced(value):
         return
     wanted = _describe(minimum, maximum, exclusive, integer)
-    if isinstance(value, (jax.Array, np.ndarray, np.generic)) and np.ndim(value) == 0:
+    if (_is_array(value) or isinstance(value, np.generic)) and np.ndim(value) == 0:
         value = np.asarray(value).item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputError(field, value, f"give {wanted}")

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from icl_theory.features import Features
-from icl_theory.trajectory import Trajectory
+from icl_theory.analysis.trajectory import Trajectory
+from icl_theory.tasks.features import Features
 
 # Distinguishable under the common colour-vision deficiencies (Okabe and Ito), dark enough on white.
 FEATURE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#000000")
@@ -43,7 +43,9 @@ STYLE: Any = {
 styled = matplotlib.rc_context(STYLE)  # decorator of every function that draws
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **settings) -> tuple[Figure, np.ndarray]:
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **settings: Any
+) -> tuple[Figure, np.ndarray]:
     """A figure with no window behind it, and its axes as an array (rows, columns); call from a `styled` function."""
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots(rows, columns, squeeze=False, **settings)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tokenizers
 import transformers
-from conftest import run_command
+from helpers import run_command
 
 import icl_theory as icl
 from icl_theory import Sweep

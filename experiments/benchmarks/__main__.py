@@ -6,7 +6,6 @@ The bounds of shares are the machine's own, a large matrix product and a large s
 from __future__ import annotations
 
 import importlib.util
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ from experiments.benchmarks.sweeps import sweep_rows
 from experiments.benchmarks.table import described, line, summary
 from experiments.benchmarks.training_steps import step_rows
 from experiments.benchmarks.upsampling import upsampling_rows
-from experiments.command_line import run
+from icl_theory.cli.one_line import run
 from icl_theory.errors import InputError
 
 DTYPES = ("float32", "float64")
@@ -143,5 +142,4 @@ def measured(place: Place, results: Results, out: Path) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped by a batch system as by a person
-    run(main, "bench")
+    run(main, "bench", cache=False)

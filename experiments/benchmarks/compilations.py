@@ -1,9 +1,9 @@
 """`python -m experiments.benchmarks.compilations`: which programs an experiment compiles, and what its seconds go to.
 
-JAX reports every stage of every program it makes: tracing (Python to jaxpr), lowering (to StableHLO) and compiling (XLA).
-These stages are wall seconds of one thread. What is left of the CPU seconds is running, Python itself, and the further
-threads of the compiler. The persistent cache is off unless it is asked for, so that the figures are those of a first run;
-with it, a program that is read from there counts as compiled, in less time.
+JAX reports every stage of every program it makes: tracing (Python to jaxpr), lowering (to StableHLO) and compiling
+(XLA). These stages are wall seconds of one thread. What is left of the CPU seconds is running, Python itself, and the
+further threads of the compiler. The persistent cache is off unless it is asked for, so that the figures are those of a
+first run; with it, a program that is read from there counts as compiled, in less time.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from experiments import EXPERIMENTS
-from experiments.command_line import run
-from experiments.experiment import run as make_data
 from icl_theory import compilation_cache
+from icl_theory.cli.one_line import run
 from icl_theory.progress import ProgressReport
+from icl_theory.verification import NAMES, load_claim
+from icl_theory.verification.saved import make
 
 STAGES = {
     "/jax/core/compile/jaxpr_trace_duration": "tracing",
@@ -93,7 +93,7 @@ def count(name: str, folder: Path) -> CompilationLog:
     """Make the data of one experiment in a folder where there are none, and count."""
     jax.clear_caches()
     with CompilationLog() as log, ProgressReport(quiet=True) as report:
-        make_data(EXPERIMENTS[name], folder, report)
+        make(load_claim(name), folder, report)
     return log
 
 
@@ -132,7 +132,7 @@ def dearest(log: CompilationLog, top: int, title: str) -> Table:
 
 
 @click.command()
-@click.argument("names", nargs=-1, type=click.Choice(list(EXPERIMENTS)), metavar="[NAME]...")
+@click.argument("names", nargs=-1, type=click.Choice(list(NAMES)), metavar="[NAME]...")
 @click.option("--top", default=8, show_default=True, type=click.IntRange(0), help="programs to list of each experiment")
 @click.option("--cached", is_flag=True, help="let the persistent cache help, as a second run does")
 def main(names: tuple[str, ...], top: int, cached: bool) -> None:
@@ -145,7 +145,7 @@ def main(names: tuple[str, ...], top: int, cached: bool) -> None:
     logs = {}
     compilation_cache.enable() if cached else compilation_cache.disable()
     with tempfile.TemporaryDirectory() as folder:
-        for name in dict.fromkeys(names or EXPERIMENTS):
+        for name in dict.fromkeys(names or NAMES):
             logs[name] = count(name, Path(folder))
             if top:
                 console.print(dearest(logs[name], top, name))
@@ -153,4 +153,4 @@ def main(names: tuple[str, ...], top: int, cached: bool) -> None:
 
 
 if __name__ == "__main__":
-    run(main, "compilations")
+    run(main, "compilations", cache=False)

@@ -18,10 +18,11 @@ from flax import nnx
 
 from experiments.benchmarks.row import Row
 from icl_theory.errors import InputError
-from icl_theory.llm.config import DecoderConfig, from_huggingface
-from icl_theory.llm.decoder import Decoder
-from icl_theory.llm.published import PUBLISHED
-from icl_theory.llm.step import Batch, make_step, start
+from icl_theory.llm.data.batches import Batch
+from icl_theory.llm.model.config import DecoderConfig, from_huggingface
+from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.published import PUBLISHED
+from icl_theory.llm.training.step import make_step, start
 
 SMALL = "8 layers of 256"  # what a processor steps through in a few tenths of a second
 SHAPES = {name: from_huggingface(described) for name, described in PUBLISHED.items()} | {

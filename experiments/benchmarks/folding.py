@@ -1,4 +1,4 @@
-"""How fast prompts are folded into moments, against reading them once and against the products alone."""
+"""Speed of folding prompts into moments, against reading them once and against the products alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import jax
 
 import icl_theory as icl
 from experiments.benchmarks.row import NUM_CONTEXT, Row, gemm_peak, median_seconds, memory_bandwidth, mixture
+from icl_theory.models.cubic_features import num_features
 
 COUNTS = {4: 200_000, 8: 50_000}  # by D
 
@@ -24,7 +25,7 @@ def folding_rows(dtype: str, quick: bool) -> Iterator[Row]:
         prompts = icl.sample_prompts(mixture(dim), count, key=jax.random.key(0))
         seconds = median_seconds(lambda prompts=prompts: icl.prompt_moments(prompts).gram, 3)  # type: ignore[misc]
         read = prompts.x.dtype.itemsize * (NUM_CONTEXT + 1) * (dim + 1) / bandwidth
-        products = 2 * icl.num_features(dim, "full") ** 2 / peak
+        products = 2 * num_features(dim, "full") ** 2 / peak
         setting = f"{count:,} prompts, D = {dim}"
         yield Row(setting, "full features", count / seconds / 1e6, "10⁶ prompts/s")
         yield Row(setting, "of reading the prompts once", 100 * read * count / seconds, "%")

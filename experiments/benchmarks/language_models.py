@@ -31,11 +31,11 @@ from experiments.benchmarks.fine_tuning import (
     measure,
     step_name,
 )
-from experiments.command_line import run
-from icl_theory.llm.job import memory_said
-from icl_theory.llm.published import PUBLISHED, model_flops
+from icl_theory.cli.one_line import run
+from icl_theory.environment import machine
+from icl_theory.llm.job.placement import memory_said
+from icl_theory.llm.model.published import PUBLISHED, model_flops
 from icl_theory.progress import ProgressReport
-from icl_theory.store import machine
 
 UTILISATION = {"Llama-3.2-1B": 0.4}  # of the dense peak in bfloat16, under AdamW
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s in bfloat16, dense, by the maker's data sheets
@@ -72,7 +72,7 @@ def rows_of(found: list[Measured], rows: int, length: int) -> list[dict[str, Any
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """What a row is meant to reach, and whether it does."""
+    """Return the aim of a row, and whether it is met."""
     if (row["optimizer"], row["sharpness"]) == ("adamw", "fsam"):
         met = row["times_of_adamw"] <= TIMES and row["memory_of_adamw"] <= MEMORY
         return f"≤ {TIMES:g}, ≤ {MEMORY:g}: {'met' if met else 'missed'}"
@@ -161,4 +161,4 @@ def main(models: tuple[str, ...], rows: int | None, length: int | None, repeats:
 
 
 if __name__ == "__main__":
-    run(main, "bench")
+    run(main, "bench", cache=False)

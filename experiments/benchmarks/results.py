@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.row import Row
+from icl_theory.environment import code_version, machine
 from icl_theory.errors import InputError
-from icl_theory.store import code_version, exists, first_difference, machine
+from icl_theory.results import exists, first_difference
 
-RELEASE = Path(__file__).parents[1] / "measured" / "benchmarks-release.json"
+RELEASE = Path(__file__).parent / "release.json"
 
 
 class Place(NamedTuple):

@@ -14,7 +14,7 @@ IN_A_PROCESS = """
 import json, sys, time
 began = time.monotonic()
 from pathlib import Path
-from icl_theory.store import process_bytes
+from icl_theory.environment import process_bytes
 from icl_theory.sweeps.run import run_sweep
 from icl_theory.sweeps.specification import Sweep
 

@@ -1,4 +1,4 @@
-"""What one step of training costs: on moments against through all prompts, and against an eager PyTorch loop.
+"""Cost of one step of training: on moments, through all prompts, and in an eager PyTorch loop.
 
 Compilation and everything else around the steps is taken off, or stands in a row of its own.
 """

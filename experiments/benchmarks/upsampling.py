@@ -1,4 +1,4 @@
-"""What `icl-theory upsample` costs, as a user sees it: the whole process, imports, picture and writing included."""
+"""Cost of `icl-theory upsample`, as a user sees it: the whole process, imports, picture and writing included."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IN_A_PROCESS = """
 import sys, time
 began = time.monotonic()
 from icl_theory.cli import main
-from icl_theory.store import process_bytes
+from icl_theory.environment import process_bytes
 try:
     main(["upsample", *sys.argv[1:], "--quiet"])
 except SystemExit as stop:

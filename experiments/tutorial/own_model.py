@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Your own model
-# Any flax NNX module that maps prompts to predictions, (P,), trains: `make_loss(model, prompts)`. It goes through its prompts at every
-# step, where linear attention needs their moments only. Here: least squares on the context, ridged, whose ridge is learned.
+# Any flax NNX module that maps prompts to predictions, (P,), trains: `make_loss(model, prompts)`. It goes through its
+# prompts at every step, where linear attention needs their moments only. Here: least squares on the context, ridged,
+# whose ridge is learned.
 
 # %%
 import jax
@@ -30,7 +31,8 @@ prompts = icl.sample_prompts(mixture, 500, key=jax.random.key(0))
 asked = icl.sample_prompts(mixture, 5000, key=jax.random.key(1))
 
 # %% [markdown]
-# The same call trains both; `track` keeps the weights at every snapshot, so that they can be asked about prompts they never saw.
+# The same call trains both; `track` keeps the weights at every snapshot, so that they can be asked about prompts they
+# never saw.
 
 # %%
 parts = asked.task_vector * asked.x_query  # the target is a sum of features, y_q = Σ_d w_d x_q,d
@@ -56,12 +58,14 @@ for name, model, rate, num_steps in (
     held_out[name] = np.mean((predicted - np.asarray(asked.y_query)) ** 2, axis=1)
     shares[name] = predicted[-1] @ np.asarray(parts) / np.sum(np.asarray(parts) ** 2, axis=0)
     print(
-        f"{name:17} training {run.loss[0]:.3f} → {run.loss[-1]:.3f}, held out {held_out[name][0]:.3f} → {held_out[name][-1]:.3f}"
+        f"{name:17} training {run.loss[0]:.3f} → {run.loss[-1]:.3f}, held out {held_out[name][0]:.3f} → "
+        f"{held_out[name][-1]:.3f}"
     )
     print(f"{'':17} share of each feature in its predictions, E[ŷ y_d]/E[y_d²]: {shares[name].round(2)}")
 
 # %% [markdown]
-# The least that anyone can reach here is the Bayes risk: w is normal, so its posterior mean is ridge with `σ²/N` on every coordinate.
+# The least that anyone can reach here is the Bayes risk: w is normal, so its posterior mean is ridge with `σ²/N` on
+# every coordinate.
 
 # %%
 bayes = LearnedRidge(4, start=float(np.log(0.5**2 / 8)))

@@ -1,10 +1,11 @@
 # %% [markdown]
 # # Your own optimizer
-# Anything that returns an optax transformation goes where `icl.gd` goes; the numbers it is called with are traced. Here Adam and Muon
-# beside gradient descent and SAM, on simplicity bias (notes §7). Time is learning rate × step for each; t_d/t_1 has no unit.
+# Anything that returns an optax transformation goes where `icl.gd` goes; the numbers it is called with are traced. Here
+# Adam and Muon beside gradient descent and SAM, on simplicity bias (notes §7). Time is learning rate × step for each;
+# t_d/t_1 has no unit.
 #
-# What is measured: one spectrum, one size of the starts, infinite data, one setting of each optimizer, none of them tuned. What Muon
-# does depends on what it is told is a matrix: all heads together here, not each head's row.
+# What is measured: one spectrum, one size of the starts, infinite data, one setting of each optimizer, none of them
+# tuned. What Muon does depends on what it is told is a matrix: all heads together here, not each head's row.
 
 # %%
 from pathlib import Path
@@ -56,7 +57,8 @@ for name, (optimizer, hyperparameters, num_steps) in OPTIMIZERS.items():
     exact = np.mean(found[name].rank_agreement == 1.0)
     learned = np.isfinite(found[name].times).all(axis=1).mean()
     print(
-        f"{name:14} t_d/t_1 {', '.join(ratios)}; order against drives, Kendall's τ {order:.2f} ({exact:.0%} exactly simple first); {learned:.0%} learn all four"
+        f"{name:14} t_d/t_1 {', '.join(ratios)}; order against drives, Kendall's τ {order:.2f} ({exact:.0%} exactly "
+        f"simple first); {learned:.0%} learn all four"
     )
 
 

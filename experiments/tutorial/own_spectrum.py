@@ -1,6 +1,7 @@
 # %% [markdown]
 # # Your own spectrum
-# Any eigenvalues will do, in any basis, and several groups of prompts with spectra and shares of their own. Theory follows.
+# Any eigenvalues will do, in any basis, and several groups of prompts with spectra and shares of their own. Theory
+# follows.
 
 # %%
 import jax
@@ -18,8 +19,8 @@ features = icl.find_features(mixture)
 print("drives:", features.drive.round(3), " plateaus:", icl.nested_plateau_losses(features).round(3))
 
 # %% [markdown]
-# With a head aligned with each feature the hitting time is a closed form (notes §5): nothing is fitted. The start is small, so that the
-# loss rests between two learning times, where the plateau losses of notes §4 can be read off.
+# With a head aligned with each feature the hitting time is a closed form (notes §5): nothing is fitted. The start is
+# small, so that the loss rests between two learning times, where the plateau losses of notes §4 can be read off.
 
 # %%
 start, rate = np.full(3, 0.01), 0.002

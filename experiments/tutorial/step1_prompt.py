@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Step 1: one prompt
-# A prompt holds N context tokens (x_n, y_n) and a query x_q. Its labels come from one task vector w, `y_n = w·x_n`, drawn anew for
-# every prompt; the model has to say `y_q = w·x_q` from the context alone (notes §1).
+# A prompt holds N context tokens (x_n, y_n) and a query x_q. Its labels come from one task vector w, `y_n = w·x_n`,
+# drawn anew for every prompt; the model has to say `y_q = w·x_q` from the context alone (notes §1).
 
 # %%
 import jax
@@ -16,7 +16,8 @@ one = icl.sample_prompts(mixture, 1, key=jax.random.key(0))
 print("tokens x:", one.x.shape, " labels y:", one.y.shape, " query:", one.x_query.shape, " target:", one.y_query.shape)
 
 # %% [markdown]
-# All that linear attention with reduced weights sees of the context is `β = (1/N) Σ_n y_n x_n`, an estimate of Λw (notes §2).
+# All that linear attention with reduced weights sees of the context is `β = (1/N) Σ_n y_n x_n`, an estimate of Λw
+# (notes §2).
 
 # %%
 beta = jnp.mean(one.y[..., None] * one.x, axis=1)
@@ -38,12 +39,14 @@ by_matrix = one.beta[0] @ model.effective_matrix() @ one.x_query[0]
 print(f"prediction {float(prediction[0]):+.4f} = βᵀ W x_q {float(by_matrix):+.4f}; target {float(one.y_query[0]):+.4f}")
 
 # %% [markdown]
-# The loss is the mean square error over prompts. A model that says zero has `E[y_q²] = tr(ΛΓ)`, here 1: all curves begin there.
+# The loss is the mean square error over prompts. A model that says zero has `E[y_q²] = tr(ΛΓ)`, here 1: all curves
+# begin there.
 
 # %%
 many = icl.sample_prompts(mixture, 20_000, key=jax.random.key(1))
 squares = many.y_query**2
 zero_loss, error = float(squares.mean()), float(squares.std() / len(squares) ** 0.5)
 print(
-    f"loss of saying zero on 20 000 prompts: {zero_loss:.3f} ± {error:.3f}; tr(ΛΓ) = {icl.find_features(mixture).energy:.3f}"
+    f"loss of saying zero on 20 000 prompts: {zero_loss:.3f} ± {error:.3f}; tr(ΛΓ) = "
+    f"{icl.find_features(mixture).energy:.3f}"
 )

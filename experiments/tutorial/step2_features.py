@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Step 2: features, and what theory says of them
-# Feature d is the d-th eigendirection of the inputs' covariance. It is *simple* if its drive `a_d = λ_d² γ_d` is large: gradient
-# descent meets it first. Its best strength is `w_d* = a_d/c_d` (notes §3).
+# Feature d is the d-th eigendirection of the inputs' covariance. It is *simple* if its drive `a_d = λ_d² γ_d` is large:
+# gradient descent meets it first. Its best strength is `w_d* = a_d/c_d` (notes §3).
 
 # %%
 import jax
@@ -20,8 +20,8 @@ for name, values in (
     print(f"{name:14}", np.round(values, 4))
 
 # %% [markdown]
-# The loss of any W has a closed form, `L(W) = tr ΛΓ − 2 tr(ΛΓΛ W) + tr(W Λ Wᵀ B)`. Hold it against fresh prompts, with the standard
-# error of their mean.
+# The loss of any W has a closed form, `L(W) = tr ΛΓ − 2 tr(ΛΓΛ W) + tr(W Λ Wᵀ B)`. Hold it against fresh prompts, with
+# the standard error of their mean.
 
 # %%
 matrix = np.random.default_rng(0).normal(size=(4, 4))

@@ -26,7 +26,8 @@ run = icl.train(
 trajectory = run.trajectory(features)
 
 # %% [markdown]
-# A feature is learned when its strength reaches half of its optimum; simplicity bias is how much later the slow ones are (notes §7).
+# A feature is learned when its strength reaches half of its optimum; simplicity bias is how much later the slow ones
+# are (notes §7).
 
 # %%
 bias = icl.simplicity_bias(trajectory, features)
@@ -34,8 +35,8 @@ print("learning times t_d:", bias.times.round(0))
 print("ratios t_d/t_1:    ", bias.ratios.round(2))
 
 # %% [markdown]
-# Between two learning times the loss rests. Every level at which it does, where it is flattest, beside the nearest predicted one; a
-# predicted plateau is skipped where two features are learned nearly at once.
+# Between two learning times the loss rests. Every level at which it does, where it is flattest, beside the nearest
+# predicted one; a predicted plateau is skipped where two features are learned nearly at once.
 
 # %%
 predicted = icl.nested_plateau_losses(features)

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Step 4: SAM, and the same through the data
-# SAM takes its gradient a distance ρ uphill. That slows what dominates the gradient, the simple feature, and so lowers t_d/t_1
-# (notes §6). Upsampling what is learned late does it through the data (notes §8). Same starts for all, several seeds.
+# SAM takes its gradient a distance ρ uphill. That slows what dominates the gradient, the simple feature, and so lowers
+# t_d/t_1 (notes §6). Upsampling what is learned late does it through the data (notes §8). Same starts for all, several
+# seeds.
 
 # %%
 import jax
@@ -39,8 +40,9 @@ def measure(data, optimizer=icl.gd, **extra):
 
 
 # %% [markdown]
-# The rule is `κ = R / R_target`, R the learning time of the late over that of the early, target 1. R comes from gradient descent on the
-# plain data, median over the starts. From random starts the rule gets the sign right, not the amount (notes §8).
+# The rule is `κ = R / R_target`, R the learning time of the late over that of the early, target 1. R comes from
+# gradient descent on the plain data, median over the starts. From random starts the rule gets the sign right, not the
+# amount (notes §8).
 
 # %%
 plain = measure(mixture)
@@ -51,8 +53,8 @@ factor = float(icl.ratio_factor(R))
 print(f"the late take {R:.2f} times as long as the early, so κ = {factor:.2f}")
 
 # %% [markdown]
-# `mixture.upsampled` draws group 2 κ times as often. Medians over the seeds with 95 % intervals; a run that never learns a feature
-# counts as infinitely late.
+# `mixture.upsampled` draws group 2 κ times as often. Medians over the seeds with 95 % intervals; a run that never
+# learns a feature counts as infinitely late.
 
 # %%
 found = {

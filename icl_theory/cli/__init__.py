@@ -1,62 +1,53 @@
-"""The command line, one module a command: `icl-theory simulate`, `sweep`, `compare`, `upsample`, `finetune` and `verify`."""
+"""The command line, one module a command: `icl-theory simulate`, `sweep`, `compare`, `upsample`, `finetune` and
+`verify`.
+
+A command's module is imported when the command is called, so that `icl-theory --help` answers at once.
+"""
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-from typing import Any
+from collections.abc import Sequence
+from importlib import import_module
 
 import click
 
-from icl_theory import compilation_cache
-from icl_theory.cli.compare import compare_command
-from icl_theory.cli.finetune import finetune_command
-from icl_theory.cli.simulate import simulate_command
-from icl_theory.cli.sweep import sweep_command
-from icl_theory.cli.upsample import upsample_command
-from icl_theory.cli.verify import verify_command
-from icl_theory.errors import IclTheoryError
+from icl_theory.cli.one_line import run
+
+COMMANDS = {
+    "simulate": "Train one model and write what was learned when, beside theory where there is one.",
+    "sweep": "Run every combination of settings and keep what is measured as one labelled data set.",
+    "compare": "Draw analytic against empirical over a sweep, with their difference, and print the largest one.",
+    "upsample": "Find the examples of DATA that are learned late by LOSSES, and write DATA with them upsampled.",
+    "finetune": "Fine-tune MODEL on DATA.",
+    "verify": "Hold every prediction against its measurement and print the table.",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class LazyGroup(click.Group):
+    """A group that imports a command where it is called and lists it by its first line where it is not."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are met."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported."""
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(import_module(f"icl_theory.cli.{cmd_name}"), f"{cmd_name}_command")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `--help`."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="icl-theory")
 def cli() -> None:
-    """See and check what linear attention learns first, under gradient descent and under SAM."""
+    """Predict, and test by simulation, the order in which linear attention learns features, under GD and SAM."""
 
 
-for command in (simulate_command, sweep_command, compare_command, upsample_command, finetune_command, verify_command):
-    cli.add_command(command)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point: errors made on purpose are one line and exit code 2, never a traceback."""
-    compilation_cache.enable()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
-    try:
-        code = cli.main(args=arguments, standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(0)
-    except click.Abort:
-        _fail("interrupted; nothing was left half written", 130)
-    except click.ClickException as error:
-        _fail(" ".join(error.format_message().split()), 2)
-    except IclTheoryError as error:
-        _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing was left half written", 130)
-    except MemoryError:
-        _fail("out of memory: less data, fewer snapshots or a smaller model would fit", 2)
-
-
-def _stop(number: int, frame: Any) -> None:
-    """Be stopped by a batch system as by a person: what is half written is cleared away."""
-    raise KeyboardInterrupt
-
-
-def _fail(message: str, code: int) -> None:
-    click.echo(f"icl-theory: error: {message}", err=True)
-    sys.exit(code)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `icl-theory`."""
+    run(cli, "icl-theory", arguments)

@@ -27,8 +27,8 @@ def compare_command(
 ) -> None:
     """Draw analytic against empirical over a sweep, with their difference, and print the largest one.
 
-    One swept setting gives curves, two give maps; over `seed` and `data_seed` the median is taken, with its 95 % interval
-    where there are curves. Of further settings choose one value each with --select.
+    One swept setting gives curves, two give maps; over `seed` and `data_seed` the median is taken, with its 95 %
+    interval where there are curves. Of further settings choose one value each with --select.
 
     \b
     Examples:

@@ -1,4 +1,6 @@
-"""`icl-theory finetune`: a language model fine-tuned on a set, upsampled by the rule or not, and asked before and after."""
+"""`icl-theory finetune`: a language model fine-tuned on a set, upsampled by the rule or not, and asked before and
+after.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import jax
 
 from icl_theory.errors import InputError
-from icl_theory.finetuning.rule import GROUPS
 from icl_theory.progress import ProgressReport
+from icl_theory.upsampling import GROUPS
 
 FILE: Any = click.Path(path_type=Path)
 FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor", "group")  # of --upsample
@@ -43,7 +44,7 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
 @click.option("--thinking", is_flag=True, help="by templates that know it (Qwen3): think before the answer")
 @click.option(
     "--id-field",
-    help="field of DATA that names examples in records; row for the row from 0  [default: id, if there is one, else row]",
+    help="field of DATA that names examples in records; row for the row from 0  [default: id where there is one]",
 )
 @click.option(
     "--weights",
@@ -98,9 +99,10 @@ def finetune_command(
 ) -> None:
     """Fine-tune MODEL on DATA.
 
-    MODEL is a repository of the hub or a folder with config.json, safetensors and tokenizer, of the families Llama, Qwen3,
-    Gemma 3 and Phi-2; or a GGUF file of the Llama architecture as SmolLM2 has it. DATA is JSON lines or Parquet with a prompt and a completion in one of the usual forms, or a
-    generator of problems. The loss is on the completions. A stopped run goes on when the same command is given again.
+    MODEL is a repository of the hub or a folder with config.json, safetensors and tokenizer, of the families Llama,
+    Qwen3, Gemma 3 and Phi-2; or a GGUF file of the Llama architecture as SmolLM2 has it. DATA is JSON lines or Parquet
+    with a prompt and a completion in one of the usual forms, or a generator of problems. The loss is on the
+    completions. A stopped run goes on when the same command is given again.
 
     With --upsample a first run at a constant rate records the loss of every example; those that are learned late are
     upsampled by the ratio of learning times, and training begins anew on that set.
@@ -109,13 +111,16 @@ def finetune_command(
     Examples:
       icl-theory finetune Qwen/Qwen3-0.6B train.jsonl --out plain --eval test.jsonl
       icl-theory finetune Qwen/Qwen3-0.6B train.jsonl --out upsampled --eval test.jsonl --upsample
-      icl-theory finetune model.gguf "reasoning-gym:chain_sum,size=1000" --out sums --optimizer muon --learning-rate 1e-3
+      icl-theory finetune model.gguf "reasoning-gym:chain_sum,size=1000" --out sums --optimizer muon --learning-rate
+      1e-3
     """
+    import jax
+
     try:
-        from icl_theory.llm.job import run_job
-        from icl_theory.llm.job_settings import Job
-        from icl_theory.llm.mesh import make_mesh
-        from icl_theory.llm.training import FinetuneConfig
+        from icl_theory.llm.job.job import run_job
+        from icl_theory.llm.job.settings import Job
+        from icl_theory.llm.model.sharding import make_mesh
+        from icl_theory.llm.training.train import FinetuneConfig
     except ImportError as error:
         raise InputError("finetune", str(error), "install what it needs: pip install 'icl-theory[llm]'") from None
     if steps is not None and epochs is not None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from icl_theory.config import RunConfig
-from icl_theory.store import plain
+from icl_theory.results import plain
+from icl_theory.simulation.config import RunConfig
 
 
-class NumberList(click.ParamType):
+class NumberList(click.ParamType):  # type: ignore[type-arg]
     """Comma-separated numbers."""
 
     name = "numbers"
@@ -29,7 +29,7 @@ class NumberList(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers such as 0.5,0.3,0.2", param, ctx)
 
 
-def config_options(command: Callable) -> Callable:
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One option per field of `RunConfig`; its default is shown, and only given ones override the file."""
     for field in reversed(dataclasses.fields(RunConfig)):
         if field.name == "groups":

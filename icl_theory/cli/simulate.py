@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from icl_theory.cli.options import config_options, short_hash
-from icl_theory.config import RunConfig
+from icl_theory.environment import code_version
 from icl_theory.errors import DivergenceError
 from icl_theory.progress import ProgressReport
-from icl_theory.simulate import save_simulation, simulate, summary
-from icl_theory.store import check_place, code_version, is_complete, save_arrays, set_aside, write_result
+from icl_theory.results import check_place, is_complete, save_arrays, set_aside, write_result
+from icl_theory.simulation.config import RunConfig
 
 
 @click.command("simulate")
@@ -49,6 +48,8 @@ def simulate_command(out: Path | None, config_file: Path | None, quiet: bool, **
         click.echo((folder / "summary.json").read_text(), nl=False)
         return
     check_place(folder)
+    from icl_theory.simulation.simulate import save_simulation, simulate, summary
+
     began = time.monotonic()
     try:
         with ProgressReport(quiet=quiet) as report:
@@ -62,7 +63,7 @@ def simulate_command(out: Path | None, config_file: Path | None, quiet: bool, **
         moved = set_aside(saved)
         if moved is not None:
             click.echo(f"set an older one aside: {moved}", err=True)
-        arrays = {name: np.asarray(leaf) for name, leaf in error.params.items()}
+        arrays = {name: leaf for name, leaf in error.params.items()}
         write_result(
             saved,
             lambda partial: save_arrays(partial / "parameters.npz", arrays),

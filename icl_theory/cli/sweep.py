@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from icl_theory.cli.options import config_options, short_hash
 from icl_theory.errors import InputError, check_number
 from icl_theory.progress import ProgressReport, duration
-from icl_theory.sweeps.axes import parse_axis
-from icl_theory.sweeps.estimate import describe
-from icl_theory.sweeps.folder import ALONE, Process
-from icl_theory.sweeps.run import Outcome, State, run_sweep
-from icl_theory.sweeps.specification import SYSTEMS, Sweep
+from icl_theory.sweeps import SYSTEMS
+
+if TYPE_CHECKING:
+    from icl_theory.sweeps.processes import Process
+    from icl_theory.sweeps.run import Outcome, State
 
 
 @click.command("sweep")
@@ -72,11 +72,17 @@ def sweep_command(
       icl-theory sweep rho=0:0.08:17 eigenvalue_ratio=1:3:17 --init aligned --dim 2 --init-scale 0.05 --optimizer sam
       icl-theory sweep --config sweep.toml --out results/sweeps/mine
 
-    The folder is a Zarr group: xarray.open_zarr(FOLDER) has the swept settings as dimensions. Runs are saved in units of
-    about a second; the same command goes on where it stopped, and does nothing where all is done. A run that diverges is
-    marked in `status`. Where there is a theory of the whole curve (heads aligned at the start; merged heads under gd),
-    its prediction stands beside each measurement; `icl-theory compare FOLDER` draws both.
+    The folder is a Zarr group: xarray.open_zarr(FOLDER) has the swept settings as dimensions. Runs are saved in units
+    of about a second; the same command goes on where it stopped, and does nothing where all is done. A run that
+    diverges is marked in `status`. Where there is a theory of the whole curve (heads aligned at the start; merged heads
+    under gd), its prediction stands beside each measurement; `icl-theory compare FOLDER` draws both.
     """
+    from icl_theory.sweeps.axes import parse_axis
+    from icl_theory.sweeps.estimate import describe
+    from icl_theory.sweeps.processes import ALONE
+    from icl_theory.sweeps.run import run_sweep
+    from icl_theory.sweeps.specification import Sweep
+
     if memory is not None:
         check_number("--memory", memory, minimum=0.0, exclusive=True)
     _check_processes(distributed, coordinator, num_processes, process_id)
@@ -123,7 +129,11 @@ def _check_processes(distributed: bool, coordinator: str | None, count: int | No
 
 
 def _join(distributed: bool, coordinator: str | None, count: int | None, index: int | None) -> Process:
-    """Which process this is, as jax.distributed finds out. It is left again at once: nobody has to wait for others."""
+    """Return the number of this process, found by jax.distributed, which is left again at once: nobody waits for
+    others.
+    """
+    from icl_theory.sweeps.processes import ALONE, Process
+
     if not distributed and coordinator is None:
         return ALONE
     import jax
@@ -149,7 +159,7 @@ def _tell(outcome: Outcome, folder: Path, process: Process) -> None:
     if outcome.set_aside is not None:
         click.echo(f"set aside what was there: {outcome.set_aside}")
     if not outcome.ran:
-        click.echo(f"{folder}: nothing left to run" + (f" for process {process.number}" if process.of > 1 else ""))
+        click.echo(f"{folder}: nothing left to run" + (f" for process {process.number}" if process.total > 1 else ""))
     else:
         share = 100.0 * outcome.writing / outcome.seconds
         click.echo(

@@ -12,16 +12,18 @@ import numpy as np
 import pyarrow as pa
 
 from icl_theory.errors import InputError, check_number
-from icl_theory.finetuning.data_files import Scan, copy_unchanged, open_data
-from icl_theory.finetuning.loss_record import LossRecord, match_ids
-from icl_theory.finetuning.paraphrases import Paraphrases
-from icl_theory.finetuning.picture import save_upsampling_picture, with_examples
-from icl_theory.finetuning.record_files import load_loss_record
-from icl_theory.finetuning.rule import GROUPS, MAX_FACTOR, RULES, Upsampling, upsample
-from icl_theory.finetuning.selections import SELECTIONS, check_selection, save_selection
-from icl_theory.finetuning.summary import group_text, line, summary
 from icl_theory.progress import ProgressReport
-from icl_theory.store import exists, writing
+from icl_theory.results import exists, writing
+from icl_theory.upsampling import GROUPS
+from icl_theory.upsampling.data_files import Scan, copy_unchanged, open_data
+from icl_theory.upsampling.loss_record import LossRecord, match_ids
+from icl_theory.upsampling.paraphrases import Paraphrases
+from icl_theory.upsampling.picture import save_upsampling_picture, with_examples
+from icl_theory.upsampling.record_files import load_loss_record
+from icl_theory.upsampling.rule import Upsampling, upsample
+from icl_theory.upsampling.selections import SELECTIONS, check_selection, save_selection
+from icl_theory.upsampling.settings import MAX_FACTOR, RULES
+from icl_theory.upsampling.summary import group_text, line, summary
 
 LONGEST = 100.0  # times as long an epoch is taken for a mistake
 FILE: Any = click.Path(path_type=Path)
@@ -81,10 +83,10 @@ def upsample_command(
 ) -> None:
     """Find the examples of DATA that are learned late by LOSSES, and write DATA with them upsampled.
 
-    DATA is JSON lines or Parquet. LOSSES is the loss of each example over training, of any model and any trainer: .npz or
-    .zarr (arrays steps, losses, ids), .parquet or .csv (a column id and one for each checkpoint, named by its step; or
-    columns step, id, loss). Rows keep their order and fields; copies follow their original. A picture is drawn beside the
-    output.
+    DATA is JSON lines or Parquet. LOSSES is the loss of each example over training, of any model and any trainer: .npz
+    or .zarr (arrays steps, losses, ids), .parquet or .csv (a column id and one for each checkpoint, named by its step;
+    or columns step, id, loss). Rows keep their order and fields; copies follow their original. A picture is drawn
+    beside the output.
 
     \b
     Rules, with R the ratio of learning times of late and early examples:

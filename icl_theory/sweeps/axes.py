@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from icl_theory.config import RunConfig
 from icl_theory.errors import InputError
+from icl_theory.simulation.config import RunConfig, overridden
 
 MOST_VALUES = 10**7
 SPACINGS = ("log",)
@@ -168,7 +168,15 @@ def _plain_value(name: str, value: Any) -> Any:
 
 
 def label(value: Any) -> Any:
-    """How a value is called on an axis; a list of numbers is a text such as `2,1`."""
+    """Return the label of a value on an axis; a list of numbers is a text such as `2,1`."""
     if isinstance(value, tuple):
         return ",".join(f"{entry:.12g}" if isinstance(entry, float) else str(entry) for entry in value)
     return value
+
+
+def config_at(base: Mapping[str, Any], axes: Sequence[Axis], index: Sequence[int]) -> RunConfig:
+    """Return the settings of the run at one index of each axis."""
+    chosen: dict[str, Any] = {}
+    for axis, i in zip(axes, index, strict=True):
+        chosen |= axis.settings[i]
+    return RunConfig.from_mapping(overridden(base, chosen))

@@ -11,8 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icl_theory.attention import aligned_parameters, split_model
-from icl_theory.building import (
+from icl_theory.models.parameters import aligned_parameters, split_model
+from icl_theory.moments.empirical import prompt_moments
+from icl_theory.moments.population import population_moments
+from icl_theory.moments.population_full import full_population_moments
+from icl_theory.moments.precision import for_training
+from icl_theory.simulation.build import (
     basis_and_mixture,
     build_model,
     has_fixed_task,
@@ -20,12 +24,9 @@ from icl_theory.building import (
     prompts_key,
     upsampling_factors,
 )
-from icl_theory.config import RunConfig, optimizer_factory
-from icl_theory.features import Features, features_along, group_matrices
-from icl_theory.losses import FeatureStrength, MomentsLoss, PromptsLoss
-from icl_theory.moments import for_training, prompt_moments
-from icl_theory.prompts import concatenate_prompts, sample_prompt_chunks
-from icl_theory.simulate import CHUNK_SIZE
+from icl_theory.simulation.config import RunConfig, optimizer_factory
+from icl_theory.simulation.prediction import theory_of
+from icl_theory.simulation.simulate import CHUNK_SIZE
 from icl_theory.sweeps.measures import COMPARED, PREDICTED, deviation, measure
 from icl_theory.sweeps.structure import (
     batch_numbers,
@@ -35,12 +36,15 @@ from icl_theory.sweeps.structure import (
     structure_of,
     uses_prompts,
 )
-from icl_theory.tasks import TaskMixture
+from icl_theory.tasks.features import Features, features_along, group_matrices
+from icl_theory.tasks.mixture import TaskMixture
+from icl_theory.tasks.prompts import concatenate_prompts
+from icl_theory.tasks.sampling import sample_prompt_chunks
 from icl_theory.theory import reduced
-from icl_theory.theory.gaussian_moments import full_population_moments
 from icl_theory.theory.merged import effective_start
-from icl_theory.theory.population import population_moments
-from icl_theory.training import Progress, train_many
+from icl_theory.training.losses import MomentsLoss, PromptsLoss
+from icl_theory.training.tracked import FeatureStrength
+from icl_theory.training.train import Progress, train_many
 
 CACHED_BYTES = 2**28
 
@@ -53,7 +57,7 @@ class Cache:
         self._bytes, self._limit = 0, limit
 
     def get(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What is held under the key, made and held if there is nothing."""
+        """Return the data held under the key, made and held if there are none."""
         if key not in self._held:
             self._held[key] = made = make()
             self._bytes += _size(made)
@@ -79,21 +83,6 @@ class Prepared(NamedTuple):
     original: TaskMixture
     mixture: TaskMixture
     factors: Any
-
-
-def reduced_kind(config: RunConfig) -> str | None:
-    """`"aligned"` or `"merged"`, where the reduced system predicts the whole curve; None elsewhere.
-
-    Aligned heads under gradient descent and SAM (exactly), and merged heads from a random start under gradient descent
-    (as far as the start is small), on infinite data.
-    """
-    if (config.data, config.blocks, config.scores) != ("population", "reduced", "linear"):
-        return None
-    if config.init == "aligned" and config.optimizer in ("gd", "sam", "unnormalised-sam"):
-        return None if has_fixed_task(config) else "aligned"
-    if config.model == "merged" and config.optimizer == "gd":
-        return None if has_fixed_task(config) else "merged"
-    return None
 
 
 def run_batch(
@@ -126,7 +115,7 @@ def run_batch(
         prepared = _prepare(numbers, structure)
         features = None if has_fixed_task(structure) else _features(prepared)
         shared = shared and full and len({_data_key(structure, config) for config in configs}) == 1
-        kind = reduced_kind(structure) if theory else None
+        kind = theory_of(structure) if theory else None
         found: dict[str, np.ndarray] = {}
         schedule = {"num_steps": configs[0].num_steps, "num_snapshots": configs[0].num_snapshots}
         parts = int(full) + int(kind is not None)

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from icl_theory.building import basis_and_mixture, has_fixed_task
-from icl_theory.config import RunConfig
 from icl_theory.errors import InputError
-from icl_theory.simulate import check_memory
-from icl_theory.sweeps.axes import FIELDS, Axis
-from icl_theory.sweeps.batch import reduced_kind
+from icl_theory.simulation.build import basis_and_mixture, has_fixed_task
+from icl_theory.simulation.config import RunConfig
+from icl_theory.simulation.prediction import theory_of
+from icl_theory.simulation.simulate import check_memory
+from icl_theory.sweeps.axes import FIELDS, Axis, config_at
 from icl_theory.sweeps.structure import data_numbers, identity, numbers_of, structure_of
-
-if TYPE_CHECKING:
-    from icl_theory.sweeps.specification import Sweep
 
 # Numbers of every run, whose bounds are an interval: of a long axis a few values stand for all.
 ALWAYS_TRACED = ("rho", "learning_rate", "init_scale", "seed", "noise_std", "exponent", "eigenvalue_ratio")
 
 
 class AxisFacts(NamedTuple):
-    """What varies along an axis.
+    """Variation along an axis.
 
     Attributes:
         classes: which indices may run as one program, a number for each index.
@@ -38,7 +36,7 @@ class AxisFacts(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What was found out while checking.
+    """Findings of the check.
 
     Attributes:
         axes: facts of each axis.
@@ -50,17 +48,17 @@ class Facts(NamedTuple):
 
     @property
     def has_theory(self) -> bool:
-        """Whether some run has a reduced system."""
-        return any(reduced_kind(config) is not None for config in self.corners)
+        """True where some run has a reduced system."""
+        return any(theory_of(config) is not None for config in self.corners)
 
 
-def find_facts(sweep: Sweep) -> Facts:
+def find_facts(base: Mapping[str, Any], axes: Sequence[Axis], system: str) -> Facts:
     """Go along every axis, then through every combination of classes.
 
     Raises:
         InputError: a value or a combination that cannot be run; an axis that changes nothing anywhere.
     """
-    classes = [_classes(sweep, position) for position in range(len(sweep.axes))]
+    classes = [_classes(base, axes, system, position) for position in range(len(axes))]
     members: list[dict[int, list[int]]] = []  # the first two indices of each class
     for numbers in classes:
         found: dict[int, list[int]] = {}
@@ -68,16 +66,16 @@ def find_facts(sweep: Sweep) -> Facts:
             if len(found.setdefault(number, [])) < 2:
                 found[number].append(index)
         members.append(found)
-    effect, data = [len(axis) == 1 for axis in sweep.axes], [False] * len(sweep.axes)
+    effect, data = [len(axis) == 1 for axis in axes], [False] * len(axes)
     corners, built = [], set[RunConfig]()
-    lists = any(_has_lists(axis) for axis in sweep.axes)
+    lists = any(_has_lists(axis) for axis in axes)
     for chosen in itertools.product(*members):
         corner = [found[number][0] for found, number in zip(members, chosen, strict=True)]
-        config = sweep.config(corner)
+        config = config_at(base, axes, corner)
         structure = structure_of(config)
         check_memory(config)
         if lists or structure not in built:
-            _check_built(config, sweep.system)
+            _check_built(config, system)
             built.add(structure)
         corners.append(config)
         here, drawn = identity(config), str(data_numbers(numbers_of(config)))
@@ -88,29 +86,27 @@ def find_facts(sweep: Sweep) -> Facts:
                         effect[position] and (data[position] or number != chosen[position])
                     ):
                         continue
-                    other = sweep.config([*corner[:position], index, *corner[position + 1 :]])
+                    other = config_at(base, axes, [*corner[:position], index, *corner[position + 1 :]])
                     effect[position] |= identity(other) != here
                     if number == chosen[position]:
                         data[position] |= str(data_numbers(numbers_of(other))) != drawn
-    for axis, matters in zip(sweep.axes, effect, strict=True):
+    for axis, matters in zip(axes, effect, strict=True):
         if not matters:
             raise InputError(axis.name, f"{len(axis)} values", _without_effect(corners[0]))
     return Facts(tuple(AxisFacts(c, Counter(c), d) for c, d in zip(classes, data, strict=True)), tuple(corners))
 
 
-def _classes(sweep: Sweep, position: int) -> tuple[int, ...]:
-    """Which indices of an axis may run as one program, whatever the texts and points on the other axes are."""
-    axis = sweep.axes[position]
-    others = [
-        range(len(other)) if _is_categorical(other) and i != position else (0,) for i, other in enumerate(sweep.axes)
-    ]
+def _classes(base: Mapping[str, Any], axes: Sequence[Axis], system: str, position: int) -> tuple[int, ...]:
+    """Return the indices of an axis that may run as one program, for all texts and points on the other axes."""
+    axis = axes[position]
+    others = [range(len(other)) if _is_categorical(other) and i != position else (0,) for i, other in enumerate(axes)]
     checked = _to_check(axis)
     keys: list[list[Any]] = [[] for _ in checked]
     for combination in itertools.product(*others):
         for place, i in enumerate(checked):
-            config = sweep.config([*combination[:position], i, *combination[position + 1 :]])
+            config = config_at(base, axes, [*combination[:position], i, *combination[position + 1 :]])
             if _has_lists(axis):
-                _check_built(config, sweep.system)
+                _check_built(config, system)
             follows_seed = config.data_seed < 0  # whether the data depend on another axis, that of the seed
             keys[place].append((structure_of(config), config.num_steps, config.num_snapshots, follows_seed))
     if len(checked) < len(axis):
@@ -138,11 +134,11 @@ def _has_lists(axis: Axis) -> bool:
 
 
 def _check_built(config: RunConfig, system: str) -> None:
-    """What only shows when a config is used: spectra, and whether there is a theory where one is asked for."""
+    """Check a config by building it: its spectra, and its theory where one is asked for."""
     _, mixture = basis_and_mixture(config)
     if config.init == "aligned" and has_fixed_task(config) and mixture.dim > 1:
         raise InputError("init", "aligned", "a fixed task shares no eigenbasis with the inputs; use random")
-    if system == "reduced" and reduced_kind(config) is None:
+    if system == "reduced" and theory_of(config) is None:
         remedy = "the reduced system stands for aligned heads (init = aligned; gd, sam) and merged heads under gd"
         raise InputError("system", "reduced", f"{remedy}, on infinite data; use another or system = full")
 

@@ -1,4 +1,6 @@
-"""What a sweep will take, before it is run: runs, programs, memory, and time as measured on short runs of the same shape."""
+"""The cost of a sweep, before it is run: runs, programs, memory, and time as measured on short runs of the same
+shape.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from icl_theory.environment import code_version
 from icl_theory.progress import duration
-from icl_theory.store import code_version, exists
+from icl_theory.results import exists
 from icl_theory.sweeps.batch import Cache
 from icl_theory.sweeps.folder import OWN, SweepFolder
 from icl_theory.sweeps.plan import Plan, Unit
@@ -20,14 +23,14 @@ LONG_ENOUGH = 0.2  # seconds of a short run from which its speed is read
 
 
 class Speed(NamedTuple):
-    """Of the unit of one program: seconds to compile, seconds beside the steps, seconds a step."""
+    """Cost of one program's unit: seconds to compile, seconds beside the steps, seconds a step."""
 
     compiling: float
     beside: float
     step: float
 
     def seconds(self, num_steps: int) -> float:
-        """Of one unit, compiled."""
+        """Seconds of one unit, compiled."""
         return self.beside + num_steps * self.step
 
 
@@ -37,12 +40,12 @@ def describe(sweep: Sweep, path: Path, *, memory_gib: float | None = None) -> di
     Raises:
         InputError: not even one run fits into memory, or the folder holds another sweep.
     """
-    plan = Plan.of(sweep, memory_gib=memory_gib)
+    plan = Plan.from_sweep(sweep, memory_gib=memory_gib)
     complete = 0
     if exists(path) and (path / OWN).is_dir():
         folder = SweepFolder(path)
         folder.check_same(sweep.description, code_version())
-        plan = Plan.of(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))
+        plan = Plan.from_sweep(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))
         complete = sum(folder.is_complete(unit) for unit in plan.units())
     units = sum(1 for _ in plan.units())
     shape = " × ".join(f"{axis.name} {len(axis)}" for axis in sweep.axes)

@@ -1,12 +1,11 @@
 """A sweep on disk: a Zarr group that `xarray.open_zarr` opens, with a receipt for every unit of work that is complete.
 
-A unit's chunks are written and flushed first, then its receipt with their digests is moved into place in one step. A unit
-without a receipt, or whose chunks do not match it, is not complete and is run again; nothing else is touched.
+A unit's chunks are written and flushed first, then its receipt with their digests is moved into place in one step. A
+unit without a receipt, or whose chunks do not match it, is not complete and is run again; nothing else is touched.
 """
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import os
@@ -16,32 +15,22 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 
+from icl_theory.environment import commit, machine
 from icl_theory.errors import InputError
-from icl_theory.run import snapshot_schedule
-from icl_theory.store import commit, digest, first_difference, machine
+from icl_theory.results import digest, first_difference
 from icl_theory.sweeps.plan import Plan, Unit
+from icl_theory.training.run import snapshot_schedule
 
 OWN = ".sweep"  # what is not part of the data set
 ABOUT, LOCK = "sweep.json", "lock"
 ATTRIBUTES = {".zattrs": (), ".zmetadata": ("metadata", ".zattrs")}  # files, and where in them the attributes are
-
-
-class Process(NamedTuple):
-    """Which of several processes this is; each does its own units and needs none of the others'."""
-
-    number: int = 0
-    of: int = 1
-
-
-ALONE = Process()
 
 
 class SweepFolder:
@@ -95,7 +84,8 @@ class SweepFolder:
         """Raise `InputError` where what describes the data set is damaged (damaged chunks are another matter)."""
         try:
             group = zarr.open_group(self.path, mode="r", use_consolidated=False)
-            shapes = {name: group[name].shape[: len(plan.chunks)] for name in plan.sweep.variables}  # type: ignore[union-attr]
+            arrays: Any = {name: group[name] for name in plan.sweep.variables}
+            shapes = {name: array.shape[: len(plan.chunks)] for name, array in arrays.items()}
             if set(shapes.values()) != {plan.sweep.shape}:
                 raise ValueError("shapes")
             for name in ATTRIBUTES:
@@ -104,7 +94,7 @@ class SweepFolder:
             raise damaged(self.path, error) from error
 
     def is_complete(self, unit: Unit) -> bool:
-        """Whether the unit has a receipt and its chunks are as they were written."""
+        """Return True where the unit has a receipt and its chunks are as they were written."""
         receipt = self.receipt(unit)
         if receipt is None:
             return False
@@ -114,7 +104,7 @@ class SweepFolder:
             return False
 
     def receipt(self, unit: Unit) -> dict[str, Any] | None:
-        """What was written of a unit, how long it took and where; None where it is not complete."""
+        """Return the record of a unit: files, seconds and machine; None where it is not complete."""
         try:
             found = json.loads(self._receipt_path(unit).read_text())
             return found if isinstance(found["files"], dict) else None
@@ -201,32 +191,6 @@ def open_sweep(path: Path | str) -> xr.Dataset:
         raise damaged(folder.path, error) from error
 
 
-@contextmanager
-def hold(path: Path, process: Process) -> Iterator[None]:
-    """Hold a folder against other sweeps; the system lets go of it when the process ends, however it ends.
-
-    One process holds it alone; several hold it together, and each its number.
-
-    Raises:
-        InputError: somebody else holds it, or it may not be written.
-    """
-    together = process.of > 1
-    wanted = [(LOCK, fcntl.LOCK_SH if together else fcntl.LOCK_EX)]
-    wanted += [(f"{LOCK}-{process.number}", fcntl.LOCK_EX)] if together else []
-    with ExitStack() as handles:
-        try:
-            for name, kind in wanted:
-                handle = os.open(path / OWN / name, os.O_RDWR | os.O_CREAT, 0o644)
-                handles.callback(os.close, handle)
-                fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            remedy = "another sweep is running in it; wait for it or give another --out"
-            raise InputError("folder", str(path), remedy) from None
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        yield
-
-
 def damaged(path: Path, error: BaseException) -> InputError:
     """One line for a folder whose own description cannot be read."""
     remedy = "run the sweep with --force, which sets it aside and starts over"
@@ -307,7 +271,7 @@ def _write_empty(path: Path, plan: Plan, code: str) -> None:
 def _blocks(
     unit: Unit, chunks: tuple[int, ...]
 ) -> Iterator[tuple[tuple[Any, ...], tuple[slice, ...], tuple[int, ...]]]:
-    """Where in the unit, where in the array, and which chunk: one for each chunk that the unit fills."""
+    """Yield place in the unit, place in the array, and chunk: one for each chunk that the unit fills."""
     parts = []
     for indices, chunk in zip(unit.indices, chunks, strict=True):
         if chunk == 1:

@@ -1,4 +1,4 @@
-"""What a sweep stores of each run: the variables of its data set, with their dimensions, units and meaning."""
+"""Variables that a sweep stores of each run, with their dimensions, units and meaning."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from icl_theory.analysis import bias_of_fractions
-from icl_theory.config import RunConfig
-from icl_theory.features import Features
-from icl_theory.run import Run
+from icl_theory.analysis.simplicity_bias import bias_of_fractions
+from icl_theory.simulation.config import RunConfig
+from icl_theory.tasks.features import Features
+from icl_theory.training.run import Run
 
 DONE, DIVERGED = 1, 2
 PREDICTED = "predicted_"

@@ -1,4 +1,4 @@
-"""How a sweep is cut: units of work that are one program each, sized to memory, and chunks on disk that fit them."""
+"""The plan of a sweep: units of work that are one program each, sized to memory, and chunks on disk that fit them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from icl_theory.config import RunConfig
-from icl_theory.cubic import num_features
+from icl_theory.environment import memory_bytes, process_bytes
 from icl_theory.errors import InputError
-from icl_theory.simulate import CHUNK_SIZE
-from icl_theory.store import memory_bytes, process_bytes
+from icl_theory.models.cubic_features import num_features
+from icl_theory.simulation.config import RunConfig
+from icl_theory.simulation.simulate import CHUNK_SIZE
 from icl_theory.sweeps.batch import CACHED_BYTES
 from icl_theory.sweeps.specification import Sweep
 from icl_theory.sweeps.structure import structure_of, uses_prompts
@@ -55,12 +55,15 @@ class Plan(NamedTuple):
     limit: float
 
     @classmethod
-    def of(cls, sweep: Sweep, *, memory_gib: float | None = None, pieces: tuple[int, ...] | None = None) -> Plan:
+    def from_sweep(
+        cls, sweep: Sweep, *, memory_gib: float | None = None, pieces: tuple[int, ...] | None = None
+    ) -> Plan:
         """Cut to memory.
 
         Args:
             sweep: what to cut.
-            memory_gib: limit for the whole process; default half of the machine's memory, and not more than a device has.
+            memory_gib: limit for the whole process; default half of the machine's memory, and not more than a device
+                has.
             pieces: those of a sweep that was begun, to go on with (see `check_limit`).
 
         Raises:
@@ -111,7 +114,7 @@ class Plan(NamedTuple):
         return int(np.prod(lengths))
 
     def programs(self) -> set[tuple[RunConfig, int]]:
-        """What has to be compiled: structures, each with its number of runs."""
+        """Structures to be compiled, each with its number of runs."""
         return {(structure_of(self.first(unit)), self.size(unit)) for unit in self._representatives()}
 
     def first(self, unit: Unit) -> RunConfig:
@@ -150,7 +153,7 @@ class Plan(NamedTuple):
 
 
 def _device_bytes() -> float:
-    """What the arrays may take on an accelerator; no limit of its own on a CPU."""
+    """Return the memory for arrays on an accelerator; no limit of its own on a CPU."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return float(stats.get("bytes_limit", np.inf))
 
@@ -171,7 +174,7 @@ def _largest(sweep: Sweep) -> tuple[float, float]:
 
 
 def _bytes_per_run(sweep: Sweep, config: RunConfig) -> tuple[float, float]:
-    """What each run of a unit takes, and what a unit takes once."""
+    """Return the bytes of each run of a unit, and those of the unit itself."""
     width = 8 if config.dtype == "float64" else 4
     dim, heads = config.dim, config.dim if config.init == "aligned" else config.num_heads
     weights = heads * (1 + dim**2 if config.model != "separate" else 1 + 2 * config.rank * dim)

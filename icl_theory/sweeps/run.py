@@ -11,21 +11,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from icl_theory.config import RunConfig
+from icl_theory.environment import code_version
 from icl_theory.errors import InputError
-from icl_theory.store import check_place, code_version, exists, set_aside
+from icl_theory.results import check_place, exists, set_aside
+from icl_theory.simulation.config import RunConfig
 from icl_theory.sweeps.axes import Axis
 from icl_theory.sweeps.batch import Cache, run_batch
-from icl_theory.sweeps.folder import ALONE, OWN, Process, SweepFolder, hold, open_sweep
+from icl_theory.sweeps.folder import OWN, SweepFolder, open_sweep
 from icl_theory.sweeps.measures import DIVERGED, PREDICTED
 from icl_theory.sweeps.plan import Plan, Unit
+from icl_theory.sweeps.processes import ALONE, Process, hold
 from icl_theory.sweeps.specification import Sweep
 
 TRAINING = 0.98  # of a unit's work; the rest is measuring and saving
 
 
 class State(NamedTuple):
-    """How far a sweep is.
+    """Progress of a sweep.
 
     Attributes:
         runs_done, runs: of this process's share.
@@ -42,7 +44,7 @@ class State(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a call of `run_sweep` did.
+    """Outcome of a call of `run_sweep`.
 
     Attributes:
         runs: of the whole sweep.
@@ -80,8 +82,8 @@ def sweep(
     was run is kept in `out` as it comes; the same call goes on where an earlier one stopped, and returns at once where
     there is nothing left to do.
 
-    For example `sweep({"optimizer": "sam"}, grid={"rho": "0:0.05:6", "seed": range(64)}, out="results/sweeps/rho")`, and
-    of what it returns `.learning_time_ratio.sel(feature=2).median("seed")`.
+    For example `sweep({"optimizer": "sam"}, grid={"rho": "0:0.05:6", "seed": range(64)}, out="results/sweeps/rho")`,
+    and of what it returns `.learning_time_ratio.sel(feature=2).median("seed")`.
 
     Args:
         base: settings of all runs, those of `RunConfig`.
@@ -121,7 +123,7 @@ def run_sweep(
     """
     began = time.monotonic()
     code = code_version()
-    if force and process.of > 1:
+    if force and process.total > 1:
         raise InputError("--force", True, "several processes cannot start over together; give another --out")
     moved = _start_over(path) if force else None
     begun = exists(path) and not _is_empty(path)
@@ -129,15 +131,15 @@ def run_sweep(
         folder = SweepFolder(path)
         folder.check_same(sweep.description, code)
     else:
-        plan = Plan.of(sweep, memory_gib=memory_gib)
+        plan = Plan.from_sweep(sweep, memory_gib=memory_gib)
         check_place(path)
         folder = SweepFolder.create(path, plan, code)
         folder.check_same(sweep.description, code)  # another process may have been the first
-    plan = Plan.of(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))
+    plan = Plan.from_sweep(sweep, memory_gib=memory_gib, pieces=tuple(folder.about["pieces"]))
     with hold(path, process):
         folder.check_intact(plan)
         units = list(plan.units())
-        own = [unit for unit in units if unit.number % process.of == process.number]
+        own = [unit for unit in units if unit.number % process.total == process.number]
         missing = [unit for unit in own if not folder.is_complete(unit)]
         if missing:
             if begun:

@@ -1,4 +1,4 @@
-"""What a sweep is: settings that all runs share, and axes over the others."""
+"""The specification of a sweep: settings that all runs share, and axes over the others."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from icl_theory.config import RunConfig, overridden, read_toml
 from icl_theory.errors import InputError, check_choice
-from icl_theory.store import plain
-from icl_theory.sweeps.axes import FIELDS, Axis, field_axis, known_field, label, parse_values, point_axis
+from icl_theory.results import plain
+from icl_theory.simulation.config import RunConfig, overridden, read_toml
+from icl_theory.sweeps import SYSTEMS
+from icl_theory.sweeps.axes import FIELDS, Axis, config_at, field_axis, known_field, label, parse_values, point_axis
 from icl_theory.sweeps.checking import Facts, find_facts
 from icl_theory.sweeps.measures import Variable, variables_of
 
-SYSTEMS = ("auto", "full", "reduced")
 MOST_RUNS = 10**8
 SWEEP_KEYS = ("grid", "points", "system", "curves")
 
@@ -84,7 +84,7 @@ class Sweep:
         sweep = cls(base, axes, system, curves)
         if sweep.num_runs > MOST_RUNS:
             raise InputError("grid", f"{sweep.num_runs:,} runs", f"give at most {MOST_RUNS:,}")
-        return dataclasses.replace(sweep, facts=find_facts(sweep))
+        return dataclasses.replace(sweep, facts=find_facts(sweep.base, sweep.axes, sweep.system))
 
     @classmethod
     def from_toml(
@@ -119,10 +119,7 @@ class Sweep:
 
     def config(self, index: Sequence[int]) -> RunConfig:
         """The settings of the run at one index of each axis."""
-        chosen: dict[str, Any] = {}
-        for axis, i in zip(self.axes, index, strict=True):
-            chosen |= axis.settings[i]
-        return RunConfig.from_mapping(overridden(self.base, chosen))
+        return config_at(self.base, self.axes, index)
 
     @property
     def coordinates(self) -> dict[str, tuple[str, list[Any]]]:
@@ -139,22 +136,22 @@ class Sweep:
 
     @property
     def full(self) -> bool:
-        """Whether the full model is trained."""
+        """True where the full model is trained."""
         return self.system != "reduced"
 
     @property
     def theory(self) -> bool:
-        """Whether the reduced system is, for some of the runs at least."""
+        """True where the reduced system is trained, for some of the runs at least."""
         return self.system != "full" and self.facts.has_theory
 
     @property
     def variables(self) -> dict[str, Variable]:
-        """What is stored of each run."""
+        """Variables that are stored of each run."""
         return variables_of(full=self.full, reduced=self.theory, curves=self.curves)
 
     @property
     def description(self) -> dict[str, Any]:
-        """What makes it this sweep, as JSON: base settings, axes, system, curves; and its first run with all defaults."""
+        """Identity of this sweep, as JSON: base settings, axes, system, curves; and its first run with all defaults."""
         return plain(
             {
                 "settings": self.config([0] * len(self.axes)),
@@ -177,7 +174,7 @@ def _without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def _as_mapping(config: RunConfig) -> dict[str, Any]:
-    """What `RunConfig.from_mapping` takes."""
+    """Return the settings as `RunConfig.from_mapping` takes them."""
     values = {name: getattr(config, name) for name in FIELDS}
     if config.groups:
         values["groups"] = [{"share": share} | dataclasses.asdict(group) for share, group in config.groups]

@@ -1,7 +1,7 @@
 """A config taken apart: its structure, which a program is compiled for, and its numbers, which are traced.
 
-Configs of one structure run as one program. What does not matter to a run (ρ under gradient descent, prompts of infinite
-data) is in neither part, so two configs with equal parts are the same run.
+Configs of one structure run as one program. What does not matter to a run (ρ under gradient descent, prompts of
+infinite data) is in neither part, so two configs with equal parts are the same run.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from icl_theory.building import data_seed, has_fixed_task, hyperparameters
-from icl_theory.config import GroupConfig, RunConfig
+from icl_theory.simulation.build import data_seed, has_fixed_task, hyperparameters
+from icl_theory.simulation.config import GroupConfig, RunConfig
 
 SPECTRUM_NUMBERS = {"given": "eigenvalues", "power-law": "exponent", "geometric": "eigenvalue_ratio"}
 
@@ -22,7 +22,7 @@ Numbers = dict[str, Any]
 
 
 def structure_of(config: RunConfig) -> RunConfig:
-    """What a program is compiled for: the config with placeholders where the numbers go."""
+    """Return the structure that a program is compiled for: the config with placeholders for its numbers."""
     groups = config.mixture
     return RunConfig(
         dim=config.dim,
@@ -43,8 +43,9 @@ def structure_of(config: RunConfig) -> RunConfig:
 
 
 def numbers_of(config: RunConfig) -> Numbers:
-    """What is traced: `groups`, one dictionary for each with its `share`, and whichever of `init_scale`, `learning_rate`,
-    `rho`, `seed`, `data_seed` and `upsampling_factor` matter. The schedule (steps, snapshots, threshold) is not among them.
+    """Return the traced numbers: `groups`, one dictionary for each with its `share`, and whichever of `init_scale`,
+    `learning_rate`, `rho`, `seed`, `data_seed` and `upsampling_factor` matter. The schedule (steps, snapshots,
+    threshold) is not among them.
     """
     groups = config.mixture
     numbers: Numbers = {"groups": tuple({"share": share} | _group_numbers(group, config) for share, group in groups)}
@@ -84,7 +85,7 @@ def identity(config: RunConfig) -> tuple[Any, ...]:
 
 
 def uses_prompts(config: RunConfig) -> bool:
-    """Whether training goes through the prompts themselves."""
+    """Return True where training goes through the prompts themselves."""
     return config.data == "prompts" and (config.engine == "prompts" or config.scores == "softmax")
 
 

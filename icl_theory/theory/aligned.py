@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from icl_theory.analysis.trajectory import Trajectory
 from icl_theory.errors import InputError, check_number, check_shape
-from icl_theory.features import Features
+from icl_theory.numerics.tracing import is_traced
+from icl_theory.tasks.features import Features
 from icl_theory.theory.flow import integrate
 from icl_theory.theory.hitting_time import fraction_at_time
-from icl_theory.tracing import is_traced
-from icl_theory.trajectory import Trajectory
 
 LEARNED = 0.95  # normalised SAM's flow is stopped when every feature has this share of its optimum
 ROUNDING_UNITS = 1.0  # that every step of the discrete map adds and takes off in turn
@@ -79,7 +79,8 @@ class AlignedFlow(NamedTuple):
 
 
 class AlignedDescent(NamedTuple):
-    """The same system in discrete steps `u ← u + η u̇`: what GD or SAM does, but for one rounding unit a step (a `Dynamics`).
+    """The same system in discrete steps `u ← u + η u̇`: what GD or SAM does, but for one rounding unit a step (a
+    `Dynamics`).
 
     Attributes:
         features, start, ascent: as for `AlignedFlow`.
@@ -121,15 +122,16 @@ class AlignedClosedForm(NamedTuple):
 def descend(start: Float[Array, " D"], steps: Any, learning_rate: Any, args: Any) -> Float[Array, "T D"]:
     """u at each of the ascending `steps` of the discrete map; `args = (drive, curvature, ascent)`.
 
-    One rounding unit of u is added and taken off in turn: no step of a real model is free of it, and without it the map may
-    land bit for bit on a fixed point that is unstable, as a learned feature becomes under SAM (notes, §6), and never leave it.
+    One rounding unit of u is added and taken off in turn: no step of a real model is free of it, and without it the map
+    may land bit for bit on a fixed point that is unstable, as a learned feature becomes under SAM (notes, §6), and
+    never leave it.
     """
     unit = ROUNDING_UNITS * jnp.finfo(start.dtype).eps
 
-    def advance(step, u):
+    def advance(step: Any, u: Array) -> Array:
         return (u + learning_rate * velocity(u, *args)) * (1.0 + unit * (1.0 - 2.0 * (step % 2)))
 
-    def look(carry, stop):
+    def look(carry: Any, stop: Any) -> tuple[Any, Array]:
         step, u = carry
         u = jax.lax.fori_loop(step, stop, advance, u)
         return (stop, u), u
@@ -146,7 +148,7 @@ def _all_learned(u: Array, args: Any) -> Array:
     return jnp.min(curvature * u**3 - LEARNED * drive) >= 0
 
 
-def _arguments(features: Features, ascent: Ascent) -> tuple:
+def _arguments(features: Features, ascent: Ascent) -> tuple[Any, Any, Ascent]:
     return jnp.asarray(features.drive, float), jnp.asarray(features.curvature, float), ascent
 
 

@@ -1,4 +1,4 @@
-"""What gradient flow conserves in every head, and how steps of GD and SAM change it (theory notes, §15)."""
+"""The imbalance of every head, conserved by gradient flow, and its change under GD and SAM (theory notes, §15)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from icl_theory.sharpness import perturb
+from icl_theory.training.optimizers import perturb
 
 
 def imbalance(params: Any) -> dict[str, Float[Array, ...]]:
-    """What gradient flow conserves of each head.
+    """Return the imbalance of each head, which gradient flow conserves.
 
-    Separate keys and queries: `v_i² − Σ_r|k_ir|²`, (H,), and `K_i K_iᵀ − Q_i Q_iᵀ`, (H, R, R). Merged: `v_i² − ‖U_i‖²`, (H,).
-    All of it is zero in a balanced head. Reduced blocks, linear scores.
+    Separate keys and queries: `v_i² − Σ_r|k_ir|²`, (H,), and `K_i K_iᵀ − Q_i Q_iᵀ`, (H, R, R). Merged: `v_i² − ‖U_i‖²`,
+    (H,). All of it is zero in a balanced head. Reduced blocks, linear scores.
     """
     squares = jnp.square(params["value"])
     if "merged" in params:
@@ -34,9 +34,9 @@ def imbalance_change(loss: Any, params: Any, *, learning_rate: float, rho: float
 
         Δ(v² − |k|²) = 2η (ε_v g̃_v − ε_k·g̃_k) + η² (g̃_v² − |g̃_k|²)
 
-    and alike for the other two. Gradient flow conserves it, GD drifts in proportion to η over a time, and SAM moves it at
-    first order in ρ, by `ε_v g̃_v − ε_k·g̃_k ≈ (ρ/‖g‖)(g_v² − |g_k|²)`: towards balance in a head that holds one feature, where
-    the smaller factor has the larger gradient; either way in others.
+    and alike for the other two. Gradient flow conserves it, GD drifts in proportion to η over a time, and SAM moves it
+    at first order in ρ, by `ε_v g̃_v − ε_k·g̃_k ≈ (ρ/‖g‖)(g_v² − |g_k|²)`: towards balance in a head that holds one
+    feature, where the smaller factor has the larger gradient; either way in others.
 
     Reference: theory notes, §15 (derived there).
     """

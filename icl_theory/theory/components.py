@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from icl_theory.errors import check_number
-from icl_theory.features import Features
-from icl_theory.prompts import Prompts
+from icl_theory.tasks.features import Features
+from icl_theory.tasks.prompts import Prompts
 
 
 def plateau_predictions(prompts: Prompts, features: Features, num_learned: int) -> Float[Array, " P"]:

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from icl_theory.errors import InputError, check_number
-from icl_theory.features import Features
+from icl_theory.tasks.features import Features
 
 
 def subsets(dim: int) -> Iterator[tuple[int, ...]]:

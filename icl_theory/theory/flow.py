@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from icl_theory.tracing import device_array
+from icl_theory.numerics.tracing import device_array
 
 MAX_STEPS = 1_000_000
 
@@ -19,8 +19,8 @@ MAX_STEPS = 1_000_000
 def tolerance() -> float:
     """Relative tolerance of every flow: 1e-10 in float64, 1e-6 in float32; the absolute one is a hundredth of it.
 
-    `tests/test_theory.py::test_flow_tolerance_is_justified_by_the_closed_form` holds the solution at this setting,
-    and a hundred times looser, against the closed form.
+    `tests/theory/test_theory.py::test_flow_tolerance_is_justified_by_the_closed_form` holds the solution at this
+    setting, and a hundred times looser, against the closed form.
     """
     return 1e-10 if jax.config.jax_enable_x64 else 1e-6  # type: ignore[attr-defined]
 
@@ -34,7 +34,8 @@ def integrate(
     stop: Callable[[Any, Any], Any] | None = None,
     stiff: bool = False,
 ) -> np.ndarray:
-    """Solve `ẏ = field(y, args)` from `y(time[0]) = start` and return y at every time, (T, K), or (runs, T, K) for several runs.
+    """Solve `ẏ = field(y, args)` from `y(time[0]) = start` and return y at every time, (T, K), or (runs, T, K) for
+    several runs.
 
     Args:
         field: a module-level function (its identity is part of the compiled program).
@@ -53,10 +54,10 @@ def integrate(
 
 
 @partial(jax.jit, static_argnames=("field", "stop", "stiff"))
-def _integrate(start, time, args, rtol, field, stop, stiff):
+def _integrate(start: Any, time: Any, args: Any, rtol: Any, field: Any, stop: Any, stiff: bool) -> Any:
     event = None if stop is None else diffrax.Event(lambda t, y, args, **_: stop(y, args))
 
-    def solve(start, args):
+    def solve(start: Any, args: Any) -> Any:
         return diffrax.diffeqsolve(
             diffrax.ODETerm(lambda t, y, args: field(y, args)),
             diffrax.Kvaerno5() if stiff else diffrax.Dopri8(),

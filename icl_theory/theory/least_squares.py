@@ -1,12 +1,12 @@
-"""What any linear attention with enough heads can reach: least squares on the cubic features (theory notes, §9, §13)."""
+"""The optimum of linear attention with enough heads: least squares on the cubic features (theory notes, §9, §13)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from icl_theory.cubic import token_pairs
 from icl_theory.errors import InputError, check_number
-from icl_theory.moments import Moments
+from icl_theory.models.cubic_features import token_pairs
+from icl_theory.moments.empirical import Moments
 
 
 def best_tensor(moments: Moments) -> np.ndarray:
@@ -19,11 +19,13 @@ def tensor_loss(tensors: np.ndarray, moments: Moments) -> np.ndarray:
     """`TᵀMT − 2cᵀT + e` of coefficients (..., F) on any data, shape (...)."""
     mean = moments.mean()
     gram, cross = np.asarray(mean.gram, float), np.asarray(mean.cross, float)
-    return np.einsum("...f,fg,...g->...", tensors, gram, tensors) - 2.0 * tensors @ cross + float(mean.energy)
+    quadratic = np.einsum("...f,fg,...g->...", tensors, gram, tensors)
+    return np.asarray(quadratic - 2.0 * tensors @ cross + float(mean.energy))
 
 
 def escape_rate(moments: Moments, learning_rate: float = 0.0) -> float:
-    """`4 σ₁`, or `2 ln(1 + 2ησ₁)/η` in steps of η > 0: the rate at which `ln |T|` of merged attention with full blocks grows from zero, per unit of η × step.
+    """`4 σ₁`, or `2 ln(1 + 2ησ₁)/η` in steps of η > 0: the rate at which `ln |T|` of merged attention with full blocks
+    grows from zero, per unit of η × step.
 
     Near zero `v̇_i = 2 C U_i`, `U̇_i = 2 Cᵀ v_i` with `C_(e)(fd) = E[y_q φ_(ef)d]` as a (D+1) × (D+1)D matrix, of which
     only the largest singular value σ₁ survives; T is a product of both.

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from icl_theory.analysis.trajectory import Trajectory
 from icl_theory.errors import InputError, check_number
-from icl_theory.features import Features
+from icl_theory.tasks.features import Features
 from icl_theory.theory.flow import integrate
-from icl_theory.trajectory import Trajectory
 
 
 def effective_start(

@@ -1,4 +1,4 @@
-"""What the moments of finite, weighted data say about when each feature is learned (theory notes, §8).
+"""Learning times predicted from the moments of finite, weighted data (theory notes, §8).
 
 On a population with features, drives and curvatures of different features do not mix. On finite data, and more so after
 examples were chosen by their losses, they do: once one feature is learned, it changes what is left for the others.
@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
+from icl_theory.analysis.trajectory import Trajectory
 from icl_theory.errors import InputError, as_floats, check_shape
-from icl_theory.features import Features
-from icl_theory.moments import Moments
+from icl_theory.moments.empirical import Moments
+from icl_theory.tasks.features import Features
 from icl_theory.theory.flow import integrate
 from icl_theory.theory.hitting_time import start_of_each
-from icl_theory.trajectory import Trajectory
 
 
 class MomentFlow(NamedTuple):
@@ -41,7 +41,7 @@ class MomentFlow(NamedTuple):
     start: np.ndarray
 
     @classmethod
-    def of(
+    def from_moments(
         cls, moments: Moments, directions: Float[Array | np.ndarray, "D D"], *, start: np.ndarray | float
     ) -> MomentFlow:
         """From the moments of the data under their weights.

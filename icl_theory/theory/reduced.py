@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from icl_theory.contraction import contract
+from icl_theory.numerics.contraction import contract
 
 
 class ReducedLoss(NamedTuple):
@@ -36,8 +36,8 @@ class ReducedLoss(NamedTuple):
 class AlignedStrength(NamedTuple):
     """Rank-one ATTN_S with head d aligned with feature d and balanced: `w_d = u_d³ = (s_d/√3)³`.
 
-    v_d, k_d and q_d all have length u_d, so the three of them together move along one direction of length `s_d = √3 u_d`.
-    The descent is that of `AlignedDescent`.
+    v_d, k_d and q_d all have length u_d, so the three of them together move along one direction of length `s_d = √3
+    u_d`. The descent is that of `AlignedDescent`.
     """
 
     def __call__(self, params: Any) -> Float[Array, " D"]:

@@ -1,4 +1,4 @@
-"""What upsampling groups does to what is learned when, and to the optimum (theory notes, §8).
+"""Learning times and optimum of upsampled groups (theory notes, §8).
 
 With factors κ_g the shares become `π_g κ_g / Σ_h π_h κ_h`; drives a_d, curvatures c_d and with them everything of §3 to
 §6 are sums over the groups. Features keep the numbers of the mixture as it is (κ = 1).
@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from icl_theory.analysis.learning_times import learning_times
 from icl_theory.errors import InputError, as_floats, check_number
-from icl_theory.features import Features, GroupFeatures
-from icl_theory.lateness import learning_times
+from icl_theory.tasks.features import Features, GroupFeatures
 from icl_theory.theory.aligned import LEARNED, AlignedFlow, Ascent
 from icl_theory.theory.hitting_time import hitting_time, start_of_each
-from icl_theory.theory.sharpness import two_phase_ratio
-from icl_theory.upsampling import ratio_factor
+from icl_theory.theory.sam import two_phase_ratio
+from icl_theory.upsampling.factor import ratio_factor
 
 SNAPSHOTS = 4001
 

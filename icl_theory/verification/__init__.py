@@ -1,10 +1,18 @@
-"""The verification table: claims, one letter each, simulated and held against their theory.
+"""The verification table: claims, simulated and held against their theory.
 
-`verify` runs them all; the table can also be read off data saved earlier (`Claim.statements`).
+`verify` runs them all; `Claim.statements.read` reads the table off data that were saved earlier.
 """
 
-from icl_theory.verification.claim import Claim, Data
-from icl_theory.verification.runner import CLAIMS, Row, combine, measure_claim, verify
-from icl_theory.verification.statement import Statement
+import lazy_loader
 
-__all__ = ["CLAIMS", "Claim", "Data", "Row", "Statement", "combine", "measure_claim", "verify"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "claim": ["Claim"],
+        "claims": ["all_claims", "load_claim"],
+        "names": ["NAMES"],
+        "runner": ["Row", "rows_of", "verify"],
+        "statement": ["Statement"],
+        "statements": ["Reading", "Statements"],
+    },
+)

@@ -1,45 +1,67 @@
-"""A claim: what is simulated for it, and the statements that are read off the saved numbers."""
+"""A claim: what is simulated for it, and the statements that are read off the saved data."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
+import jax
+import xarray as xr
 
-from icl_theory.verification.statement import Statement
+from icl_theory.verification.names import NAMES
+from icl_theory.verification.statements import Statements
 
-Data = dict[str, np.ndarray]
+Progress = Callable[[int, int], None]
 
 
-class Claim(NamedTuple):
-    """One letter of the verification table.
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One group of the verification table, and one experiment of `make reproduce`.
 
     Attributes:
-        letter: first letter of its statements' ids.
-        name: module and folder name.
-        title: a few words for tables and progress bars.
+        name: module, folder and command-line name.
         question: what it asks, in one sentence.
         settings: frozen dataclass with every number the measurement uses.
-        measure: `measure(settings, progress) -> dict of arrays`; `progress(done, total)`.
-        statements: `statements(data) -> list`, reading the arrays only.
+        measure: `measure(settings, progress) -> data set`; `progress(done, total)`.
+        statements: read off that data set only; empty for data that only figures use.
         single: whether to measure it in float32 too; not where most of it is statistical and long.
+        seconds: roughly what it takes on one core with nothing compiled yet.
     """
 
-    letter: str
     name: str
-    title: str
     question: str
     settings: Any
-    measure: Callable[[Any, Callable[[int, int], None]], Data]
-    statements: Callable[[Data], list[Statement]]
-    single: bool = True
+    measure: Callable[[Any, Progress], xr.Dataset]
+    statements: Statements
+    single: bool = False
+    seconds: float = 20.0
 
     def precisions(self) -> tuple[str, ...]:
         """In which it is measured, the judging one first."""
         return ("float64", "float32") if self.single else ("float64",)
 
+    @property
+    def title(self) -> str:
+        """A few words for tables and progress bars."""
+        return NAMES.get(self.name, self.name)
 
-def part_of(progress: Callable[[int, int], None], part: int, parts: int) -> Callable[[int, int], None]:
-    """The progress of one of several equal parts as progress of the whole; parts count from 0."""
+    @property
+    def takes(self) -> str:
+        """Its setting in words, as the settings' class describes it."""
+        return " ".join((type(self.settings).__doc__ or "").split())
+
+    @property
+    def command(self) -> str:
+        """Command that makes its data."""
+        return f"python -m experiments run {self.name}"
+
+    def data(self, precision: str = "float64", progress: Progress = lambda done, total: None) -> xr.Dataset:
+        """Measure in one precision, whatever the session's own setting; it is restored afterwards."""
+        with jax.enable_x64(precision == "float64"):
+            return self.measure(self.settings, progress)
+
+
+def part_of(progress: Progress, part: int, parts: int) -> Progress:
+    """Return the progress of one of several equal parts as progress of the whole; parts count from 0."""
     return lambda done, total: progress(part * total + done, parts * total)

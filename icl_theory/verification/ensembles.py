@@ -1,8 +1,8 @@
-"""Many runs of rank-one attention trained at once: random starts under one mixture, and runs each on data of its own."""
+"""Many runs of rank-one attention trained at once: random starts on one mixture, or runs each on data of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,30 +10,36 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Key
 
-from icl_theory.analysis import SimplicityBias, level_between, simplicity_bias
-from icl_theory.attention import MergedAttention, SeparateAttention, aligned_parameters, split_model
-from icl_theory.features import Features, find_features
-from icl_theory.losses import EffectiveMatrix, MomentsLoss, make_loss
-from icl_theory.moments import Moments
-from icl_theory.run import Run, require_sound
-from icl_theory.sharpness import gd
-from icl_theory.tasks import TaskMixture
-from icl_theory.theory.gaussian_moments import full_population_moments
-from icl_theory.tracing import device_array
-from icl_theory.training import train_many
-from icl_theory.trajectory import Trajectory
+from icl_theory.analysis.plateaus import level_between
+from icl_theory.analysis.simplicity_bias import SimplicityBias, simplicity_bias
+from icl_theory.analysis.trajectory import Trajectory
+from icl_theory.models.attention import MergedAttention, SeparateAttention
+from icl_theory.models.parameters import aligned_parameters, split_model
+from icl_theory.moments.empirical import Moments
+from icl_theory.moments.population_full import full_population_moments
+from icl_theory.numerics.tracing import device_array
+from icl_theory.tasks.features import Features, find_features
+from icl_theory.tasks.mixture import TaskMixture
+from icl_theory.training.losses import MomentsLoss, make_loss
+from icl_theory.training.optimizers import gd
+from icl_theory.training.run import Run, require_sound
+from icl_theory.training.settings import OptimizerFactory
+from icl_theory.training.tracked import EffectiveMatrix
+from icl_theory.training.train import Progress, train_many
 
 KEYS_AT_ONCE = 64
+Maker = Callable[[Any], nnx.Module]  # of a model from a key
 
 
-def random_starts(make_model, num_seeds: int, seed: int) -> tuple[nnx.Module, Any]:
+def random_starts(make_model: Maker, num_seeds: int, seed: int) -> tuple[nnx.Module, Any]:
     """Return one model (for its structure) and the parameters of `num_seeds` of them, stacked."""
     keys = split_keys(jax.random.key(seed), num_seeds)
     return make_model(keys[0]), stacked([split_model(make_model(key))[1] for key in keys])
 
 
 def split_keys(key: Key[Array, ""], count: int) -> list[Key[Array, ""]]:
-    """Return the first keys of `jax.random.split(key, n)` with n the next multiple of 64, so that few programs serve all counts.
+    """Return the first keys of `jax.random.split(key, n)` with n the next multiple of 64, so that few programs serve
+    all counts.
 
     The default generator makes each from its number alone, so that they are those of `jax.random.split(key, count)`.
     """
@@ -54,9 +60,9 @@ def train_starts(
     learning_rate: float,
     duration: float,
     num_snapshots: int,
-    optimizer=gd,
+    optimizer: OptimizerFactory = gd,
     rho: np.ndarray | float | None = None,
-    progress=None,
+    progress: Progress | None = None,
 ) -> Run:
     """Train every start on the same data, with a ρ each where given; W is tracked, (runs, S, D, D)."""
     loss, _ = make_loss(model, data)
@@ -109,9 +115,9 @@ def train_on(
     duration: float,
     learning_rate: float,
     num_snapshots: int,
-    optimizer=gd,
+    optimizer: OptimizerFactory = gd,
     rho: np.ndarray | float | None = None,
-    progress=None,
+    progress: Progress | None = None,
 ) -> Run:
     """Train start r on `moments[r]`, for each r; W is tracked, (runs, S, D, D)."""
     dtype = jax.tree.leaves(starts)[0].dtype
@@ -155,7 +161,8 @@ def repeated(starts: Any, copies: int) -> Any:
 
 
 def clear_plateaus(learned: np.ndarray) -> Iterator[tuple[int, float, float]]:
-    """`(m, from, until)` for each plateau of a run with learning times (D,): its first m features learned, no other, m = 1 … D−1.
+    """`(m, from, until)` for each plateau of a run with learning times (D,): its first m features learned, no other, m
+    = 1 … D−1.
 
     None where features were learned in another order, or the next within a fifth of the time.
     """
@@ -166,7 +173,8 @@ def clear_plateaus(learned: np.ndarray) -> Iterator[tuple[int, float, float]]:
 
 
 def plateau_levels(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Loss on the plateau with the first m + 1 features learned, (seeds, D−1), from losses (seeds, T), learning times (seeds, D).
+    """Loss on the plateau with the first m + 1 features learned, (seeds, D−1), from losses (seeds, T), learning times
+    (seeds, D).
 
     NaN where there is no clear plateau to measure.
     """
@@ -178,15 +186,15 @@ def plateau_levels(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> n
 
 
 def all_parameters(params: Any) -> Any:
-    """What to track where the weights themselves are looked at."""
+    """All parameters, to be tracked where the weights themselves are looked at."""
     return params
 
 
-def separate_model(dim: int, num_heads: int, init_scale: float, **settings: Any):
+def separate_model(dim: int, num_heads: int, init_scale: float, **settings: Any) -> Maker:
     """A maker of `SeparateAttention` from a key; rank one and linear scores unless the settings say otherwise."""
     return lambda key: SeparateAttention(dim, num_heads, init_scale=init_scale, rngs=nnx.Rngs(params=key), **settings)
 
 
-def merged_model(dim: int, num_heads: int, init_scale: float):
+def merged_model(dim: int, num_heads: int, init_scale: float) -> Maker:
     """A maker of `MergedAttention` from a key."""
     return lambda key: MergedAttention(dim, num_heads, init_scale=init_scale, rngs=nnx.Rngs(params=key))

@@ -7,45 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import jax
+import xarray as xr
 
-from icl_theory.verification import (
-    closed_forms,
-    context_lengths,
-    dynamics,
-    fixed_points,
-    generalisation,
-    in_weight_learning,
-    low_rank,
-    many_features,
-    principal_components,
-    random_initialisation,
-    sam_by_data,
-    sharpness,
-    softmax,
-    upsampling,
-    weights,
-)
-from icl_theory.verification.claim import Claim, Data
+from icl_theory.verification.claim import Claim
+from icl_theory.verification.claims import all_claims
 from icl_theory.verification.statement import Statement
-
-CLAIMS: tuple[Claim, ...] = (
-    closed_forms.CLAIM,
-    fixed_points.CLAIM,
-    dynamics.CLAIM,
-    random_initialisation.CLAIM,
-    sharpness.CLAIM,
-    upsampling.CLAIM,
-    sam_by_data.CLAIM,
-    generalisation.CLAIM,
-    low_rank.CLAIM,
-    context_lengths.CLAIM,
-    in_weight_learning.CLAIM,
-    softmax.CLAIM,
-    weights.CLAIM,
-    many_features.CLAIM,
-    principal_components.CLAIM,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +28,7 @@ class Row:
 
     @property
     def holds_float32(self) -> bool | None:
-        """Whether the same measurement in float32 stays within the same tolerance."""
+        """True where the same measurement in float32 stays within the same tolerance."""
         return None if self.float32 is None else self.float32.holds
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,24 +39,16 @@ class Row:
         return row
 
 
-def measure_claim(
-    claim: Claim, *, float64: bool, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Data:
-    """Measure in one precision, whatever the session's own setting; it is restored afterwards."""
-    with jax.enable_x64(float64):
-        return claim.measure(claim.settings, progress)
-
-
-def combine(claim: Claim, data: Data, data32: Data | None) -> list[Row]:
-    """The statements of a claim from its data in float64 and, where given, float32."""
-    table = claim.statements(data)
-    if data32 is None:
+def rows_of(claim: Claim, data: xr.Dataset, single: xr.Dataset | None = None) -> list[Row]:
+    """Read the statements of a claim off its data in float64 and, where given, float32."""
+    table = claim.statements.read(data)
+    if single is None:
         return [Row(statement) for statement in table]
-    return [Row(*pair) for pair in zip(table, claim.statements(data32), strict=True)]
+    return [Row(*pair) for pair in zip(table, claim.statements.read(single), strict=True)]
 
 
 def verify(
-    claims: Sequence[Claim] = CLAIMS,
+    claims: Sequence[Claim] | None = None,
     *,
     float32: bool = True,
     progress: Callable[[str, int, int], None] = lambda title, done, total: None,
@@ -106,14 +64,13 @@ def verify(
         One row per statement. All of them hold in float64 unless something is broken.
     """
     rows: list[Row] = []
-    for claim in claims:
-        measured: list[Data | None] = []
-        for precision in ("float64", "float32"):
-            title = f"{claim.letter}. {claim.title} ({precision})"
-            if precision == "float64" or (float32 and precision in claim.precisions()):
-                measured.append(measure_claim(claim, float64=precision == "float64", progress=partial(progress, title)))
-            else:
-                measured.append(None)
-        assert measured[0] is not None
-        rows += combine(claim, measured[0], measured[1])
+    for claim in all_claims() if claims is None else claims:
+        if not claim.statements.entries:
+            continue
+        measured = [
+            claim.data(precision, partial(progress, f"{claim.title} ({precision})"))
+            for precision in claim.precisions()
+            if float32 or precision == "float64"
+        ]
+        rows += rows_of(claim, *measured)
     return rows

@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from icl_theory.store import code_version, machine
+from icl_theory.environment import code_version, machine
+from icl_theory.verification.names import NAMES
 from icl_theory.verification.runner import Row
 
 UNITS = {
@@ -60,33 +61,34 @@ def verdict(holds: bool | None) -> str:
 
 
 def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
-    """Print all rows and a line that counts them."""
+    """Print all rows, group by group, the verdict first, and a line that counts them."""
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=160, file=console.file)
+    single = any(row.holds_float32 is not None for row in rows)
     table = Table(show_lines=False, pad_edge=False, row_styles=["", "dim"])
-    table.add_column("id")
-    table.add_column("statement", ratio=1, min_width=30)
+    for name in ("float64", *(["float32"] if single else [])):
+        table.add_column(name)
+    table.add_column("statement", ratio=1, min_width=24)
     for name in ("predicted", "measured", "error, tolerance"):
         table.add_column(name)
-    table.add_column("float64")
-    table.add_column("float32")
+    group = ""
     for row in rows:
-        table.add_row(
-            row.statement.id,
-            row.statement.text,
-            predicted_text(row),
-            measured_text(row),
-            error_text(row),
-            verdict(row.holds),
-            "–" if row.holds_float32 is None else ("holds" if row.holds_float32 else "beyond"),
-        )
+        here, _, name = row.statement.name.partition("/")
+        if here != group:
+            table.add_section()
+            table.add_row("", *([""] if single else []), f"[bold]{here}[/bold]: {NAMES.get(here, here)}")
+            group = here
+        words = {True: "holds", False: "beyond", None: "–"}[row.holds_float32]
+        verdicts = [verdict(row.holds), *([words] if single else [])]
+        text = f"{name}\n{row.statement.text}"
+        table.add_row(*verdicts, text, predicted_text(row), measured_text(row), error_text(row))
     console.print(table)
     console.print(count(rows), highlight=False)
 
 
 def count(rows: Sequence[Row]) -> str:
-    """How many hold, in one sentence."""
+    """Return the number of statements that hold, as a sentence."""
     held = sum(row.holds for row in rows)
     text = f"{held} of {len(rows)} statements hold in float64"
     if any(row.holds_float32 is not None for row in rows):

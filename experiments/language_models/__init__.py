@@ -1,0 +1,1 @@
+"""Studies of claim D on language models, and their saved results."""

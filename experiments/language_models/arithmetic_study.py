@@ -1,0 +1,229 @@
+"""`python -m experiments.language_models.arithmetic_study` (`make study`): a small decoder learns easy and hard
+arithmetic.
+
+The claim (theory notes, claim D): upsampling what is learned late, or SAM, lowers the simplicity bias and generalises
+better. Each seed is its own problems, start and order, the same in all arms (`arms`), so that arms are compared seed by
+seed. On CPU every seed and optimizer is a task of its own, a core a task, and what is done is kept when the command is
+stopped; on an accelerator all seeds are one program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+import numpy as np
+from flax import nnx
+
+from experiments.language_models.arms import OPTIMIZERS, PILOT, Plan, Trainer, all_arms
+from experiments.language_models.problems import Problems, stacked
+from icl_theory.cli.one_line import run
+from icl_theory.cli.options import NumberList, short_hash
+from icl_theory.environment import code_version
+from icl_theory.errors import InputError
+from icl_theory.llm.evaluation.study import Arms, check_same, merged, save_study, shown
+from icl_theory.llm.model.config import DecoderConfig
+from icl_theory.llm.model.decoder import Decoder
+from icl_theory.progress import ProgressReport
+from icl_theory.results import plain
+
+LETTERS = "0123456789+*=$ "
+KINDS = {"a+b": 0.5, "ab+cd": 0.25, "abc+def": 0.1, "product": 0.15}  # share of each in the mixture
+LENGTH = 13
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Sizes of the study; the defaults fit two cores and a quarter of an hour.
+
+    Attributes:
+        seeds: of problems, starts and orders.
+        adamw_steps, muon_steps: a multiple of 40 each; the second learns faster, so fewer do.
+        adamw_rate, muon_rate: learning rates; of some in steps of two what learned most on seeds 100 and 101, without
+            upsampling.
+        batch_size: rows of a step.
+        width, layers: of the decoder.
+        train, test: problems.
+        rhos: ρ of SAM and functional SAM.
+    """
+
+    seeds: int = 5
+    adamw_steps: int = 2400
+    muon_steps: int = 1000
+    adamw_rate: float = 2e-3
+    muon_rate: float = 1e-2
+    batch_size: int = 32
+    width: int = 64
+    layers: int = 2
+    train: int = 6000
+    test: int = 3000
+    rhos: tuple[float, ...] = (0.02,)
+
+    def plan(self, optimizer: str, seeds: tuple[int, ...]) -> Plan:
+        """Settings of the arms of one optimizer.
+
+        Raises:
+            InputError: numbers that do not fit.
+        """
+        steps = {"adamw": self.adamw_steps, "muon": self.muon_steps}[optimizer]
+        rate = {"adamw": self.adamw_rate, "muon": self.muon_rate}[optimizer]
+        return Plan(optimizer, seeds, steps, rate, self.batch_size, self.rhos)
+
+    def trainer(self, optimizer: str, seeds: tuple[int, ...]) -> Trainer:
+        """With the problems and starts of some seeds."""
+        train, test = [], []
+        for seed in seeds:
+            random = np.random.default_rng([7, seed])
+            train.append(problems(self.train, random))
+            test.append(problems(self.test, random))
+        models = [a_decoder(seed, self.width, self.layers) for seed in seeds]
+        return Trainer(self.plan(optimizer, seeds), stacked(train), stacked(test), list(KINDS), models)
+
+
+def problems(count: int, random: np.random.Generator) -> Problems:
+    """Sums of one to three digits and products of numbers from 2 to 29, their digits from the last to the first."""
+    tokens = np.full((count, LENGTH), LETTERS.index(" "), np.int32)
+    learned = np.zeros((count, LENGTH), bool)
+    kinds = random.choice(len(KINDS), count, p=list(KINDS.values()))
+    for row, kind in enumerate(kinds):
+        low, high = ((0, 10), (10, 100), (100, 1000), (2, 30))[kind]
+        a, b = (int(number) for number in random.integers(low, high, 2))
+        asked, answer = (f"{a}*{b}=", a * b) if kind == 3 else (f"{a}+{b}=", a + b)
+        text = asked + str(answer)[::-1] + "$"
+        tokens[row, : len(text)] = [LETTERS.index(letter) for letter in text]
+        learned[row, len(asked) : len(text)] = True
+    return Problems(tokens, learned, kinds)
+
+
+def a_decoder(seed: int, width: int, layers: int) -> Decoder:
+    """Four heads, an MLP four times as wide."""
+    config = DecoderConfig(len(LETTERS), width, 4 * width, layers, 4, 4, width // 4, gated=False)
+    return Decoder(config, rngs=nnx.Rngs(seed))
+
+
+def seeds_together(settings: Settings, report: Callable[..., None]) -> Arms:
+    """All seeds of an arm at once."""
+    arms: Arms = {}
+    trainers = [settings.trainer(optimizer, tuple(range(settings.seeds))) for optimizer in OPTIMIZERS]
+    count = sum(trainer.plan.num_arms for trainer in trainers)
+
+    def said(name: str, arm: dict[str, Any]) -> None:
+        if name.split()[-1] == PILOT:
+            return
+        arms[name] = arm
+        report("training", len(arms), count, f"{name}: {np.mean(arm['accuracy']):.3f}")
+
+    for trainer in trainers:
+        all_arms(trainer, said=said)
+    return arms
+
+
+def seeds_apart(settings: Settings, parts: Path, report: Callable[..., None]) -> Arms:
+    """A task for each seed and optimizer, over the cores; each leaves a file, and is not done again where that is
+    there.
+    """
+    paths = {
+        (optimizer, seed): parts / f"{optimizer}-{seed}.json"
+        for optimizer in OPTIMIZERS
+        for seed in range(settings.seeds)
+    }
+    missing = [task for task, path in paths.items() if not path.exists()]
+    parts.mkdir(parents=True, exist_ok=True)
+    done, cores = len(paths) - len(missing), available_cores()
+    context = multiprocessing.get_context("spawn")
+    free = context.Queue()
+    for core in cores:
+        free.put(core)
+    report("training", done, len(paths))
+    with ProcessPoolExecutor(max(1, min(len(cores), len(missing))), context, _take_core, (free,)) as pool:
+        running: dict[Future[None], str] = {
+            pool.submit(one_seed, settings, optimizer, seed, paths[optimizer, seed]): f"{optimizer} seed {seed}"
+            for optimizer, seed in missing
+        }
+        try:
+            for future in as_completed(running):
+                future.result()
+                done += 1
+                report("training", done, len(paths), running[future])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+    return merged([json.loads(path.read_text()) for path in paths.values()])
+
+
+def one_seed(settings: Settings, optimizer: str, seed: int, path: Path) -> None:
+    """A task: its arms, written when all are done."""
+    arms = all_arms(settings.trainer(optimizer, (seed,)))
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(arms))
+    os.replace(partial, path)
+
+
+def available_cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _take_core(free: Any) -> None:
+    """Keep a worker to one core, where the system can: two on one each are faster than each on both."""
+    with suppress(AttributeError, OSError):
+        os.sched_setaffinity(0, {free.get()})
+
+
+def options(settings: type) -> Callable[[Callable[..., None]], Any]:
+    """Add an option for each field of a class of settings to a command."""
+
+    def add(command: Callable[..., None]) -> Any:
+        for field in reversed(dataclasses.fields(settings)):
+            default: Any = field.default
+            kind: Any = NumberList() if isinstance(default, tuple) else type(default)
+            if kind is int:
+                kind = click.IntRange(2 if field.name == "seeds" else 1)
+            if "choices" in field.metadata:
+                kind = click.Choice(field.metadata["choices"])
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+            name = f"--{field.name.replace('_', '-')}"
+            command = click.option(name, default=shown, show_default=True, type=kind)(command)
+        return command
+
+    return add
+
+
+@click.command()
+@options(Settings)
+@click.option("--out", default="results/arithmetic-study.json", show_default=True, type=click.Path(path_type=Path))
+def main(out: Path, **given: Any) -> None:
+    """Train all arms and save what came out; what is in a file that is there already is shown."""
+    settings = Settings(**given)
+    for optimizer in OPTIMIZERS:
+        settings.plan(optimizer, (0,))
+    if settings.width % 8:
+        raise InputError("--width", settings.width, "give a multiple of 8, for four heads of even size")
+    if not out.exists():
+        with ProgressReport() as report:
+            if jax.default_backend() == "cpu":
+                version = code_version(Path(__file__).parent)
+                parts = out.with_name(f"{out.stem}-{short_hash([plain(settings), version])}")
+                arms = seeds_apart(settings, parts, report)
+            else:
+                arms = seeds_together(settings, report)
+        save_study(out, settings, arms)
+    check_same(out, settings)
+    click.echo(shown(out))
+
+
+if __name__ == "__main__":
+    run(main, "arithmetic-study")

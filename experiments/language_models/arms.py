@@ -1,0 +1,298 @@
+"""The arms of a study of language models: one optimizer, trained on a set as it is, upsampled, or under SAM.
+
+A pilot run in an order of its own says who is late and by how much to upsample them, so that its luck is no arm's.
+Then, all from one start and in one order: plain; the late upsampled; the same factor on as many examples at random, and
+on as many early ones; SAM and functional SAM, at equal steps (twice the gradients) and at equal gradients (half the
+steps). The pilot's own steps are counted nowhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import icl_theory as icl
+from experiments.language_models.problems import Problems, agreement, order, unseen
+from icl_theory.llm.data.batches import Batch
+from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.optimizers.sam import SHARPNESS
+from icl_theory.llm.training.losses import token_losses
+from icl_theory.llm.training.step import learning_rate_at, make_example_losses, make_step, model_of, start
+
+OPTIMIZERS = ("adamw", "muon")
+TOGETHER = 32  # rows that are asked at once; their logits are all held
+PILOT = "pilot"  # the name of the run that says who is late
+PILOT_DRAW = 1000  # draws its order
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Settings that the arms of one optimizer share.
+
+    Attributes:
+        optimizer: "adamw" or "muon".
+        seeds: of the orders and what is drawn; several are trained together, as one program.
+        num_steps: of a run at full length, a multiple of `2 records`, so that half of it ends at a record.
+        rate: peak of the learning rate, after `warmup` steps, along a half cosine to 0.
+        batch_size: rows of a step.
+        rhos: ρ of SAM and functional SAM.
+        records: times that losses are recorded.
+        followed: examples whose losses are recorded in all arms; in the pilot run all are, for the rule.
+        warmup: steps.
+        decay: weight decay.
+    """
+
+    optimizer: str
+    seeds: tuple[int, ...]
+    num_steps: int
+    rate: float
+    batch_size: int
+    rhos: tuple[float, ...]
+    records: int = 20
+    followed: int = 1000
+    warmup: int = 30
+    decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1 or self.num_steps % (2 * self.records):
+            raise icl.InputError(f"{self.optimizer} steps", self.num_steps, f"give a multiple of {2 * self.records}")
+        if not self.rhos or min(self.rhos) < 0:
+            raise icl.InputError("rhos", self.rhos, "give numbers from 0")
+
+    @property
+    def num_arms(self) -> int:
+        """Number of arms."""
+        return 4 + 4 * len(self.rhos)
+
+
+def all_arms(
+    trainer: Trainer,
+    known: Mapping[str, Any] = MappingProxyType({}),
+    said: Callable[[str, dict[str, Any]], None] = lambda *_: None,
+) -> dict[str, Any]:
+    """Every arm of a plan: its name, beginning with the optimizer's, and for each of the seeds what `Trainer.summary`
+    says.
+
+    Args:
+        trainer: of the plan.
+        known: arms that are done already, and the losses of the pilot run, under the same names.
+        said: called with each other arm as it is done, and with the pilot's losses.
+    """
+    plan, count = trainer.plan, trainer.train.tokens.shape[1]
+    whole = [np.arange(count)] * len(plan.seeds)
+    first = f"{plan.optimizer} {PILOT}"
+    pilot = known.get(first)
+    if pilot is None:
+        found = trainer.run("none", 0.0, whole, plan.num_steps, followed=count, draw=PILOT_DRAW)
+        pilot = {"steps": found["steps"], "losses": found["losses"].tolist()}
+        said(first, pilot)
+    records = [icl.LossRecord(pilot["steps"], np.array(losses, np.float32)) for losses in pilot["losses"]]
+    picked = [icl.upsample(record) for record in records]
+
+    def upsampled(group: str) -> list[np.ndarray]:
+        return [
+            icl.upsample(record, factor=one.factor, group=group, seed=seed).indices(seed=seed)
+            for seed, record, one in zip(plan.seeds, records, picked, strict=True)
+        ]
+
+    wanted: dict[str, Callable[[], dict[str, Any]]] = {
+        "plain": lambda: trainer.run("none", 0.0, whole, plan.num_steps),
+        **{
+            group: partial(lambda group: trainer.run("none", 0.0, upsampled(group), plan.num_steps), group)
+            for group in ("late", "random", "early")
+        },
+    }
+    for sharpness in ("sam", "fsam"):
+        for rho in plan.rhos:
+            wanted[f"{sharpness} {rho:g}"] = partial(trainer.run, sharpness, rho, whole, plan.num_steps)
+            wanted[f"{sharpness} {rho:g}, half the steps"] = partial(
+                trainer.run, sharpness, rho, whole, plan.num_steps // 2
+            )
+    arms: dict[str, Any] = {}
+    for short, run in wanted.items():
+        name = f"{plan.optimizer} {short}"
+        arms[name] = known.get(name) or trainer.summary(run(), picked) | {"factors": [one.factor for one in picked]}
+        if name not in known:
+            said(name, arms[name])
+    return arms
+
+
+class Trainer:
+    """Runs of one optimizer from the starts of some seeds, each kind of step compiled once.
+
+    Args:
+        plan: of the arms.
+        train: problems of each seed, arrays stacked along a first axis.
+        test: as many others of each.
+        kinds: names of them.
+        models: where each seed starts.
+    """
+
+    def __init__(self, plan: Plan, train: Problems, test: Problems, kinds: Sequence[str], models: Sequence[Decoder]):
+        self.plan, self.train, self.test, self.kinds = plan, train, test, kinds
+        self.unseen = [unseen(*both) for both in zip(test.tokens, train.tokens, strict=True)]
+        self.graph = start(models[0], plan.optimizer)[0]
+        learners = [start(model, plan.optimizer, weight_decay=plan.decay)[1] for model in models]
+        self.start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *learners)
+        self._losses = over_seeds(partial(_losses, make_example_losses(self.graph)))
+        self._answered = over_seeds(partial(answered, self.graph))
+        self._steps: dict[str, Any] = {}
+
+    def run(
+        self,
+        sharpness: str,
+        rho: float,
+        indices: list[np.ndarray],
+        num_steps: int,
+        followed: int | None = None,
+        draw: int = 0,
+    ) -> dict[str, Any]:
+        """Train every seed on its rows of its set; losses over training, and answers in the end; `draw` is of the
+        order.
+        """
+        plan = self.plan
+        size, chunk, seeds = plan.batch_size, plan.num_steps // plan.records, len(plan.seeds)
+        rows = np.stack(
+            [order(one, num_steps * size, seed, draw) for seed, one in zip(plan.seeds, indices, strict=True)]
+        )
+        rows = rows.reshape(seeds, num_steps, size)
+        rates = [
+            learning_rate_at(step, peak=plan.rate, warmup=plan.warmup, total=num_steps) for step in range(num_steps)
+        ]
+        advance = self._advance(sharpness)
+        tokens, learned = (array[:, : followed or plan.followed] for array in (self.train.tokens, self.train.learned))
+        learner = jax.tree.map(jnp.copy, self.start)  # its memory is that of all after it
+        steps, losses = [0], [self._losses(learner.params, tokens, learned)]
+        for begin in range(0, num_steps, chunk):
+            taken = slice(begin, begin + chunk)
+            now, rhos = np.tile(np.array(rates[taken], np.float32), (seeds, 1)), np.full(seeds, rho, np.float32)
+            learner = advance(learner, self.train.tokens, self.train.learned, rows[:, taken], now, rhos)
+            steps.append(begin + chunk)
+            losses.append(self._losses(learner.params, tokens, learned))
+        return {
+            "steps": steps,
+            "losses": np.stack([np.asarray(one) for one in losses], 1),
+            "answered": self.answers(learner.params),
+        }
+
+    def answers(self, params: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """(seeds, P) who is right on the test, and (seeds, P) losses; by default before any training."""
+        params = self.start.params if params is None else params
+        right, losses = self._answered(params, self.test.tokens, self.test.learned)
+        return np.asarray(right), np.asarray(losses)
+
+    def accuracies(self, right: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
+        """Return for each seed accuracies: of all, of those unseen in training, of each kind; and the mean loss."""
+        return {
+            "accuracy": right.mean(1).tolist(),
+            "loss": losses.mean(1, dtype=float).round(4).tolist(),
+            "unseen": [
+                float(one[new].mean()) if new.any() else None for one, new in zip(right, self.unseen, strict=True)
+            ],
+            "by_kind": {
+                name: [float(one[kind == place].mean()) for one, kind in zip(right, self.test.kind, strict=True)]
+                for place, name in enumerate(self.kinds)
+            },
+        }
+
+    def compile(self, pool: Executor) -> None:
+        """Begin to compile all kinds of steps side by side; else each is compiled when first used."""
+        chunk = self.plan.num_steps // self.plan.records
+        seeds, size = len(self.plan.seeds), self.plan.batch_size
+        arguments = (
+            self.start,
+            self.train.tokens,
+            self.train.learned,
+            np.zeros((seeds, chunk, size), int),
+            np.zeros((seeds, chunk), np.float32),
+            np.zeros(seeds, np.float32),
+        )
+        steps = {sharpness: self._advance(sharpness) for sharpness in SHARPNESS}
+        for sharpness, step in steps.items():
+            compiled = pool.submit(lambda step, arguments: step.lower(*arguments).compile(), step, arguments)
+            self._steps[sharpness] = partial(_call, compiled)
+
+    def summary(self, found: dict[str, Any], picked: Sequence[icl.Upsampling]) -> dict[str, Any]:
+        """Return for each seed accuracies, and how the early and the late of its pilot run were learned.
+
+        `early` and `late` are their mean relative losses over training; `learned` the median learning steps of both,
+        infinite ones (never) as null; `agreement` the rank correlation of all learning steps with those of the pilot
+        run.
+        """
+        summed = self.accuracies(*found["answered"]) | {
+            "steps": found["steps"],
+            "early": [],
+            "late": [],
+            "learned": {"early": [], "late": []},
+            "agreement": [],
+        }
+        for losses, one in zip(found["losses"].astype(float), picked, strict=True):
+            count = losses.shape[1]
+            times = icl.example_learning_times(np.array(found["steps"], float), losses)
+            for name, group in (("early", ~one.late[:count]), ("late", one.late[:count])):
+                some = bool(group.any())
+                relative = losses[:, group] / losses[0, group]
+                summed[name].append(relative.mean(1).round(4).tolist() if some else None)
+                middle = float(np.median(times[group])) if some else np.inf
+                summed["learned"][name].append(round(middle, 1) if np.isfinite(middle) else None)
+            last = found["steps"][-1]
+            summed["agreement"].append(agreement(np.minimum(times, last), np.minimum(one.times[:count], last)))
+        return summed
+
+    def _advance(self, sharpness: str) -> Any:
+        if sharpness not in self._steps:
+            plan = self.plan
+            step = make_step(self.graph, plan.optimizer, sharpness=sharpness, weight_decay=plan.decay)
+
+            def one_seed(learner: Any, tokens: Any, learned: Any, rows: Any, rates: Any, rho: Any) -> Any:
+                def body(learner: Any, now: Any) -> Any:
+                    chosen, rate = now
+                    batch = Batch(tokens[chosen], learned[chosen], jnp.ones(len(chosen)))
+                    return step(learner, batch, rate, rho)[0], None
+
+                return jax.lax.scan(body, learner, (rows, rates))[0]
+
+            self._steps[sharpness] = over_seeds(one_seed, donated=0)
+        return self._steps[sharpness]
+
+
+def answered(graph: Any, params: Any, tokens: Any, learned: Any) -> tuple[Any, Any]:
+    """(P,) whether greedy generation would give the whole answer, every learned token the likeliest after those before
+    it; and (P,) the mean loss of learned tokens."""
+    model = model_of(graph, params)
+
+    def of(row: Any) -> Any:
+        logits, targets, asked = model(row[0][None])[0, :-1], row[0][1:], row[1][1:]
+        right = ((logits.argmax(-1) == targets) | ~asked).all()
+        return right, jnp.where(asked, token_losses(logits, targets), 0.0).sum() / jnp.maximum(asked.sum(), 1)
+
+    return jax.lax.map(of, (tokens, learned), batch_size=TOGETHER)
+
+
+def over_seeds(function: Callable[..., Any], donated: int | None = None) -> Callable[..., Any]:
+    """The function of arrays whose first axis is that of the seeds, compiled; a single seed is not vectorised, which is
+    twice as fast on CPU. The memory of one argument may be given to the result."""
+
+    def all_seeds(*arguments: Any) -> Any:
+        if len(jax.tree.leaves(arguments)[0]) > 1:
+            return jax.vmap(function)(*arguments)
+        found = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
+        return jax.tree.map(lambda leaf: leaf[None], found)
+
+    return jax.jit(all_seeds, donate_argnums=donated)
+
+
+def _losses(losses_of: Any, params: Any, tokens: Any, learned: Any) -> Any:
+    return losses_of(params, Batch(tokens, learned, jnp.ones(len(tokens))))
+
+
+def _call(compiled: Future[Any], *arguments: Any) -> Any:
+    return compiled.result()(*arguments)

@@ -1,0 +1,74 @@
+"""Trajectories, predicted or measured, and their comparison."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from icl_theory.errors import InputError
+
+
+class Trajectory(NamedTuple):
+    """Loss and feature strengths over time (learning rate × step). NaN marks times without a value.
+
+    Attributes:
+        time: (T,), ascending.
+        loss: (T,), mean square without ½.
+        strength: (T, D), `w_d`, simplest feature first.
+    """
+
+    time: np.ndarray
+    loss: np.ndarray
+    strength: np.ndarray
+
+
+@runtime_checkable
+class Dynamics(Protocol):
+    """Any theory of training: closed form, ODE or reduced map."""
+
+    def predict(self, time: np.ndarray) -> Trajectory:
+        """The trajectory at these times."""
+        ...
+
+
+class Comparison(NamedTuple):
+    """Largest deviations of a prediction from a measurement.
+
+    Attributes:
+        loss: `max_t |L_pred − L_meas| / max_t |L_meas|`.
+        strength: `max_{t,d} |w_pred − w_meas| / max_{t,d} |w_meas|`.
+        compared: number of times at which both have values.
+    """
+
+    loss: float
+    strength: float
+    compared: int
+
+
+def compare(prediction: Dynamics | Trajectory, measurement: Trajectory) -> Comparison:
+    """Hold a prediction against a measurement at the measurement's times.
+
+    A prediction without a value where there is a measurement deviates infinitely.
+
+    Raises:
+        InputError: a `Trajectory` at other times, or no time at which both have values.
+    """
+    predicted = prediction if isinstance(prediction, Trajectory) else prediction.predict(measurement.time)
+    if not np.array_equal(predicted.time, measurement.time):
+        raise InputError("prediction.time", predicted.time, "predict at the measurement's times")
+    both = np.isfinite(predicted.loss) & np.isfinite(measurement.loss)
+    if not both.any():
+        raise InputError("prediction", "no finite values", "prediction and measurement share no time")
+    if not both[np.isfinite(measurement.loss)].all():
+        return Comparison(loss=np.inf, strength=np.inf, compared=int(both.sum()))
+    return Comparison(
+        loss=_deviation(predicted.loss[both], measurement.loss[both]),
+        strength=_deviation(predicted.strength[both], measurement.strength[both]),
+        compared=int(both.sum()),
+    )
+
+
+def _deviation(predicted: np.ndarray, measured: np.ndarray) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.max(np.abs(predicted - measured)) / np.max(np.abs(measured)))

@@ -1,0 +1,1 @@
+"""Rows of a fine-tuning set as prompts, tokens and batches."""

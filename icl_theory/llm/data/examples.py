@@ -1,0 +1,104 @@
+"""The rows of a set as examples that a model can be trained on, with a count of those that it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from icl_theory.errors import InputError
+from icl_theory.llm.data.batches import Tokenized
+from icl_theory.llm.data.problems import Row
+from icl_theory.llm.data.prompting import Prompting
+from icl_theory.upsampling.fields import texts_of
+from icl_theory.upsampling.loss_record import check_unique, id_array
+from icl_theory.upsampling.summary import line
+
+ROW = "row"
+
+
+class Examples:
+    """Rows as tokens; those that are longer than a row, or have nothing to learn, are left out.
+
+    Args:
+        rows: of the data.
+        prompting: of the model.
+        length: most tokens.
+        id_field: that names examples in records; None for `id` where the first row has it, else, or with `row`, the
+            row.
+
+    Attributes:
+        given: all rows.
+        fits: (P,) True for those that are kept.
+        rows: those.
+        tokens: of each of them.
+
+    Raises:
+        InputError: fields of no known shape, a text that cannot be encoded, no example that fits.
+    """
+
+    def __init__(self, rows: Sequence[Row], prompting: Prompting, length: int, id_field: str | None = None):
+        made = [_tokenized(place, row, prompting) for place, row in enumerate(rows)]
+        sizes = np.array([0 if one is None else len(one.tokens) for one in made])
+        self.given, self.longest = rows, int(sizes.max())
+        self.too_long, self.empty = int(np.sum(sizes > length)), int(np.sum(sizes == 0))
+        self.fits = (sizes > 0) & (sizes <= length)
+        if not self.fits.any():
+            if not self.longest:
+                raise InputError("data", f"{len(rows)} rows", "none has an answer to learn; give some that do")
+            remedy = f"no example fits; the shortest has {sizes[sizes > 0].min()} tokens"
+            raise InputError("length", length, remedy)
+        self.places = np.flatnonzero(self.fits)
+        self.rows = [rows[place] for place in self.places.tolist()]
+        self.tokens: list[Tokenized] = [
+            one for one, kept in zip(made, self.fits, strict=True) if kept and one is not None
+        ]
+        self.id_field = None if id_field == ROW else id_field or ("id" if "id" in rows[0] else None)
+
+    @property
+    def named_by(self) -> str:
+        """Field that holds the ids, in words."""
+        return self.id_field or ROW
+
+    @cached_property
+    def ids(self) -> pa.Array:
+        """Ids of the examples, for records and weights.
+
+        Raises:
+            InputError: a row without one, one that occurs twice.
+        """
+        if self.id_field is None:
+            return id_array(ROW, self.places)
+        for place, row in zip(self.places.tolist(), self.rows, strict=True):
+            if row.get(self.id_field) is None:
+                remedy = f"every row needs it; name another field, or --id-field {ROW}"
+                raise InputError(self.id_field, f"none in row {place}", remedy)
+        ids = id_array(self.id_field, [str(row[self.id_field]) for row in self.rows])
+        check_unique(self.id_field, ids)
+        return ids
+
+    def lines(self) -> list[str]:
+        """Return the number of examples and of rows left out, in words."""
+        total = sum(len(example.tokens) for example in self.tokens)
+        learned = total - sum(example.prompt for example in self.tokens)
+        said = [line("data", f"{len(self.rows)} examples, {total} tokens, {learned} of them learned")]
+        if self.too_long:
+            text = f"{self.too_long} that are longer than --length; the longest has {self.longest} tokens"
+            said.append(line("left out", text))
+        if self.empty:
+            said.append(line("left out", f"{self.empty} without an answer to learn"))
+        return said
+
+
+def _tokenized(place: int, row: Row, prompting: Prompting) -> Tokenized | None:
+    """None where there is nothing to learn."""
+    try:
+        texts = texts_of(row)
+        if texts is not None and not (texts.prompt if texts.whole else texts.completion):
+            return None
+        made = prompting.tokenized(row)
+    except InputError as error:
+        raise InputError(f"row {place}, {error.field}", error.value, error.remedy) from None
+    return made if made.prompt < len(made.tokens) else None

@@ -1,0 +1,122 @@
+"""Rows as tokens for a model: by its chat template, or as plain text."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from icl_theory.errors import InputError, error_text
+from icl_theory.llm.data.batches import Tokenized, tokenize
+from icl_theory.upsampling.fields import ANSWERING, texts_of, turns_of
+
+ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}  # of `conversations`, in the words of templates
+TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")  # in a template
+DAY = datetime.date(2024, 7, 26)  # stands for it, since the prompts of one run must not change overnight
+MARK = "\u2402answer\u2403"  # no text of a template
+
+
+class Prompting:
+    """Rows to tokens, the same in training and when asked.
+
+    With a template the prompt is the conversation up to where the model is to speak, rendered by it; the completion is
+    followed by the token that the template puts behind an answer. Without one, prompt and completion are parted by a
+    line break and followed by the end of text, and the token that begins texts comes first, if the tokenizer adds one;
+    a template brings its own.
+
+    Args:
+        tokenizer: of `transformers`.
+        chat: use its template; None where it has one.
+        thinking: let a template that knows the switch (Qwen3) have the model think before it answers; without, prompts
+            end where an answer begins, as the template itself writes answers.
+
+    Raises:
+        InputError: a template is asked for and there is none, or it cannot be rendered.
+    """
+
+    def __init__(self, tokenizer: Any, chat: bool | None = None, thinking: bool = False):
+        self.tokenizer, self.thinking = tokenizer, thinking
+        has = bool(getattr(tokenizer, "chat_template", None))
+        if chat and not has:
+            raise InputError("chat", True, "the tokenizer has no chat template; leave it out")
+        self.chat = has if chat is None else chat
+        self.template = dated(tokenizer.get_chat_template()) if self.chat else None
+        self.begin = tokenizer.bos_token_id if tokenizer.bos_token_id in tokenizer("").input_ids else None
+        self.end = self._answer_end() if self.chat else tokenizer.eos_token_id
+
+    @property
+    def stop(self) -> list[int]:
+        """Tokens that end an answer."""
+        return sorted({self.end, self.tokenizer.eos_token_id})
+
+    def tokenized(self, row: Mapping[str, Any]) -> Tokenized:
+        """Prompt and completion, for training; a lone text whole.
+
+        Raises:
+            InputError: fields of no known shape, a question without an answer, a text that is none.
+        """
+        texts = texts_of(row)
+        if not self.chat or texts is None or not texts.completion:
+            return tokenize(row, self._encode, end=self.end, begin=self.begin)
+        prompt = self._asked_by_template(row, texts.prompt)
+        tokens = np.array([*prompt, *self._encode(texts.completion), self.end], np.int32)
+        return Tokenized(tokens, len(prompt))
+
+    def asked(self, row: Mapping[str, Any]) -> list[int]:
+        """The prompt alone, for the model to go on from: what comes before the completion in `tokenized`.
+
+        Raises:
+            InputError: no completion to hold the answer against.
+        """
+        texts = texts_of(row)
+        if texts is None or not texts.completion:
+            raise InputError("fields", ", ".join(map(str, row)), "an evaluation needs questions with answers")
+        example = self.tokenized(row)
+        return example.tokens[: example.prompt].tolist()
+
+    def question(self, row: Mapping[str, Any]) -> str | None:
+        """Return a row's question as a text to compare; None where it has none."""
+        texts = texts_of(row)
+        return None if texts is None or texts.whole else texts.prompt.strip()
+
+    def _encode(self, text: str) -> list[int]:
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False)
+        except (TypeError, UnicodeError):
+            raise InputError("text", ascii(text), "it holds half a character (a lone surrogate); mend it") from None
+
+    def _asked_by_template(self, row: Mapping[str, Any], prompt: str) -> list[int]:
+        turns = turns_of(row) or [("user", prompt)]
+        if turns[-1][0] in ANSWERING:
+            turns = turns[:-1]
+        return self._encode(self._rendered(turns, add_generation_prompt=True))
+
+    def _rendered(self, turns: list[tuple[str, str]], **settings: Any) -> str:
+        messages = [{"role": ROLES.get(role, role), "content": text} for role, text in turns]
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                chat_template=self.template,
+                enable_thinking=self.thinking,
+                **settings,
+            )
+        except Exception as error:  # of the template's language, and what templates raise themselves
+            raise InputError(
+                "chat template", error_text(error), "it refuses the conversation; use none, or mend the row"
+            ) from None
+
+    def _answer_end(self) -> int:
+        """The first token behind an answer that stands for no text; else the first behind blanks."""
+        behind = self._rendered([("user", "x"), ("assistant", MARK)]).rpartition(MARK)[2]
+        special = set(self.tokenizer.all_special_ids)
+        tokens = [token for token in self._encode(behind) if token in special] or self._encode(behind.lstrip())
+        return tokens[0] if tokens else self.tokenizer.eos_token_id
+
+
+def dated(template: str) -> str:
+    """A template that says a fixed day where it would say today."""
+    return TODAY.sub(lambda found: repr(DAY.strftime(found[2])), template)

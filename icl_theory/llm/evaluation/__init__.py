@@ -1,0 +1,1 @@
+"""Problems put to a model, and its replies judged."""

@@ -1,0 +1,1 @@
+"""Fine-tuning as one job in a folder."""

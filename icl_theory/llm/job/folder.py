@@ -1,0 +1,94 @@
+"""The folder of a job: what it was asked for, and which of that may still change."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from icl_theory.errors import InputError
+from icl_theory.llm.model.sharding import wait_for_all_hosts
+from icl_theory.llm.training.checkpoints import CHECKPOINTS
+from icl_theory.results import exists, first_difference
+
+SETTINGS, REPORT, MODEL, RUN = "settings.json", "report.json", "model", "run"
+BEFORE, AFTER, LOSSES, CURVE = "before.jsonl", "after.jsonl", "losses.zarr", "loss.csv"
+PARTIAL = ".partial"  # of settings that are being written
+WARMUP, WEIGHTS = "warmup", "weights.csv"
+ASKING = (
+    "model",
+    "evaluation",
+    "max_new",
+    "chat",
+    "bfloat16",
+    "files",
+)  # settings that the evaluation before depends on
+
+
+def check_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Raise `InputError` where a folder holds another job, or other things."""
+    path = folder / SETTINGS
+    try:
+        if path.is_file():
+            old, made_with = json.loads(path.read_text()), spent(folder, settings)
+            before, now = ({name: one.get(name) for name in made_with} for one in (old, settings))
+            difference = first_difference(before, now)
+            if difference:
+                raise InputError("--out", str(folder), f"it holds another job ({difference}); give another folder")
+        elif exists(folder) and (not folder.is_dir() or any(path.suffix != PARTIAL for path in folder.iterdir())):
+            raise InputError("--out", str(folder), "it holds other things; give a new or empty folder")
+    except (OSError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("--out", str(folder), f"cannot be used ({error})") from None
+
+
+def spent(folder: Path, settings: Iterable[str]) -> set[str]:
+    """Settings that what is there was made with; the others may still change."""
+    begun = [folder / WARMUP / WEIGHTS, folder / LOSSES, *(folder / RUN / CHECKPOINTS).glob("*")]
+    if any(map(exists, begun)):
+        return set(settings)
+    if exists(folder / WARMUP / LOSSES):
+        return set(settings) - {"upsampling"}  # nothing was chosen yet
+    return set(ASKING) if exists(folder / BEFORE) else set()
+
+
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write what the folder is for, in one step.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    wait_for_all_hosts("checked")  # no host looks at the folder while another writes into it
+    if jax.process_index() == 0:
+        path, text = folder / SETTINGS, json.dumps(settings, indent=1) + "\n"
+        partial = path.with_suffix(PARTIAL)
+        try:
+            if not path.is_file() or path.read_text() != text:
+                folder.mkdir(parents=True, exist_ok=True)
+                partial.write_text(text)
+                os.replace(partial, path)
+        except OSError as error:
+            raise InputError("--out", str(folder), f"cannot be written ({error.strerror}); give another") from None
+    wait_for_all_hosts("folder")
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """Read the report of a finished job; None where it is not finished.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / REPORT
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        _ = found["loss"], found["steps"], found["before"], found["after"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError("report", str(path), "it is damaged; remove it, and it is written again") from None
+    return found

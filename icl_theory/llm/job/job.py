@@ -1,0 +1,298 @@
+"""Fine-tuning as one job in a folder: data to tokens, upsampling, training, evaluation before and after, the model at
+the end.
+
+Each stage leaves a file; a job that was stopped goes on behind the last of them.
+
+    settings.json             what was asked for; a folder of another job is refused
+    before.jsonl, after.jsonl replies to the problems of the evaluation
+    warmup/                   with upsampling: a short run, its losses.zarr, weights.csv and a picture of what was
+    chosen run/, losses.zarr         checkpoints, and the losses of the examples if asked for loss.csv
+    the loss of each step model/                    what `transformers` loads report.json               all numbers;
+    with it the job is done
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from icl_theory.environment import machine
+from icl_theory.errors import InputError, check_number
+from icl_theory.llm.data.examples import Examples
+from icl_theory.llm.data.problems import Row, load_rows
+from icl_theory.llm.data.prompting import Prompting
+from icl_theory.llm.evaluation.answers import Evaluation
+from icl_theory.llm.evaluation.evaluation import evaluate, read_replies, write_replies
+from icl_theory.llm.job.folder import (
+    AFTER,
+    BEFORE,
+    CURVE,
+    LOSSES,
+    MODEL,
+    REPORT,
+    RUN,
+    WARMUP,
+    WEIGHTS,
+    check_folder,
+    read_report,
+    write_settings,
+)
+from icl_theory.llm.job.placement import in_hosts, memory_said, on_devices
+from icl_theory.llm.job.plan import (
+    about,
+    check_window,
+    copies_given,
+    doubts,
+    planned,
+    problems_checked,
+    recorded_run,
+    steps_of,
+)
+from icl_theory.llm.job.report import accuracies, loss_numbers, outcome, upsampling_numbers
+from icl_theory.llm.job.settings import Job
+from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.pretrained import Model, find_model, load_model, save_model
+from icl_theory.llm.model.sharding import (
+    check_rows,
+    decided_by_first_host,
+    wait_for_all_hosts,
+)
+from icl_theory.llm.training.train import FinetuneConfig, Finetuned, finetune
+from icl_theory.results import exists, writing
+from icl_theory.upsampling.data_files import Scan
+from icl_theory.upsampling.loss_record import LossRecord
+from icl_theory.upsampling.picture import save_upsampling_picture, with_examples
+from icl_theory.upsampling.record_files import LossRecorder, load_loss_record
+from icl_theory.upsampling.rule import Upsampling, upsample
+from icl_theory.upsampling.selections import save_selection
+from icl_theory.upsampling.summary import group_text, line, summary
+
+KIND = "kind"  # field by which an evaluation is split where there is one of this name
+TRAINING = "lower --batch-size or --length, raise --accumulate or --shards, or give --remat"
+ASKED = "lower --eval-batch-size or --max-new"
+Say = Callable[[str], None]
+Report = Callable[..., None]
+
+
+def run_job(
+    job: Job,
+    folder: Path,
+    *,
+    mesh: Mesh | None = None,
+    remat: bool = False,
+    save_every: int = 500,
+    asked_together: int = 32,
+    dry_run: bool = False,
+    report: Report = lambda *_: None,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Do all of a job that is not done yet.
+
+    Args:
+        job: what.
+        folder: new, or of this job.
+        mesh: devices to lay the training over; None for one.
+        remat: recompute blocks in the backward pass: less memory.
+        save_every: steps between checkpoints.
+        asked_together: prompts of the evaluation at once.
+        dry_run: say what would be done, write nothing.
+        report: called with a title, what is done and what there is in all, and perhaps words.
+        say: called with each line of what was found.
+
+    Returns:
+        What is in `report.json`; empty for a dry run.
+
+    Raises:
+        InputError: whatever does not fit; out of memory; training that diverges.
+    """
+    begun = time.monotonic()
+    for name, value in {"save_every": save_every, "eval_batch_size": asked_together}.items():
+        check_number(name, value, minimum=1, integer=True)
+    rows = load_rows(job.data)
+    problems = None if job.evaluation is None else load_rows(job.evaluation)
+    settings = job.described()
+    if not dry_run:
+        check_folder(folder, settings)
+        found = read_report(folder)
+        if found is not None:
+            for text in [line("done already", str(folder / REPORT)), *outcome(found)]:
+                say(text)
+            return found
+    with memory_said(TRAINING):
+        dtype = jnp.bfloat16 if job.bfloat16 else jnp.float32
+        model = load_model(find_model(job.model), dtype=dtype, remat=remat, host=True)  # devices hold what they work on
+    prompting = Prompting(model.tokenizer, job.chat, job.thinking)
+    check_window(job, model)
+    examples = Examples(rows, prompting, job.training.length, job.id_field)
+    if job.records:
+        _ = examples.ids
+    if mesh is not None:
+        check_rows(job.training.batch_size, mesh, job.training.accumulate)
+    copies = copies_given(job, examples)
+    said = [about(model, prompting), *doubts(model), *examples.lines()]
+    if problems is not None:
+        said.append(problems_checked(job, problems, rows, prompting, model))
+    for text in said if not dry_run else [*said, *planned(job, examples, copies)]:
+        say(text)
+    if dry_run:
+        return {}
+    write_settings(folder, settings)
+    stages = _Stages(job, folder, model, prompting, examples, problems, mesh, save_every, asked_together, report, say)
+    return stages.run(copies, settings, begun)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stages:
+    """The stages of a job, in the order in which they are run."""
+
+    job: Job
+    folder: Path
+    model: Model
+    prompting: Prompting
+    examples: Examples
+    problems: Sequence[Row] | None
+    mesh: Mesh | None
+    save_every: int
+    asked_together: int
+    report: Report
+    say: Say
+
+    @property
+    def first(self) -> bool:
+        """True on the host that writes."""
+        return jax.process_index() == 0
+
+    def run(self, copies: np.ndarray | None, settings: dict[str, Any], begun: float) -> dict[str, Any]:
+        job, folder, examples = self.job, self.folder, self.examples
+        before = self.evaluated("before", folder / BEFORE, self.model.decoder)
+        chosen = None
+        if job.upsampling is not None:
+            chosen = self.upsampled()
+            copies = chosen.copies(seed=job.training.seed)
+        indices = np.arange(len(examples.rows)) if copies is None else np.repeat(np.arange(len(copies)), copies)
+        config = dataclasses.replace(job.training, num_steps=steps_of(job, examples, indices))
+        recorder = None if job.record_every is None else LossRecorder(folder / LOSSES, examples.ids)
+        done = self.trained("fine-tuning", config, indices, recorder, job.record_every or 1, folder / RUN)
+        if self.first and not exists(folder / CURVE):
+            with writing(folder / CURVE) as partial:
+                table = np.column_stack([np.arange(config.num_steps), done.losses])
+                np.savetxt(partial, table, fmt=("%d", "%.6g"), delimiter=",", header="step,loss", comments="")
+        after = self.evaluated("after", folder / AFTER, done.model)
+        if decided_by_first_host(not exists(folder / MODEL)):
+            ended = in_hosts(done.model)
+            if self.first:
+                save_model(self.model, ended, folder / MODEL)
+        field = job.by or (KIND if self.problems and KIND in self.problems[0] else None)
+        found = {
+            "settings": settings,
+            "examples": {"given": len(examples.given), "used": len(examples.rows), "rows": len(indices)},
+            "steps": config.num_steps,
+            "loss": loss_numbers(done.losses),
+            "upsampling": None if chosen is None else upsampling_numbers(chosen),
+            "before": accuracies(before, self.problems, field),
+            "after": accuracies(after, self.problems, field),
+            "machine": machine(),
+            "seconds": time.monotonic() - begun,
+        }
+        if self.first:
+            with writing(folder / REPORT) as partial:
+                partial.write_text(json.dumps(found, indent=1) + "\n")
+        wait_for_all_hosts("report")
+        for text in [*outcome(found), line("wrote", f"{folder / MODEL}, {folder / REPORT}")]:
+            self.say(text)
+        return found
+
+    def evaluated(self, name: str, path: Path, decoder: Decoder) -> Evaluation | None:
+        """The evaluation of a decoder, made or read."""
+        if self.problems is None:
+            return None
+        if path.is_file():
+            return read_replies(path)
+        with memory_said(ASKED):
+            found = evaluate(
+                on_devices(decoder, self.mesh),
+                self.prompting,
+                self.problems,
+                max_new=self.job.max_new,
+                batch_size=self.asked_together,
+                mesh=self.mesh,
+                progress=lambda done, total: self.report(f"asking {name}", done, total),
+            )
+        if self.first:
+            write_replies(path, self.problems, found)
+        wait_for_all_hosts(name)
+        return found
+
+    def upsampled(self) -> Upsampling:
+        """A first run at a constant rate, the losses on its way, and what the rule makes of them."""
+        job, examples, place = self.job, self.examples, self.folder / WARMUP
+        losses, weights = place / LOSSES, place / WEIGHTS
+        if not weights.is_file():
+            steps, every = recorded_run(job, examples)
+            config = dataclasses.replace(job.training, num_steps=steps, schedule="constant")
+            everyone = np.arange(len(examples.rows))
+            self.trained("recording", config, everyone, LossRecorder(losses, examples.ids), every, place / RUN)
+            wait_for_all_hosts("recorded")
+        record = load_loss_record(losses).for_ids(examples.ids)
+        found = upsample(record, seed=job.training.seed, **(job.upsampling or {}))
+        copies = found.copies(seed=job.training.seed)
+        ids = "the rows that fit" if examples.id_field is None else f"named by {examples.id_field}"
+        for text in summary(record, found, copies, ids):
+            self.say(text)
+        if not found.chosen.any():
+            remedy = "change --late or --remaining, or record more steps into another folder"
+            raise InputError("--upsample", "no one to upsample", remedy)
+        if self.first and not weights.is_file():
+            self.draw(record, found, place)
+            save_selection(weights, "weights", found, copies, Scan(len(copies), examples.ids, examples.named_by, ()))
+            shutil.rmtree(place / RUN, ignore_errors=True)  # its weights and optimizer state serve no one any more
+        return found
+
+    def draw(self, record: LossRecord, found: Upsampling, place: Path) -> None:
+        """Draw the upsampling."""
+        examples, names = self.examples, self.examples.ids.to_pylist()
+        figure = with_examples(
+            record,
+            found,
+            rows_of=lambda wanted: [dict(examples.rows[row]) for row in wanted],
+            name_of=lambda row: f"{examples.named_by} {names[row]}",
+            title=f"{Path(self.job.data).name}: factor {found.factor:.3g} on {group_text(found)}; {found.why}",
+        )
+        for suffix in (".png", ".svg"):
+            path = place / f"upsampling{suffix}"
+            if not exists(path):
+                with writing(path) as partial:
+                    save_upsampling_picture(figure, partial)
+
+    def trained(
+        self,
+        title: str,
+        config: FinetuneConfig,
+        indices: np.ndarray,
+        recorder: LossRecorder | None,
+        record_every: int,
+        folder: Path,
+    ) -> Finetuned:
+        with memory_said(TRAINING):
+            return finetune(
+                self.model.decoder,
+                self.examples.tokens,
+                config,
+                indices=indices,
+                recorder=recorder,
+                record_every=record_every,
+                folder=folder,
+                save_every=self.save_every,
+                mesh=self.mesh,
+                progress=lambda done, total, words: self.report(title, done, total, words),
+            )

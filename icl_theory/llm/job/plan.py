@@ -1,0 +1,104 @@
+"""The plan of a job: its steps, its training set, and all of it in lines to read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from icl_theory.errors import InputError
+from icl_theory.llm.data.batches import groups
+from icl_theory.llm.data.examples import Examples
+from icl_theory.llm.data.problems import Row
+from icl_theory.llm.data.prompting import Prompting
+from icl_theory.llm.job.settings import Job
+from icl_theory.llm.model.checkpoint import count_parameters
+from icl_theory.llm.model.pretrained import Model
+from icl_theory.upsampling.selections import load_copies
+from icl_theory.upsampling.summary import line
+
+RECORDS = 8  # of the first run of upsampling, unless said otherwise
+
+
+def steps_of(job: Job, examples: Examples, indices: np.ndarray) -> int:
+    """Steps of a run over a set, given as rows of the examples."""
+    return job.steps or max(1, math.ceil(job.epochs * epoch_steps(job, examples, indices)))
+
+
+def epoch_steps(job: Job, examples: Examples, indices: np.ndarray) -> float:
+    """Steps of an epoch, as they come out."""
+    rows = len(indices)
+    if job.training.packing:
+        sizes = [len(examples.tokens[row].tokens) for row in indices]
+        rows = len(groups(sizes, indices, job.training.length))
+    return rows / job.training.batch_size
+
+
+def recorded_run(job: Job, examples: Examples) -> tuple[int, int]:
+    """Steps of the first run of upsampling, and between its records."""
+    steps = job.recorded_steps or math.ceil(epoch_steps(job, examples, np.arange(len(examples.rows))))
+    return steps, job.record_every or max(1, steps // RECORDS)
+
+
+def copies_given(job: Job, examples: Examples) -> np.ndarray | None:
+    """Return the copies of the rows that fit, by the job's file."""
+    if job.weights is None:
+        return None
+    copies = load_copies(job.weights, examples.given, used=examples.fits, seed=job.training.seed)[examples.fits]
+    if not copies.sum():
+        raise InputError("weights", str(job.weights), "every example that fits has weight 0")
+    return copies
+
+
+def check_window(job: Job, model: Model) -> None:
+    """Refuse rows that are longer than the model was made for."""
+    window = model.described.get("max_position_embeddings")
+    if window is not None and job.training.length > window:
+        raise InputError("length", job.training.length, f"the model reads {window} tokens at most; lower it")
+
+
+def problems_checked(job: Job, problems: Sequence[Row], rows: Sequence[Row], prompting: Prompting, model: Model) -> str:
+    """Return the evaluation in words; refuse problems without an answer, an unknown field, overlong prompts."""
+    if job.by is not None and not any(job.by in row for row in problems):
+        raise InputError("by", job.by, f"no problem has it; there are {', '.join(map(str, problems[0]))}")
+    prompts = []
+    for place, row in enumerate(problems):
+        try:
+            prompts.append(tuple(prompting.asked(row)))
+        except InputError as error:
+            raise InputError(f"problem {place}, {error.field}", error.value, error.remedy) from None
+    longest, window = max(map(len, prompts)), model.described.get("max_position_embeddings")
+    if window is not None and longest + job.max_new > window:
+        remedy = f"with prompts of up to {longest} tokens the model's {window} are exceeded; lower it"
+        raise InputError("max_new", job.max_new, remedy)
+    known = {prompting.question(row) for row in rows}
+    again = sum(prompting.question(row) in known for row in problems)
+    return line("evaluation", f"{len(problems)} problems" + (f", {again} of them also in the data" if again else ""))
+
+
+def about(model: Model, prompting: Prompting) -> str:
+    """Return the trained weights in words."""
+    size = count_parameters(model.decoder)
+    kind = "asked by its chat template" if prompting.chat else "plain text"
+    return line("model", f"{model.decoder.config.family}, {size / 1e6:.3g} million weights, {kind}")
+
+
+def doubts(model: Model) -> list[str]:
+    """A tokenizer of as many tokens may still be another model's: say so where the two end texts differently."""
+    ends, ours = model.described.get("eos_token_id"), model.tokenizer.eos_token_id
+    if ends is None or ours in (ends if isinstance(ends, list) else [ends]):
+        return []
+    return [line("doubt", f"the tokenizer ends texts by token {ours}, config.json by {ends}: is it the model's own?")]
+
+
+def planned(job: Job, examples: Examples, copies: np.ndarray | None) -> list[str]:
+    """Return the plan as lines."""
+    lines = []
+    if job.upsampling is not None:
+        steps, every = recorded_run(job, examples)
+        lines.append(line("recording", f"{steps} steps, the losses of all examples each {every}"))
+    indices = np.arange(len(examples.rows)) if copies is None else np.repeat(np.arange(len(copies)), copies)
+    more = ", more when upsampled" if job.upsampling is not None and job.steps is None else ""
+    text = f"{steps_of(job, examples, indices)} steps of {job.training.batch_size} rows{more}"
+    return [*lines, line("fine-tuning", text), line("", "nothing was written")]

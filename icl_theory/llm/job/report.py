@@ -1,0 +1,74 @@
+"""Results of a job, as numbers and as lines to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from icl_theory.llm.data.problems import Row
+from icl_theory.llm.evaluation.answers import Evaluation
+from icl_theory.llm.evaluation.evaluation import by_kind
+from icl_theory.upsampling.rule import Upsampling
+from icl_theory.upsampling.summary import line
+
+LAST = 10  # steps whose mean loss stands for the end
+
+
+def accuracies(found: Evaluation | None, problems: Sequence[Row] | None, field: str | None) -> dict[str, Any] | None:
+    """Return accuracies over all problems, and by kind where there is a field of it."""
+    if found is None or problems is None:
+        return None
+    parts = {} if field is None else by_kind(found, [row.get(field, "none") for row in problems])
+    return _accuracy(found) | {"by_kind": {name: _accuracy(one) for name, one in parts.items()}}
+
+
+def upsampling_numbers(found: Upsampling) -> dict[str, Any]:
+    """Return the numbers of an upsampling."""
+    return {
+        "late": int(found.late.sum()),
+        "upsampled": int(found.chosen.sum()),
+        "ratio": found.ratio if np.isfinite(found.ratio) else None,
+        "factor": found.factor,
+        "why": found.why,
+    }
+
+
+def loss_numbers(losses: np.ndarray) -> dict[str, float]:
+    """Return the loss of the first step, and its mean over the last ones."""
+    return {"first": float(losses[0]), "last": float(losses[-LAST:].mean())}
+
+
+def outcome(found: Mapping[str, Any]) -> list[str]:
+    """The numbers of a report, a line each."""
+    loss, last = found["loss"], min(found["steps"], LAST)
+    trained = f"{loss['first']:.3g} at the first of {found['steps']} steps, {loss['last']:.3g} over the last {last}"
+    lines = [line("loss", trained)]
+    before, after = found["before"], found["after"]
+    if before is None:
+        return lines
+    rows = [("all", before, after)]
+    rows += [(name, one, after["by_kind"][name]) for name, one in before["by_kind"].items()]
+    width = max(14, *(len(name) + 2 for name, _, _ in rows))
+    lines.append(f"{'right':<{width + 2}}{'before':<22}{'after':<22}(95 % intervals over problems)")
+    for name, one, other in rows:
+        lines.append(f"  {name:<{width}}{_share(one):<22}{_share(other):<22}of {one['count']}")
+    if before["cut"] or after["cut"]:
+        text = f"{before['cut']} replies before and {after['cut']} after, by --max-new"
+        lines.append(line("cut off", text))
+    return lines
+
+
+def _share(one: Mapping[str, Any]) -> str:
+    low, high = one["interval"]
+    return f"{one['accuracy']:.1%} ({low:.1%}–{high:.1%})"
+
+
+def _accuracy(found: Evaluation) -> dict[str, Any]:
+    return {
+        "accuracy": found.accuracy,
+        "interval": list(found.interval),
+        "count": len(found.right),
+        "cut": int(found.cut.sum()),
+    }

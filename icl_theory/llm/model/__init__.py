@@ -1,0 +1,1 @@
+"""Decoders of four families, their checkpoints, tokenizers and generation."""

@@ -1,0 +1,194 @@
+"""Model folders as Hugging Face writes them: `config.json` and safetensors, read and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from icl_theory.errors import InputError
+from icl_theory.llm.model.config import DecoderConfig, from_huggingface, read_config
+from icl_theory.llm.model.decoder import Decoder
+from icl_theory.results import exists, writing
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+UNUSED = ("rotary_emb.inv_freq",)  # ends of names of tensors that old files hold beside the weights
+Path_ = tuple[Any, ...]  # of a weight in a decoder
+
+
+def load_decoder(
+    folder: str | Path,
+    *,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    remat: bool = False,
+    host: bool = False,
+) -> Decoder:
+    """The decoder of a model folder, on the first device, or with `host` as arrays of numpy, which take none of its
+    memory.
+
+    Raises:
+        InputError: no model folder, an architecture that is not supported, a file that is missing or damaged, a tensor
+            that is missing, of another shape, or that the model has no place for.
+    """
+    folder = Path(folder)
+    config, _ = read_config(folder)
+    settings = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat, "host": host}
+    return build_decoder(config, _tensors(folder), where=str(folder), **settings)
+
+
+def build_decoder(
+    config: DecoderConfig,
+    tensors: Iterator[tuple[str, Any]],
+    *,
+    where: str,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    remat: bool = False,
+    host: bool = False,
+) -> Decoder:
+    """A decoder filled with tensors under Hugging Face's names; nothing is initialised that is then overwritten.
+
+    Raises:
+        InputError: as `load_decoder`.
+    """
+    make = lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=remat)  # noqa: E731
+    graph, state = nnx.split(nnx.eval_shape(make))
+    flat = dict(nnx.to_flat_state(state))
+    places, filled = weight_places(config), set()
+    for name, tensor in tensors:
+        if name.endswith(UNUSED) or (config.tied and name == "lm_head.weight"):
+            continue
+        if name not in places:
+            raise InputError("model", where, f"no place for its tensor {name} in a {config.family} model")
+        path, transposed = places[name]
+        shape = flat[path].shape
+        found = tensor.T if transposed else tensor
+        if found.shape != shape:
+            wanted = shape[::-1] if transposed else shape
+            raise InputError(name, f"shape {tuple(tensor.shape)}", f"config.json of {where} asks for {wanted}")
+        kept = np.ascontiguousarray(found, param_dtype) if host else jnp.asarray(found, param_dtype)
+        flat[path] = flat[path].replace(kept)
+        filled.add(name)
+    missing = sorted(places.keys() - filled)
+    if missing:
+        raise InputError("model", where, f"it lacks {missing[0]} and {len(missing) - 1} more of {len(places)} tensors")
+    return nnx.merge(graph, nnx.from_flat_state(flat.items()))
+
+
+def save_decoder(model: Decoder, folder: str | Path, described: Mapping[str, Any], *, dtype: Any = None) -> None:
+    """Write `config.json` and `model.safetensors`, which `transformers` loads.
+
+    Args:
+        model: the decoder.
+        folder: exists; files of these names must not.
+        described: the `config.json` that the model came with, or another that describes its shape.
+        dtype: of the file; None for that of the weights.
+
+    Raises:
+        InputError: a description of another shape; a file that exists or cannot be written.
+    """
+    folder = Path(folder)
+    if from_huggingface(described) != model.config:
+        raise InputError("config.json", described.get("model_type"), "it describes another shape than the model's")
+    if exists(folder / INDEX):
+        raise InputError("output", str(folder / INDEX), "it exists; give another folder")
+    flat = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
+    tensors = {}
+    for name, (path, transposed) in weight_places(model.config).items():
+        value = np.asarray(flat[path][...])
+        tensors[name] = np.ascontiguousarray(value.T if transposed else value, dtype or value.dtype)
+    kind = str(jnp.dtype(next(iter(tensors.values())).dtype))
+    text = json.dumps({**described, "dtype": kind, "torch_dtype": kind}, indent=2) + "\n"
+    with writing(folder / "config.json") as config, writing(folder / SINGLE) as weights:
+        config.write_text(text)
+        try:
+            save_file(tensors, weights, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise InputError(
+                "output", str(folder), f"cannot be written ({error}); free space or give another"
+            ) from None
+
+
+def weight_places(config: DecoderConfig) -> dict[str, tuple[Path_, bool]]:
+    """Hugging Face's name of each weight: its path in a `Decoder`, and whether it is stored transposed there."""
+    phi = config.family == "phi"
+    norms: dict[str, Any] = {"input_layernorm": "attention_norm"}
+    if config.sandwich:
+        norms |= {
+            "post_attention_layernorm": "attention_out_norm",
+            "pre_feedforward_layernorm": "mlp_norm",
+            "post_feedforward_layernorm": "mlp_out_norm",
+        }
+    elif not config.parallel:
+        norms["post_attention_layernorm"] = "mlp_norm"
+    matrices = {
+        "self_attn.q_proj": ("attention", "query"),
+        "self_attn.k_proj": ("attention", "key"),
+        "self_attn.v_proj": ("attention", "value"),
+        "self_attn.dense" if phi else "self_attn.o_proj": ("attention", "output"),
+        "mlp.fc1" if phi else "mlp.up_proj": ("mlp", "up"),
+        "mlp.fc2" if phi else "mlp.down_proj": ("mlp", "down"),
+    }
+    if config.gated:
+        matrices["mlp.gate_proj"] = ("mlp", "gate")
+    if config.qk_norm:
+        norms |= {"self_attn.q_norm": ("attention", "query_norm"), "self_attn.k_norm": ("attention", "key_norm")}
+    places: dict[str, tuple[Path_, bool]] = {"model.embed_tokens.weight": (("embedding",), False)}
+    for layer in range(config.num_layers):
+        prefix, block = f"model.layers.{layer}", ("blocks", layer)
+        for name, ours in norms.items():
+            path = (*block, *([ours] if isinstance(ours, str) else ours))
+            places |= _norm(f"{prefix}.{name}", path, config)
+        for name, path in matrices.items():
+            places |= _matrix(f"{prefix}.{name}", (*block, *path), config)
+    places |= _norm("model.final_layernorm" if phi else "model.norm", ("final_norm",), config)
+    if not config.tied:
+        places |= _matrix("lm_head", ("head",), config)
+    return places
+
+
+def _norm(name: str, path: Path_, config: DecoderConfig) -> dict[str, tuple[Path_, bool]]:
+    bias = {f"{name}.bias": ((*path, "bias"), False)} if config.norm == "layer" else {}
+    return {f"{name}.weight": ((*path, "scale"), False), **bias}
+
+
+def _matrix(name: str, path: Path_, config: DecoderConfig) -> dict[str, tuple[Path_, bool]]:
+    bias = {f"{name}.bias": ((*path, "bias"), False)} if config.bias else {}
+    return {f"{name}.weight": ((*path, "kernel"), True), **bias}
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Every tensor of a folder, one at a time."""
+    if (folder / INDEX).is_file():
+        try:
+            names = sorted({str(name) for name in json.loads((folder / INDEX).read_text())["weight_map"].values()})
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            raise InputError("model", str(folder / INDEX), "it is damaged; fetch it again") from None
+    elif (folder / SINGLE).is_file():
+        names = [SINGLE]
+    else:
+        raise InputError("model", str(folder), f"it holds no {SINGLE} and no {INDEX}; fetch the whole model")
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError("model", str(folder), f"its part {name} is missing; fetch the whole model")
+        try:
+            with safe_open(folder / name, framework="numpy") as file:
+                for tensor in file.keys():  # noqa: SIM118
+                    yield tensor, file.get_tensor(tensor)
+        except (SafetensorError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError("model", str(folder / name), f"it is damaged ({reason}); fetch it again") from None
+
+
+def count_parameters(model: Decoder) -> int:
+    """Number of weights, a tied output counted once."""
+    return int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))))

@@ -1,0 +1,87 @@
+"""A model with its tokenizer: from the hub, a folder or a GGUF file; saved as a folder that `transformers` loads."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from icl_theory.errors import InputError, error_text
+from icl_theory.llm.model.checkpoint import load_decoder, save_decoder
+from icl_theory.llm.model.config import read_config
+from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.gguf_file import load_gguf
+from icl_theory.llm.model.tokenizer import check_tokenizer, load_tokenizer
+from icl_theory.results import exists, writing
+
+WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")  # of what a repository on the hub holds
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+GENERATION = "generation_config.json"
+
+
+class Model(NamedTuple):
+    """Attributes: decoder; tokenizer, of `transformers`; described, its `config.json`; path, where it was read from."""
+
+    decoder: Decoder
+    tokenizer: Any
+    described: dict[str, Any]
+    path: Path
+
+
+def find_model(source: str) -> Path:
+    """The folder or GGUF file that is meant: one here, or a repository of the hub (`owner/name`), fetched if need be.
+
+    Raises:
+        InputError: neither, or the hub cannot be reached or refuses.
+    """
+    path = Path(source)
+    if exists(path):
+        return path
+    if path.suffix == ".gguf" or not REPOSITORY.fullmatch(source):
+        raise InputError("model", source, "there is no such folder or file; or give owner/name of a hub repository")
+    try:
+        return Path(snapshot_download(source, allow_patterns=list(WANTED), ignore_patterns=["original/*"]))
+    except LocalEntryNotFoundError:
+        remedy = "no such folder here, and the hub cannot be reached; fetch it elsewhere and give its folder"
+        raise InputError("model", source, remedy) from None
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise InputError("model", source, f"no such folder here, and the hub refuses ({error_text(error)})") from None
+    except Exception as error:  # of the libraries that carry bytes, of many kinds
+        remedy = f"fetching it was cut off ({error_text(error)}); the same command goes on with it"
+        raise InputError("model", source, remedy) from None
+
+
+def load_model(path: Path, **settings: Any) -> Model:
+    """Read what `find_model` found, with settings of `load_decoder`.
+
+    Raises:
+        InputError: as `load_decoder`, `load_gguf`, `load_tokenizer`; a tokenizer that does not fit.
+    """
+    if path.suffix == ".gguf":
+        decoder, described = load_gguf(path, **settings)
+        tokenizer = load_tokenizer(path)
+    else:
+        described = read_config(path)[1]
+        tokenizer = load_tokenizer(path)
+        decoder = load_decoder(path, **settings)
+    check_tokenizer(tokenizer, decoder.config)
+    return Model(decoder, tokenizer, described, path)
+
+
+def save_model(model: Model, decoder: Decoder, folder: Path) -> None:
+    """The trained decoder with the tokenizer and settings that the model came with, as a folder; complete or not at
+    all.
+
+    Raises:
+        InputError: the folder exists or cannot be written.
+    """
+    with writing(folder) as partial:
+        partial.mkdir()
+        model.tokenizer.save_pretrained(partial)
+        if (model.path / GENERATION).is_file():
+            shutil.copyfile(model.path / GENERATION, partial / GENERATION)
+        save_decoder(decoder, partial, model.described)

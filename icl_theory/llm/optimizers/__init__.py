@@ -1,0 +1,1 @@
+"""AdamW, Muon, and gradients that see the sharpness of the loss."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: prompts to batches, one step, the loop, checkpoints."""

@@ -1,0 +1,92 @@
+"""Checkpoints of a run of fine-tuning, written and read by orbax; a run that was stopped goes on from the newest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from icl_theory.errors import InputError, error_text
+from icl_theory.llm.model.sharding import wait_for_all_hosts
+from icl_theory.llm.training.step import Learner
+from icl_theory.results import first_difference
+
+SETTINGS, CHECKPOINTS = "settings.json", "checkpoints"
+
+
+class Checkpoints:
+    """Checkpoints of one run in a folder, by orbax; a folder of another run is refused.
+
+    Args:
+        folder: new, or of an earlier start of the same run (then `begun` is true).
+        described: what tells the run from others.
+    """
+
+    def __init__(self, folder: Path, described: dict[str, Any]):
+        path = folder / SETTINGS
+        self.begun = path.exists()
+        wait_for_all_hosts("checkpoints")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if self.begun and any((folder / CHECKPOINTS).glob("*")):
+                found = json.loads(path.read_text())
+                difference = first_difference(found, described)
+                if difference:
+                    raise InputError("folder", str(folder), f"it holds another run ({difference}); give another folder")
+            elif jax.process_index() > 0:
+                pass  # the first host looks after it
+            elif not self.begun and any(folder.iterdir()):
+                raise InputError("folder", str(folder), "it holds other things; give a new or empty one")
+            else:
+                path.write_text(json.dumps(described, indent=1) + "\n")
+            options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+            self._manager = ocp.CheckpointManager(folder.absolute() / CHECKPOINTS, options=options)
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError("folder", str(folder), f"cannot be used ({error})") from None
+
+    def restore(self, learner: Learner, curve: np.ndarray) -> tuple[Learner, np.ndarray]:
+        """Learner and losses of the newest checkpoint, which takes the place of what is given, or that where there is
+        none.
+        """
+        newest = self._manager.latest_step()
+        if newest is None:
+            return learner, curve
+        wanted = {"learner": jax.tree.map(_abstract, learner), "losses": curve}
+        jax.tree.map(lambda leaf: leaf.delete(), learner)  # room for what is read
+        try:
+            found = self._manager.restore(newest, args=ocp.args.StandardRestore(wanted))
+        except Exception as error:  # of the storage library, of many kinds
+            where = self._manager.directory / str(newest)
+            raise InputError(
+                "checkpoint",
+                str(where),
+                f"cannot be read ({error_text(error)}); remove it to go on from the one before",
+            ) from None
+        return Learner(*found["learner"]), np.array(found["losses"])
+
+    def save(self, learner: Learner, curve: np.ndarray) -> None:
+        """Write one, complete or not at all.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        try:
+            self._manager.save(int(learner.step), args=ocp.args.StandardSave({"learner": learner, "losses": curve}))
+        except (OSError, ValueError) as error:  # the storage library's own, where the disk is full
+            remedy = f"cannot be written ({error_text(error)}); free space, then give the same command"
+            raise InputError("checkpoint", str(self._manager.directory), remedy) from None
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _abstract(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

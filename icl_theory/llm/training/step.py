@@ -1,0 +1,198 @@
+"""One optimizer step of fine-tuning: a compiled function of weights, optimizer state, batch and numbers that may
+change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError
+from icl_theory.llm.data.batches import Batch
+from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.sharding import by_rows, on_mesh, place_weights, shardings
+from icl_theory.llm.optimizers.adamw_muon import build_optimizer, second_moment
+from icl_theory.llm.optimizers.sam import loss_and_gradient
+from icl_theory.llm.training.losses import row_losses, row_pulls
+
+Stages = tuple[Callable[[Any], Any], Callable[[Any, Any], Any], Callable[[Any, Any, Any, Any], Any]]
+
+
+class Learner(NamedTuple):
+    """State of training: weights, state of the optimizer, steps taken."""
+
+    params: Any
+    optimizer: Any
+    step: Any
+
+
+def batch_loss(model: Decoder, hidden: Float[Array, "B T C"], batch: Batch, total: Any) -> Float[Array, ""]:
+    """`Σ_b s_b Σ_t ℓ_bt / total`, the mean over learned tokens where `total` is `Σ_b s_b · (learned tokens of b)`.
+
+    Args:
+        model: the decoder.
+        hidden: `model.hidden(...)` of the batch.
+        batch: the rows, with their weights s.
+        total: of `token_total`.
+    """
+    sums = row_losses(model.logits, hidden, batch.tokens, batch.learned, vocab_size=model.config.vocab_size)
+    return jnp.sum(sums * batch.weight) / total
+
+
+def batch_pull(
+    model: Decoder, hidden: Float[Array, "B T C"], held: Decoder, held_hidden: Any, batch: Batch, total: Any
+) -> Float[Array, ""]:
+    """`Σ z · ∇_z ℓ` of `batch_loss`, the gradient taken of the model that is held."""
+    size = model.config.vocab_size
+    sums = row_pulls(model.logits, hidden, held.logits, held_hidden, batch.tokens, batch.learned, vocab_size=size)
+    return jnp.sum(sums * batch.weight) / total
+
+
+def token_total(batch: Batch) -> Float[Array, ""]:
+    """Weighted number of learned tokens, at least a tiny one."""
+    return jnp.maximum(jnp.sum(batch.learned[:, 1:] * batch.weight[:, None]), 1e-9)
+
+
+def start(model: Decoder, kind: str, **settings: float) -> tuple[nnx.GraphDef[Any], Learner]:
+    """The structure of a model, and a learner with its weights under an optimizer's empty state."""
+    graph, state = nnx.split(model, nnx.Param)
+    params = nnx.to_pure_dict(state)
+    return graph, Learner(params, build_optimizer(kind, **settings).init(params), jnp.zeros((), jnp.int32))
+
+
+def begin(
+    model: Decoder, kind: str, *, mesh: Mesh | None = None, **settings: float
+) -> tuple[nnx.GraphDef[Any], Learner]:
+    """As `start`, with arrays of its own, laid over the devices; the optimizer's state is made where it lies."""
+    graph, state = nnx.split(model, nnx.Param)
+    params = place_weights(nnx.to_pure_dict(state), mesh, own=True)
+    init = build_optimizer(kind, **settings).init
+    step = jnp.zeros((), jnp.int32)
+    if mesh is None:
+        return graph, Learner(params, jax.jit(init)(params), step)
+    where = shardings(jax.eval_shape(init, params), mesh)
+    return graph, Learner(params, jax.jit(init, out_shardings=where)(params), place_weights(step, mesh))
+
+
+def model_of(graph: nnx.GraphDef[Any], params: Any) -> Decoder:
+    """The decoder with these weights."""
+    return nnx.merge(graph, params)
+
+
+def stages_of(graph: nnx.GraphDef[Any], batch: Batch, total: Any) -> Stages:
+    """The loss of a batch as `loss_and_gradient` takes it: hidden states, loss and pull as functions of weights."""
+
+    def hidden_of(theta: Any) -> Any:
+        return model_of(graph, theta).hidden(batch.tokens, segments=batch.segments)
+
+    def loss_of(theta: Any, hidden: Any) -> Any:
+        return batch_loss(model_of(graph, theta), hidden, batch, total)
+
+    def pull_of(theta: Any, hidden: Any, held: Any, held_hidden: Any) -> Any:
+        return batch_pull(model_of(graph, theta), hidden, model_of(graph, held), held_hidden, batch, total)
+
+    return hidden_of, loss_of, pull_of
+
+
+def make_step(
+    graph: nnx.GraphDef[Any],
+    optimizer: str,
+    *,
+    sharpness: str = "none",
+    preconditioned: bool = False,
+    accumulate: int = 1,
+    clip: float | None = 1.0,
+    mesh: Mesh | None = None,
+    **settings: float,
+) -> Callable[[Learner, Batch, Any, Any], tuple[Learner, dict[str, Array]]]:
+    """`step(learner, batch, learning_rate, rho)`, compiled once for batches of one shape whatever the numbers.
+
+    Args:
+        graph: of `start`.
+        optimizer: "adamw" or "muon".
+        sharpness: "none", "sam" or "fsam".
+        preconditioned: perturb along `P⁻¹g` (adamw only).
+        accumulate: parts that a batch is taken in, one after the other; it must divide the rows. The mean is over the
+            whole batch whatever its parts hold.
+        clip: norm that gradients are cut to; None for no cut.
+        mesh: of `mesh.make_mesh`, over which learner and batches are placed; None for one device.
+        settings: of `build_optimizer`.
+
+    Returns:
+        The learner after it, and the loss before it and the norm of the gradient.
+
+    Raises:
+        InputError: settings that exclude each other.
+    """
+    check_preconditioned(preconditioned, optimizer, sharpness)
+    transformation = build_optimizer(optimizer, **settings)
+
+    def part(params: Any, state: Any, batch: Batch, total: Any, rho: Any) -> tuple[Any, Any]:
+        moment_of = partial(second_moment, state, b2=settings.get("b2", 0.999)) if preconditioned else None
+        stages = stages_of(graph, batch, total)
+        return loss_and_gradient(sharpness, *stages, params, rho=rho, second_moment_of=moment_of)
+
+    def kept(tree: Any) -> Any:
+        return tree if mesh is None else jax.lax.with_sharding_constraint(tree, shardings(tree, mesh))
+
+    def step(learner: Learner, batch: Batch, learning_rate: Any, rho: Any) -> tuple[Learner, dict[str, Array]]:
+        params, total = learner.params, token_total(batch)
+        if accumulate == 1:
+            loss, gradient = part(params, learner.optimizer, batch, total, rho)
+        else:
+            parts = jax.tree.map(lambda x: by_rows(x.reshape(accumulate, -1, *x.shape[1:]), axis=1), batch)
+            empty = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+
+            def add(sums: Any, one: Batch) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, sums, part(params, learner.optimizer, one, total, rho)), None
+
+            (loss, gradient), _ = jax.lax.scan(add, empty, parts)
+        gradient = kept(gradient)
+        norm = optax.tree.norm(gradient)
+        if clip is not None:
+            gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12)), gradient)
+        updates, state = transformation.update(gradient, learner.optimizer, params)
+        params = jax.tree.map(lambda p, u: (p + learning_rate * u).astype(p.dtype), params, updates)
+        return kept(Learner(params, state, learner.step + 1)), {"loss": loss, "gradient_norm": norm}
+
+    return on_mesh(jax.jit(step, donate_argnums=0), mesh)
+
+
+def check_preconditioned(preconditioned: bool, optimizer: str, sharpness: str) -> None:
+    """Raise `InputError` where there is no second moment, or nothing that would be perturbed along it."""
+    if preconditioned and (optimizer != "adamw" or sharpness == "none"):
+        raise InputError("preconditioned", True, "it needs adamw, whose second moment it uses, and sam or fsam")
+
+
+def make_example_losses(
+    graph: nnx.GraphDef[Any], mesh: Mesh | None = None
+) -> Callable[[Any, Batch], Float[Array, " B"]]:
+    """Return `losses(params, batch)`, compiled: mean loss of each row's learned tokens, whole on every device."""
+
+    def losses(params: Any, batch: Batch) -> Array:
+        model = model_of(graph, params)
+        hidden = model.hidden(batch.tokens, segments=batch.segments)
+        sums = row_losses(model.logits, hidden, batch.tokens, batch.learned, vocab_size=model.config.vocab_size)
+        return sums / jnp.maximum(batch.learned[:, 1:].sum(1), 1)
+
+    return on_mesh(jax.jit(losses, out_shardings=None if mesh is None else NamedSharding(mesh, P())), mesh)
+
+
+def learning_rate_at(step: int, *, peak: float, warmup: int, total: int, schedule: str = "cosine") -> float:
+    """Linear rise over `warmup` steps, then constant, or down to 0 at `total` linearly or along a half cosine."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if schedule == "constant":
+        return peak
+    done = (step - warmup) / max(total - warmup, 1)
+    return peak * (0.5 * (1.0 + math.cos(math.pi * done)) if schedule == "cosine" else 1.0 - done)

@@ -1,0 +1,299 @@
+"""Fine-tuning from start to end: batches in an order that the step alone decides, losses recorded, checkpoints, exact
+resume.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from icl_theory.errors import InputError, check_choice, check_number
+from icl_theory.llm.data.batches import Batch, Tokenized, groups, pack_row, pad, stack
+from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.sharding import check_rows, decided_by_first_host, place_rows
+from icl_theory.llm.optimizers.adamw_muon import OPTIMIZERS
+from icl_theory.llm.optimizers.sam import SHARPNESS
+from icl_theory.llm.training.checkpoints import Checkpoints
+from icl_theory.llm.training.step import (
+    begin,
+    check_preconditioned,
+    learning_rate_at,
+    make_example_losses,
+    make_step,
+    model_of,
+)
+from icl_theory.results import plain
+from icl_theory.upsampling.record_files import LossRecorder
+
+SCHEDULES = ("cosine", "linear", "constant")
+MOST_STEPS = 10**8
+MULTIPLE = 16  # rows are padded to one of it
+Progress = Callable[[int, int, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig:
+    """Settings of one run of fine-tuning.
+
+    Attributes:
+        length: most tokens of a row; without packing rows are padded to the longest example only.
+        batch_size: rows of a step.
+        num_steps: optimizer steps.
+        optimizer: "adamw" or "muon".
+        sharpness: "none", "sam" or "fsam".
+        rho: ρ of sam and fsam.
+        preconditioned: perturb along P⁻¹g.
+        learning_rate: its peak.
+        warmup: steps in which it rises.
+        schedule: "cosine", "linear" or "constant" after that.
+        weight_decay: times the learning rate.
+        accumulate: parts that a batch is taken in.
+        clip: norm that gradients are cut to; 0 for no cut.
+        packing: rows of several whole examples, instead of one example and padding.
+        seed: of the order of the examples.
+    """
+
+    length: int = 512
+    batch_size: int = 8
+    num_steps: int = 1000
+    optimizer: str = "adamw"
+    sharpness: str = "none"
+    rho: float = 0.05
+    preconditioned: bool = False
+    learning_rate: float = 2e-5
+    warmup: int = 0
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    accumulate: int = 1
+    clip: float = 1.0
+    packing: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field, minimum in {
+            "length": 2,
+            "batch_size": 1,
+            "accumulate": 1,
+            "warmup": 0,
+            "seed": 0,
+        }.items():
+            check_number(field, getattr(self, field), minimum=minimum, integer=True)
+        check_number("num_steps", self.num_steps, minimum=1, maximum=MOST_STEPS, integer=True)
+        for field in ("rho", "learning_rate", "weight_decay", "clip"):
+            check_number(field, getattr(self, field), minimum=0.0)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("sharpness", self.sharpness, SHARPNESS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_preconditioned(self.preconditioned, self.optimizer, self.sharpness)
+        if self.batch_size % self.accumulate:
+            raise InputError("accumulate", self.accumulate, f"it must divide batch_size ({self.batch_size})")
+
+
+class Finetuned(NamedTuple):
+    """Attributes: model, with the weights after the last step, laid over the mesh; losses, (num_steps,) of the batches
+    before each step."""
+
+    model: Decoder
+    losses: np.ndarray
+
+
+def finetune(
+    model: Decoder,
+    examples: Sequence[Tokenized],
+    config: FinetuneConfig,
+    *,
+    indices: np.ndarray | None = None,
+    recorder: LossRecorder | None = None,
+    record_every: int = 100,
+    folder: str | Path | None = None,
+    save_every: int = 500,
+    mesh: Mesh | None = None,
+    progress: Progress | None = None,
+) -> Finetuned:
+    """Train a model on examples; the same settings give the same weights, stopped on the way or not.
+
+    Args:
+        model: where to start; left as it is, on a device or in the host's memory (`load_model`).
+        examples: that fit into `config.length` (`batches.fitting`).
+        config: settings.
+        indices: the set to train on as rows of `examples`, such as `Upsampling.indices()`; None for each once.
+        recorder: takes the loss of every one of `examples` before training, each `record_every` steps, and at the end.
+        record_every: steps.
+        folder: for checkpoints; what is there is gone on with. None for no checkpoints.
+        save_every: steps between them; the last step is saved too.
+        mesh: devices to lay the work over (`mesh.make_mesh`); None for one. It is no part of what tells runs apart.
+        progress: called with steps done, steps in all, and the loss in words.
+
+    Raises:
+        InputError: no examples, some that do not fit or hold tokens that the model has not, rows that are none of them,
+        a
+            folder of other settings, a checkpoint that cannot be written; a loss or weights that are not finite, which
+            are not saved.
+    """
+    for name, value in {"record_every": record_every, "save_every": save_every}.items():
+        check_number(name, value, minimum=1, integer=True)
+    asked = plain(config)
+    if not len(examples):
+        raise InputError("examples", "none", "give at least one")
+    rows = np.arange(len(examples)) if indices is None else np.asarray(indices)
+    if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(examples):
+        raise InputError("indices", f"{rows.dtype} of shape {rows.shape}", f"give rows from 0 to {len(examples) - 1}")
+    longest = max(len(example.tokens) for example in examples)
+    if longest > config.length:
+        raise InputError(
+            "length", config.length, f"an example has {longest} tokens; raise it, or leave out what is longer"
+        )
+    highest = max(int(example.tokens.max()) for example in examples)
+    if highest >= model.config.vocab_size:
+        remedy = f"the model has {model.config.vocab_size}; give the tokenizer that it came with"
+        raise InputError("examples", f"token {highest}", remedy)
+    single = dataclasses.replace(
+        config, length=min(config.length, -(-longest // MULTIPLE) * MULTIPLE)
+    )  # an example a row
+    if mesh is not None:
+        check_rows(config.batch_size, mesh, config.accumulate)
+    digest = _digest(examples, rows, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    graph, learner = begin(model, config.optimizer, mesh=mesh, weight_decay=config.weight_decay)
+    to_devices = (lambda batch: batch) if mesh is None else (lambda batch: place_rows(batch, mesh))
+    step_of = make_step(
+        graph,
+        config.optimizer,
+        sharpness=config.sharpness,
+        preconditioned=config.preconditioned,
+        accumulate=config.accumulate,
+        clip=config.clip or None,
+        mesh=mesh,
+        weight_decay=config.weight_decay,
+    )
+    saved, curve = None, np.zeros(config.num_steps)
+    if folder is not None:
+        described = asked | {"model": plain(model.config), "data": digest}
+        saved = Checkpoints(Path(folder), described)
+        learner, curve = saved.restore(learner, curve)
+    losses_of = make_example_losses(graph, mesh)
+    batches = Batches(examples, rows, config if config.packing else single)
+
+    def record(step: int) -> None:
+        if recorder is not None:
+            losses = _losses(lambda batch: losses_of(learner.params, to_devices(batch)), examples, single)
+            if jax.process_index() == 0:
+                recorder.add(step, losses)
+
+    def check_loss(loss: float, step: int) -> None:
+        if not np.isfinite(loss):
+            raise InputError(
+                "learning_rate", config.learning_rate, f"the loss is {loss} at step {step}; lower it, or clip"
+            )
+
+    def check_end(done: int) -> None:
+        check_loss(float(waiting[-1]), done - 1)
+        if not bool(_finite(learner.params)):
+            remedy = f"weights are not finite after step {done - 1}; lower it, or clip"
+            raise InputError("learning_rate", config.learning_rate, remedy)
+
+    first, waiting = int(learner.step), []  # losses of steps since then, on their way from the device
+    again = decided_by_first_host(
+        saved is not None and saved.begun and recorder is not None and recorder.num_checkpoints > 0
+    )
+    if first == 0 and not again:  # stopped before its first checkpoint: the losses at the start are there
+        record(0)
+    for step in range(first, config.num_steps):
+        batch = to_devices(batches.at_step(step))
+        rate = learning_rate_at(
+            step, peak=config.learning_rate, warmup=config.warmup, total=config.num_steps, schedule=config.schedule
+        )
+        learner, met = step_of(learner, batch, rate, config.rho)
+        waiting.append(met["loss"])
+        done = step + 1
+        if len(waiting) > 1:  # the loss of the step before, so that the device is never waited for
+            check_loss(float(waiting[-2]), step - 1)
+        if done % record_every == 0 or done == config.num_steps:
+            record(done)
+        if saved is not None and (done % save_every == 0 or done == config.num_steps):
+            check_end(done)
+            curve[first:done] = np.array(waiting)
+            saved.save(learner, curve)
+        if progress is not None:
+            progress(done, config.num_steps, f"loss {float(waiting[-2:][0]):.3f}")
+    if waiting:
+        check_end(config.num_steps)
+    if saved is not None:
+        saved.close()
+    curve[first:] = np.array(waiting)
+    return Finetuned(model_of(graph, learner.params), curve)
+
+
+class Batches:
+    """The batch of any step: epochs of the set, each in an order of its own, cut into batches that run on over their
+    ends.
+
+    Args:
+        examples: to draw from.
+        rows: the set, as rows of them.
+        config: of the run; with `packing` each epoch is packed in its order, row after row.
+    """
+
+    def __init__(self, examples: Sequence[Tokenized], rows: np.ndarray, config: FinetuneConfig):
+        self.examples, self.rows, self.config = examples, rows, config
+        self._packed: list[list[int]] = []  # of the epochs so far
+        self._epochs = 0
+        self._orders: dict[int, np.ndarray] = {}  # of the epoch drawn last
+
+    def at_step(self, step: int) -> Batch:
+        """Rows `step · batch_size` and following."""
+        size, length = self.config.batch_size, self.config.length
+        if not self.config.packing:
+            return pad([self.examples[row] for row in self.chosen(step)], length)
+        while len(self._packed) < (step + 1) * size:
+            order = self._order(self._epochs)
+            self._packed += groups([len(self.examples[row].tokens) for row in order], order, length)
+            self._epochs += 1
+        filled = self._packed[step * size : (step + 1) * size]
+        return stack([pack_row([self.examples[row] for row in group], length) for group in filled])
+
+    def chosen(self, step: int) -> np.ndarray:
+        """The examples of a step where each has a row."""
+        places = step * self.config.batch_size + np.arange(self.config.batch_size)
+        epochs, within = np.divmod(places, len(self.rows))
+        return np.array([self._order(int(epoch))[place] for epoch, place in zip(epochs, within, strict=True)])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            self._orders = {epoch: np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)}
+        return self._orders[epoch]
+
+
+def _digest(examples: Sequence[Tokenized], rows: np.ndarray, params: Any) -> str:
+    """Ten letters for the data, the set of rows, and the weights at the start (the first thousand of each array)."""
+    known = hashlib.sha256(np.ascontiguousarray(rows, np.int64).tobytes())
+    for example in examples:
+        known.update(np.append(example.tokens, [-1 - example.prompt]).astype(np.int64).tobytes())
+    for leaf in jax.tree.leaves(params):
+        known.update(np.asarray(leaf.reshape(-1)[:1000].astype(jnp.float32)).tobytes())
+    return known.hexdigest()[:10]
+
+
+@jax.jit
+def _finite(params: Any) -> Any:
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
+
+
+def _losses(
+    losses_of: Callable[[Batch], Any], examples: Sequence[Tokenized], config: FinetuneConfig
+) -> Float[np.ndarray, " P"]:
+    """Return the loss of every example, in batches of one shape, one example a row."""
+    parts = []
+    for row in range(0, len(examples), config.batch_size):
+        some = examples[row : row + config.batch_size]
+        parts.append(np.asarray(losses_of(pad(some, config.length, rows=config.batch_size)))[: len(some)])
+    return np.concatenate(parts)

@@ -1,0 +1,186 @@
+"""Multi-head self-attention read at the query token, as flax NNX modules (theory notes, §2).
+
+Every model maps `Prompts` to predictions of shape (P,). Parameters act either on the entries that matter
+(`blocks="reduced"`: values read y, keys and queries read x) or on all D+1 entries (`blocks="full"`); of the
+value matrix only its last row reaches the query output, so only that row is held.
+
+Index letters in einsums: p prompt, n token, h head, r rank, d input entry, e/f token entry (D+1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError, check_choice, check_number
+from icl_theory.models import BLOCKS, SCORES
+from icl_theory.models.cubic_features import symmetric_entries
+from icl_theory.models.parameters import normal_parameter, scale_or_default
+from icl_theory.numerics.contraction import contract, reshape, sum_entries
+from icl_theory.tasks.prompts import Prompts
+
+
+class _Attention(nnx.Module):
+    """Common part of merged and separate attention: value rows and key-query blocks to predictions."""
+
+    value: nnx.Param[Any]
+
+    def __init__(self, dim: int, num_heads: int, blocks: str, scores: str):
+        check_number("dim", dim, minimum=1, integer=True)
+        check_number("num_heads", num_heads, minimum=1, integer=True)
+        check_choice("blocks", blocks, BLOCKS)
+        check_choice("scores", scores, SCORES)
+        self.dim, self.num_heads, self.blocks, self.scores = dim, num_heads, blocks, scores
+
+    @property
+    def width(self) -> int:
+        """Entries a key or query reads: D (reduced) or D+1 (full)."""
+        return self.dim + (self.blocks == "full")
+
+    @property
+    def is_linear(self) -> bool:
+        """True where the prediction is linear in cubic features of the prompt, so that moments are all it sees."""
+        return self.scores == "linear"
+
+    def key_query(self) -> Float[Array, "H E E"]:
+        """`W_i^KQ` of each head, key side first."""
+        raise NotImplementedError
+
+    def effective_matrix(self) -> Float[Array, "D D"]:
+        """`W = Σ_i v_i U_i` on the blocks that matter, so that `ŷ = βᵀ W x_q` (linear, reduced)."""
+        value = self.value[...] if self.blocks == "reduced" else self.value[:, -1]
+        return contract("h,hde->de", value, self.key_query()[:, : self.dim, : self.dim])
+
+    def effective_tensor(self) -> Float[Array, " F"]:
+        """T with `ŷ = ⟨T, φ⟩`, φ the `cubic_features` of the same blocks (linear scores)."""
+        if self.blocks == "reduced":
+            return reshape(self.effective_matrix(), (self.dim**2,))
+        outer = contract("he,hfg->efg", self.value[...], self.key_query())
+        entries = symmetric_entries(self.dim)
+        return sum_entries(outer, entries, (len(entries),))
+
+    def __call__(self, prompts: Prompts) -> Float[Array, " P"]:
+        if prompts.dim != self.dim:
+            raise InputError("prompts", f"dimension {prompts.dim}", f"this model takes dimension {self.dim}")
+        if self.is_linear and self.blocks == "reduced":
+            return jnp.einsum("pd,de,pe->p", prompts.beta, self.effective_matrix(), prompts.x_query)
+        tokens = prompts.tokens
+        value, key_query = self._full_blocks()
+        read = jnp.einsum("pne,he->phn", tokens, value)
+        logits = jnp.einsum("pne,hef,pf->phn", tokens, key_query, tokens[:, -1])
+        if self.scores == "linear":
+            return jnp.einsum("phn,phn->p", read, logits) / prompts.num_context
+        mask = jnp.pad(prompts.mask, ((0, 0), (0, 1)), constant_values=1)  # the query token attends to itself
+        weights = jax.nn.softmax(logits, axis=-1, where=mask[:, None] > 0)
+        return jnp.einsum("phn,phn->p", read, weights)
+
+    def _full_blocks(self) -> tuple[Array, Array]:
+        if self.blocks == "full":
+            return self.value[...], self.key_query()
+        value = jnp.zeros((self.num_heads, self.dim + 1), self.value.dtype).at[:, -1].set(self.value[...])
+        return value, jnp.pad(self.key_query(), ((0, 0), (0, 1), (0, 1)))
+
+    def _value_shape(self) -> tuple[int, ...]:
+        return (self.num_heads,) if self.blocks == "reduced" else (self.num_heads, self.dim + 1)
+
+
+class MergedAttention(_Attention):
+    """ATTN_M: one key-query matrix per head, `ŷ = Σ_i v_i βᵀ U_i x_q`.
+
+    Full linear form: bottom-right entry of `X + Σ_i (1/N) W_i^V X Xᵀ W_i^KQ X`. Softmax form:
+    `Σ_i Σ_n softmax_n(x̄_nᵀ W_i^KQ x̄_q) v_iᵀ x̄_n` over context and query tokens x̄ = (x, y).
+
+    Args:
+        dim: D.
+        num_heads: H.
+        init_scale: expected norm of `v_i` (per entry) and of `U_i` (Frobenius); normal entries.
+        value_scale, key_query_scale: standard deviation of single entries, overriding `init_scale`.
+        blocks: `"reduced"` or `"full"`.
+        scores: `"linear"` or `"softmax"`.
+        rngs: `nnx.Rngs`, stream `params`.
+
+    Raises:
+        InputError: sizes below one, negative scales, unknown blocks or scores.
+
+    Reference: ZSLS25, Sec. 3 (ATTN_M).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        init_scale: float | Float[Array, ""] = 1e-2,
+        value_scale: float | Float[Array, ""] | None = None,
+        key_query_scale: float | Float[Array, ""] | None = None,
+        blocks: str = "reduced",
+        scores: str = "linear",
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(dim, num_heads, blocks, scores)
+        value_scale = scale_or_default("value_scale", value_scale, init_scale)
+        key_query_scale = scale_or_default("key_query_scale", key_query_scale, init_scale / self.width)
+        self.value = normal_parameter(rngs.params(), self._value_shape(), value_scale)
+        self.merged = normal_parameter(rngs.params(), (num_heads, self.width, self.width), key_query_scale)
+
+    def key_query(self) -> Float[Array, "H E E"]:
+        """`U_i`, key side first."""
+        return self.merged[...]
+
+
+class SeparateAttention(_Attention):
+    """ATTN_S: keys and queries of rank R, `W_i^KQ = W_i^Kᵀ W_i^Q`; rank one is `Σ_i v_i (βᵀk_i)(q_iᵀx_q)`.
+
+    Args:
+        dim: D.
+        num_heads: H.
+        rank: R between 1 and D.
+        init_scale: expected norm of `v_i` (per entry) and of each key and query row; normal entries.
+        value_scale, key_query_scale: standard deviation of single entries, overriding `init_scale`
+            (the theory notes' measurements use 0.1 and 0.05 at D = 4, which is `init_scale=0.1`).
+        blocks: `"reduced"` or `"full"`.
+        scores: `"linear"` or `"softmax"`.
+        rngs: `nnx.Rngs`, stream `params`.
+
+    Raises:
+        InputError: sizes below one, rank > D, negative scales, unknown blocks or scores.
+
+    Reference: ZSLS25, Sec. 4 and 5 (ATTN_S).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        rank: int = 1,
+        init_scale: float | Float[Array, ""] = 1e-1,
+        value_scale: float | Float[Array, ""] | None = None,
+        key_query_scale: float | Float[Array, ""] | None = None,
+        blocks: str = "reduced",
+        scores: str = "linear",
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(dim, num_heads, blocks, scores)
+        check_number("rank", rank, minimum=1, maximum=dim, integer=True)
+        self.rank = rank
+        value_scale = scale_or_default("value_scale", value_scale, init_scale)
+        key_query_scale = scale_or_default("key_query_scale", key_query_scale, init_scale / dim**0.5)
+        self.value = normal_parameter(rngs.params(), self._value_shape(), value_scale)
+        self.key = normal_parameter(rngs.params(), (num_heads, rank, self.width), key_query_scale)
+        self.query = normal_parameter(rngs.params(), (num_heads, rank, self.width), key_query_scale)
+
+    def key_query(self) -> Float[Array, "H E E"]:
+        """`W_i^Kᵀ W_i^Q`, key side first."""
+        return contract("hre,hrf->hef", self.key[...], self.query[...])
+
+    def effective_matrix(self) -> Float[Array, "D D"]:
+        """`W = Σ_i v_i k_i q_iᵀ`, summed over heads and rank."""
+        if self.blocks == "full":
+            return super().effective_matrix()
+        weighted = contract("h,hrd->hrd", self.value[...], self.key[...])
+        return contract("hrd,hre->de", weighted, self.query[...])

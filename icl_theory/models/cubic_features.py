@@ -1,0 +1,80 @@
+"""Linear attention as a linear function of cubic features of the prompt (theory notes, §9).
+
+With `G = Σ_n t_n t_nᵀ` the Gram matrix of a prompt's tokens `t = (x, y)`, the query token `(x_q, 0)` among them, and
+N its context tokens, every linear attention predicts
+
+    ŷ = ⟨T, φ⟩,    φ_(ef)d = G_ef x_q,d / N,    T_(ef)d = Σ_i (v_i)_e (W_i^KQ)_fd + (e ↔ f).
+
+G is symmetric, so pairs e ≤ f suffice (the exchanged term counts only for e ≠ f): D·(D+1)(D+2)/2 features,
+`blocks="full"`. Weights on the entries that matter only see `φ = vec(β x_qᵀ)`, D² features, `blocks="reduced"`; these
+stand first among the full ones, so that reduced moments are a corner of full ones.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from icl_theory.errors import check_choice
+from icl_theory.models import BLOCKS
+from icl_theory.tasks.prompts import Prompts
+
+
+def num_features(dim: int, blocks: str) -> int:
+    """F = D² (reduced) or D·(D+1)(D+2)/2 (full).
+
+    >>> num_features(4, "reduced"), num_features(4, "full")
+    (16, 60)
+    """
+    check_choice("blocks", blocks, BLOCKS)
+    return dim**2 if blocks == "reduced" else dim * (dim + 1) * (dim + 2) // 2
+
+
+@cache
+def token_pairs(dim: int) -> tuple[tuple[int, int], ...]:
+    """The pairs (e, f) of token entries in the order of the features; entry D is y.
+
+    >>> token_pairs(2)
+    ((0, 2), (1, 2), (0, 0), (0, 1), (1, 1), (2, 2))
+    """
+    inner = [(e, f) for e in range(dim) for f in range(e, dim)]
+    return (*((e, dim) for e in range(dim)), *inner, (dim, dim))
+
+
+@cache
+def symmetric_entries(dim: int) -> tuple[tuple[int, ...], ...]:
+    """Return the entries of `Σ_i (v_i)_e (W_i^KQ)_fg`, counted row by row, that add up to each feature's coefficient.
+
+    Those with g = D belong to the query's y, which is zero, and stand in none.
+    """
+    width = dim + 1
+    return tuple(
+        tuple(sorted({(e * width + f) * width + d, (f * width + e) * width + d}))
+        for e, f in token_pairs(dim)
+        for d in range(dim)
+    )
+
+
+def cubic_features(prompts: Prompts, *, blocks: str) -> Float[Array, "P F"]:
+    """φ of every prompt, the 1/N included (N is the prompt's own, the query not counted).
+
+    Args:
+        prompts: P of them.
+        blocks: `"reduced"` or `"full"`.
+
+    Returns:
+        (P, D²) with feature `d·D + e` equal to `β_d x_q,e`, or (P, D(D+1)(D+2)/2) in the order of `token_pairs`.
+    """
+    check_choice("blocks", blocks, BLOCKS)
+    if blocks == "reduced":
+        left = prompts.beta
+    else:
+        tokens = prompts.tokens
+        gram = jnp.einsum("pne,pnf->pef", tokens, tokens, precision=jax.lax.Precision.HIGHEST)
+        rows, columns = np.asarray(token_pairs(prompts.dim)).T
+        left = gram[:, rows, columns] / prompts.num_context[:, None]
+    return (left[:, :, None] * prompts.x_query[:, None, :]).reshape(len(left), -1)

@@ -1,0 +1,1 @@
+"""One run from a config: trained, measured, and predicted where a theory applies."""

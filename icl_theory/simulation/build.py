@@ -1,0 +1,134 @@
+"""Objects built from a config: optimizer settings, task mixture, features and model.
+
+All of it may be built inside `jit` and `vmap` from a config whose numbers are traced (see `sweeps.structure`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Key
+
+from icl_theory.errors import InputError
+from icl_theory.models.attention import MergedAttention, SeparateAttention
+from icl_theory.models.cubic_mlp import CubicFeatureMLP
+from icl_theory.numerics.draws import standard_normal
+from icl_theory.numerics.tracing import is_traced
+from icl_theory.simulation.config import GroupConfig, RunConfig
+from icl_theory.tasks.features import Features, features_along, find_group_features, group_matrices
+from icl_theory.tasks.mixture import TaskDistribution, TaskMixture
+from icl_theory.tasks.spectra import (
+    geometric_spectrum,
+    given_spectrum,
+    linear_spectrum,
+    power_law_spectrum,
+    random_basis,
+    white_spectrum,
+)
+
+
+def hyperparameters(config: RunConfig) -> dict[str, float]:
+    """Return the arguments of the optimizer factory."""
+    rate = {"learning_rate": config.learning_rate}
+    return rate | {"rho": config.rho} if config.optimizer in ("sam", "unnormalised-sam") else rate
+
+
+def has_fixed_task(config: RunConfig) -> bool:
+    """Return True where some prompts have one fixed task vector, so that there are no features."""
+    return any(group.fixed_task_share for _, group in config.mixture)
+
+
+def data_seed(config: RunConfig) -> Any:
+    """The seed of basis, fixed task and prompts."""
+    return config.data_seed if is_traced(config.data_seed) or config.data_seed >= 0 else config.seed
+
+
+def prompts_key(config: RunConfig) -> Key[Array, ""]:
+    """The key from which a config's prompts are drawn."""
+    return jax.random.fold_in(jax.random.key(data_seed(config)), 2)
+
+
+def basis_and_mixture(config: RunConfig) -> tuple[Any, TaskMixture]:
+    """The eigenbasis that all groups share (None: the axes) and the task mixture, nothing upsampled."""
+    basis_key, task_key = jax.random.split(jax.random.fold_in(jax.random.key(data_seed(config)), 0))
+    basis = random_basis(basis_key, config.dim) if config.basis == "random" else None
+    built: list[TaskDistribution] = []
+    shares: list[Any] = []
+    for share, group in config.mixture:
+        task = TaskDistribution.create(
+            _spectrum(group, config.dim),
+            num_context=group.num_context,
+            task_eigenvalues=group.task_eigenvalues if len(group.task_eigenvalues) else None,
+            noise_std=group.noise_std,
+            basis=basis,
+        )
+        part = TaskMixture.create([task], [1.0])
+        if is_traced(group.fixed_task_share) or group.fixed_task_share:
+            part = part.with_fixed_task(group.fixed_task_share, standard_normal(task_key, (config.dim,)))
+        built += part.groups
+        shares.append(share * part.shares)
+    return basis, TaskMixture.create(built, jnp.concatenate(shares))
+
+
+def build_mixture(config: RunConfig) -> TaskMixture:
+    """Return the task mixture that training draws from, its last group upsampled."""
+    _, mixture = basis_and_mixture(config)
+    return mixture.upsampled(upsampling_factors(config, mixture)) if config.groups else mixture
+
+
+def config_features(config: RunConfig) -> Features:
+    """The features of what training draws from, numbered by their drive before anything is upsampled.
+
+    Raises:
+        InputError: the groups (or a fixed task) share no eigenbasis.
+    """
+    basis, mixture = basis_and_mixture(config)
+    if has_fixed_task(config):
+        found = find_group_features(mixture)
+    else:
+        directions = np.eye(config.dim) if basis is None else np.asarray(basis, float)
+        matrices = [group_matrices(group) for group in mixture.groups]
+        found = features_along(directions, matrices, np.asarray(mixture.shares))
+    return found.upsampled(np.asarray(upsampling_factors(config, mixture)))
+
+
+def upsampling_factors(config: RunConfig, mixture: TaskMixture) -> Any:
+    """κ_g of each group of the mixture: `upsampling_factor` for the last of the config's groups, 1 for others."""
+    parts = len(mixture.groups)
+    last = [False] * parts
+    if config.groups:
+        share = config.groups[-1][1].fixed_task_share
+        count = 2 if is_traced(share) or share else 1  # a share of fixed tasks makes two groups of one
+        last[-count:] = [True] * count
+    return jnp.where(jnp.asarray(last), jnp.asarray(config.upsampling_factor, float), 1.0)
+
+
+def build_model(config: RunConfig) -> nnx.Module:
+    """The module of a config, randomly initialised."""
+    rngs = nnx.Rngs(params=jax.random.fold_in(jax.random.key(config.seed), 1))
+    common: dict[str, Any] = {"init_scale": config.init_scale, "rngs": rngs}
+    if config.model == "cubic-mlp":
+        return CubicFeatureMLP(config.dim, config.num_heads, **common)
+    common |= {"blocks": config.blocks, "scores": config.scores}
+    if config.model == "merged":
+        return MergedAttention(config.dim, config.num_heads, **common)
+    heads = config.dim if config.init == "aligned" else config.num_heads
+    return SeparateAttention(config.dim, heads, rank=config.rank, **common)
+
+
+def _spectrum(group: GroupConfig, dim: int) -> Any:
+    if len(group.eigenvalues):
+        if len(group.eigenvalues) != dim:
+            raise InputError("eigenvalues", group.eigenvalues, f"give {dim} of them, or set dim")
+        return given_spectrum(group.eigenvalues)
+    if group.spectrum == "given":
+        raise InputError("eigenvalues", "()", "the given spectrum needs its eigenvalues")
+    if group.spectrum == "power-law":
+        return power_law_spectrum(dim, group.exponent)
+    if group.spectrum == "geometric":
+        return geometric_spectrum(dim, group.eigenvalue_ratio)
+    return linear_spectrum(dim) if group.spectrum == "linear" else white_spectrum(dim)

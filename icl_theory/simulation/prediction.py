@@ -1,0 +1,54 @@
+"""The theory that applies to a run, decided here for single runs, sweeps and their comparison."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from icl_theory.analysis.trajectory import Dynamics
+from icl_theory.simulation.build import has_fixed_task
+from icl_theory.simulation.config import OPTIMIZERS, RunConfig
+from icl_theory.tasks.features import Features
+from icl_theory.theory.aligned import AlignedDescent, Ascent
+from icl_theory.theory.fixed_points import nested_plateau_losses
+from icl_theory.theory.merged import MergedFlow, effective_start
+
+Theory = Literal["aligned", "merged"]
+
+
+def theory_of(config: RunConfig) -> Theory | None:
+    """Return which reduced system predicts the whole curve of a run; None where none does.
+
+    `"aligned"`: a head aligned with each feature, under gradient descent and SAM, exact. `"merged"`: merged heads from
+    a random start under gradient descent, as far as the start is small. Both on infinite data with a common eigenbasis.
+    """
+    if (config.data, config.blocks, config.scores) != ("population", "reduced", "linear") or has_fixed_task(config):
+        return None
+    if config.init == "aligned" and config.optimizer in OPTIMIZERS:
+        return "aligned"
+    if config.model == "merged" and config.optimizer == "gd":
+        return "merged"
+    return None
+
+
+def predicted_dynamics(config: RunConfig, features: Features | None, params: Any) -> Dynamics | None:
+    """Return the theory of one run from its initial parameters; None where there is none, or where nothing moves."""
+    theory = theory_of(config)
+    if theory is None or features is None or not config.learning_rate or not config.init_scale:
+        return None
+    if theory == "aligned":
+        rho = 0.0 if config.optimizer == "gd" else config.rho
+        ascent = Ascent(rho, normalised=config.optimizer != "unnormalised-sam")
+        return AlignedDescent(features, np.full(config.dim, config.init_scale), config.learning_rate, ascent)
+    return MergedFlow(features, effective_start(params["value"], params["merged"], features))
+
+
+def predicted_plateaus(config: RunConfig, features: Features | None) -> np.ndarray:
+    """Return the losses at which a run rests: nested sets at rank one, start and optimum when merged, else none."""
+    if features is None or (config.blocks, config.scores) != ("reduced", "linear"):
+        return np.zeros(0)
+    levels = nested_plateau_losses(features)
+    if config.model != "separate":
+        return levels[[0, -1]]
+    return levels if config.rank == 1 else np.zeros(0)

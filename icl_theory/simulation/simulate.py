@@ -1,0 +1,221 @@
+"""One run from a config: train, measure, predict where a theory applies, and save what a person can open."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icl_theory.analysis.plateaus import Plateau, find_plateaus
+from icl_theory.analysis.simplicity_bias import SimplicityBias, simplicity_bias
+from icl_theory.analysis.trajectory import Comparison, Trajectory, compare
+from icl_theory.environment import memory_bytes
+from icl_theory.errors import InputError
+from icl_theory.models.cubic_features import num_features
+from icl_theory.models.parameters import aligned_parameters
+from icl_theory.moments.empirical import prompt_moments
+from icl_theory.plotting import GD, SAM, draw_run, save_figure
+from icl_theory.results import plain, save_arrays
+from icl_theory.simulation.build import build_mixture, build_model, config_features, hyperparameters, prompts_key
+from icl_theory.simulation.config import RunConfig, optimizer_factory
+from icl_theory.simulation.prediction import predicted_dynamics, predicted_plateaus
+from icl_theory.tasks.features import Features
+from icl_theory.tasks.prompts import Prompts, concatenate_prompts
+from icl_theory.tasks.sampling import sample_prompt_chunks
+from icl_theory.training.losses import make_loss
+from icl_theory.training.run import Run
+from icl_theory.training.tracked import EffectiveMatrix
+from icl_theory.training.train import Progress, train
+
+CHUNK_SIZE = 2**15  # prompts drawn at a time
+
+
+class Simulation(NamedTuple):
+    """A run, what was measured on it and what theory says of it.
+
+    Attributes:
+        config: the settings.
+        run: steps, losses, effective matrices and final parameters.
+        features: None where the task mixture has no joint eigenbasis (a fixed task vector, say).
+        trajectory: loss and strengths, simplest feature first; strengths NaN without features.
+        bias: learning times and the other measures of simplicity bias; None without features.
+        plateaus: flat stretches of the loss curve.
+        prediction: the theory's trajectory; None where there is no theory of the whole curve.
+        comparison: largest deviations of the prediction; None without one.
+    """
+
+    config: RunConfig
+    run: Run
+    features: Features | None
+    trajectory: Trajectory
+    bias: SimplicityBias | None
+    plateaus: list[Plateau]
+    prediction: Trajectory | None
+    comparison: Comparison | None
+
+
+def simulate(config: RunConfig, *, progress: Progress | None = None, folding: Progress | None = None) -> Simulation:
+    """Run one config, in its own precision whatever the session's.
+
+    Args:
+        config: the settings.
+        progress: called with (steps done, steps in all) while training.
+        folding: called with (prompts done, prompts in all) while prompts are folded into moments.
+
+    Raises:
+        DivergenceError: with the last good state.
+        InputError: settings that exclude each other.
+    """
+    check_memory(config)
+    with jax.enable_x64(config.dtype == "float64"):
+        return _simulate(config, progress, folding)
+
+
+def check_memory(config: RunConfig) -> None:
+    """Refuse what could not fit: snapshots of W, covariances, weights, and a few copies of the prompts."""
+    dim, width = config.dim, 8 if config.dtype == "float64" else 4
+    needs = {  # bytes by what to lower
+        "num_snapshots": width * dim**2 * config.num_snapshots,
+        "num_heads": width * dim**2 * 4 * config.num_heads,
+        "dim": width * dim**2 * 20,
+    }
+    compressed = _uses_moments(config)
+    if compressed or (config.data == "population" and config.blocks == "full"):
+        needs["dim"] += 8 * 8 * num_features(dim, config.blocks) ** 2  # moments are folded in float64
+    if config.data == "prompts":
+        longest = config.longest_context
+        held = min(config.num_prompts, CHUNK_SIZE) if compressed else config.num_prompts
+        lower = "num_context" if compressed or longest > config.num_prompts else "num_prompts"
+        needs[lower] = width * 6 * held * longest * (dim + config.num_heads)
+    total, available = sum(needs.values()), memory_bytes()
+    if total > available:
+        largest = max(needs, key=lambda name: needs[name])
+        remedy = f"the run needs about {total / 2**30:.0f} GiB, this machine has {available / 2**30:.0f}; lower it"
+        raise InputError(largest, getattr(config, largest), remedy)
+
+
+def _uses_moments(config: RunConfig) -> bool:
+    return config.data == "prompts" and config.engine != "prompts" and config.scores == "linear"
+
+
+def _reporting(chunks: Iterator[Prompts], total: int, report: Progress | None) -> Iterator[Prompts]:
+    """The chunks, with a report after each has been used."""
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk.y_query)
+        if report is not None:
+            report(done, total)
+
+
+def _simulate(config: RunConfig, progress: Progress | None, folding: Progress | None) -> Simulation:
+    mixture = build_mixture(config)
+    try:
+        features = config_features(config)
+    except InputError:
+        features = None
+    if features is None and config.init == "aligned":
+        raise InputError("init", "aligned", "the groups share no eigenbasis, so no head can be aligned; use random")
+    data: Any = mixture
+    if config.data == "prompts":
+        key = prompts_key(config)
+        chunks = sample_prompt_chunks(mixture, config.num_prompts, key=key, chunk_size=CHUNK_SIZE)
+        compressed = _uses_moments(config)
+        if compressed:
+            data = prompt_moments(_reporting(chunks, config.num_prompts, folding), blocks=config.blocks)
+        else:
+            data = concatenate_prompts(list(chunks))
+    loss, params = make_loss(build_model(config), data, engine=config.engine)
+    if config.init == "aligned" and features is not None:
+        params = aligned_parameters(jnp.full(config.dim, config.init_scale), jnp.asarray(features.directions, float))
+    run = train(
+        loss,
+        params,
+        optimizer=optimizer_factory(config.optimizer),
+        hyperparameters=hyperparameters(config),
+        num_steps=config.num_steps,
+        num_snapshots=config.num_snapshots,
+        track=EffectiveMatrix(loss.graphdef),
+        progress=progress,
+    )
+    if features is None:
+        strength = np.full((len(run.step), config.dim), np.nan)
+        trajectory, bias = Trajectory(run.time, run.loss, strength), None
+    else:
+        trajectory = run.trajectory(features)
+        bias = simplicity_bias(trajectory, features, threshold=config.threshold)
+    dynamics = predicted_dynamics(config, features, params)
+    prediction = None if dynamics is None else dynamics.predict(run.time)
+    return Simulation(
+        config=config,
+        run=run,
+        features=features,
+        trajectory=trajectory,
+        bias=bias,
+        plateaus=find_plateaus(run.time, run.loss) if len(run.time) > 4 and config.learning_rate > 0 else [],
+        prediction=prediction,
+        comparison=None if prediction is None else compare(prediction, trajectory),
+    )
+
+
+def save_simulation(simulation: Simulation, folder: Path) -> None:
+    """`summary.json`, `trajectory.csv`, `trajectory.npz`, `parameters.npz`, `run.png` and `run.svg`."""
+    trajectory, prediction = simulation.trajectory, simulation.prediction
+    dim = trajectory.strength.shape[-1]
+    columns = {"step": simulation.run.step, "time": trajectory.time, "loss": trajectory.loss}
+    columns |= {f"strength_{d + 1}": trajectory.strength[:, d] for d in range(dim)}
+    if prediction is not None:
+        columns["predicted_loss"] = prediction.loss
+        columns |= {f"predicted_strength_{d + 1}": prediction.strength[:, d] for d in range(dim)}
+    with (folder / "trajectory.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    save_arrays(folder / "trajectory.npz", {**columns, "effective_matrix": simulation.run.tracked})
+    save_arrays(folder / "parameters.npz", {name: np.asarray(leaf) for name, leaf in simulation.run.params.items()})
+    (folder / "summary.json").write_text(json.dumps(summary(simulation), indent=2, ensure_ascii=False) + "\n")
+    config = simulation.config
+    sharp = "sam" in config.optimizer
+    figure = draw_run(
+        trajectory,
+        features=simulation.features,
+        plateaus=predicted_plateaus(config, simulation.features),
+        prediction=prediction,
+        threshold=config.threshold,
+        colour=SAM if sharp else GD,
+        title=f"{config.model}, {config.optimizer}{f', ρ = {config.rho:g}' if sharp else ''}, {config.data}",
+    )
+    save_figure(figure, folder / "run")
+
+
+def summary(simulation: Simulation) -> dict[str, Any]:
+    """The numbers of a simulation, ready for JSON (never learned = null)."""
+    features, bias, comparison = simulation.features, simulation.bias, simulation.comparison
+    values: dict[str, Any] = {
+        "final_loss": float(simulation.trajectory.loss[-1]),
+        "plateaus": [plateau._asdict() for plateau in simulation.plateaus],
+    }
+    if features is not None and bias is not None:
+        values |= {
+            "drive": features.drive,
+            "optimal_strength": features.optimum,
+            "predicted_plateau_losses": predicted_plateaus(simulation.config, features),
+            "learning_times": _finite(bias.times),
+            "learning_order": bias.order + 1,
+            "learning_time_ratios": _finite(bias.ratios),
+            "progress_when_first_learned": _finite(bias.progress),
+            "rank_agreement": _finite(bias.rank_agreement),
+        }
+    if comparison is not None:
+        values["prediction_error"] = {name: _finite(getattr(comparison, name))[0] for name in ("loss", "strength")}
+    return plain(values)
+
+
+def _finite(values: Any) -> Any:
+    return [None if not np.isfinite(v) else float(v) for v in np.atleast_1d(values)]

@@ -1,0 +1,188 @@
+"""Curves, maps and points of a sweep, analytic beside empirical."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from icl_theory.analysis.intervals import median_interval
+from icl_theory.plotting import GD, THEORY, feature_colour, new_figure, styled
+from icl_theory.sweeps.measures import MEASURES, PREDICTED
+
+
+@styled
+def draw_curves(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
+    figure, ((left, right),) = new_figure(11.5, 4.2, 1, 2)
+    (dim,) = swept
+    labels, positions = shown[dim].values, _positions(shown[dim].values)
+    numeric = is_numeric(labels)
+    solid, dashed = ("o-", "--") if numeric else ("o", "_")  # nothing lies between two texts
+    columns = _by_feature(shown)
+    for place, (number, column) in enumerate(columns):
+        colour = GD if number is None else feature_colour(number - 1)
+        at = positions if numeric else positions + 0.1 * (place - (len(columns) - 1) / 2)  # side by side
+        measured, predicted, error = (
+            _median(column[name], dim) for name in (variable, PREDICTED + variable, f"{variable}_error")
+        )
+        name = "measured" if number is None else f"feature {number}"
+        _draw_medians(left, at, measured, solid, color=colour, linewidth=2.4, label=name)
+        left.plot(at, _drawn(predicted[0]), dashed, color=THEORY, linewidth=1.2, markersize=18)
+        _draw_medians(right, at, 100 * np.asarray(error), solid, color=colour)
+    left.plot([], [], dashed, color=THEORY, linewidth=1.2, label="predicted")
+    left.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    title = "Measured (solid) and predicted (dashed)" if numeric else "Measured (dots) and predicted (bars)"
+    left.set(title=title, ylabel=NAMES[variable])
+    right.axhline(0.0, color=THEORY, linewidth=0.8)
+    right.set(title="Difference", ylabel="measured / predicted − 1, %")
+    for axis in (left, right):
+        _label_axis(axis, dim, labels, positions)
+    _log_where_wide(left, shown[variable].values)
+    if any(seed in shown[variable].dims for seed in SEEDS):
+        figure.suptitle("medians over seeds with 95 % intervals", fontsize=10, x=0.01, ha="left")
+    return figure
+
+
+@styled
+def draw_maps(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
+    figure, (axes,) = new_figure(14, 4.4, 1, 3)
+    across, along = swept
+    measured, predicted, error = (
+        np.asarray(_over_seeds(shown[name]).transpose(along, across))
+        for name in (variable, PREDICTED + variable, f"{variable}_error")
+    )
+    finite = np.concatenate([values[np.isfinite(values)] for values in (measured, predicted)])
+    wide = finite.size and finite.min() > 0 and finite.max() > 20 * finite.min()
+    scale: Any = LogNorm if wide else Normalize
+    error = np.where(np.isfinite(measured) & np.isfinite(predicted), error, np.nan)
+    largest = 100 * float(np.max(np.abs(error[np.isfinite(error)]), initial=1e-14))
+    x, y = _positions(shown[across].values), _positions(shown[along].values)
+    for axis, values, title in ((axes[0], measured, "Measured"), (axes[1], predicted, "Predicted")):
+        mesh = axis.pcolormesh(
+            x,
+            y,
+            _drawn(values),
+            norm=scale(finite.min(), finite.max()),
+            cmap="viridis",
+            shading="nearest",
+            rasterized=True,
+        )
+        figure.colorbar(mesh, ax=axis, label=_named(shown, variable), pad=0.02)
+        axis.set(title=title)
+    mesh = axes[2].pcolormesh(
+        x, y, 100 * _drawn(error), cmap="RdBu", vmin=-largest, vmax=largest, shading="nearest", rasterized=True
+    )
+    figure.colorbar(mesh, ax=axes[2], label="measured / predicted − 1, %", pad=0.02)
+    axes[2].set(title="Difference")
+    for axis in axes:
+        axis.grid(False)
+        axis.set_facecolor("#DDDDDD")
+        _label_axis(axis, across, shown[across].values, x)
+        _label_axis(axis, along, shown[along].values, y, vertical=True)
+    if not (np.isfinite(measured).all() and np.isfinite(predicted).all()):
+        axes[0].plot([], [], "s", color="#DDDDDD", label="never, or no value")
+        axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, -0.14))
+    return figure
+
+
+@styled
+def draw_points(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
+    figure, ((axis,),) = new_figure(5.2, 4.6)
+    for number, column in _by_feature(shown):
+        colour = GD if number is None else feature_colour(number - 1)
+        predicted, measured = (np.ravel(column[name]) for name in (PREDICTED + variable, variable))
+        axis.plot(
+            predicted, measured, "o", markersize=4, color=colour, label=None if number is None else f"feature {number}"
+        )
+    values = np.concatenate([np.ravel(shown[name]) for name in (variable, PREDICTED + variable)])
+    finite = values[np.isfinite(values)]
+    axis.plot(
+        [finite.min(), finite.max()], [finite.min(), finite.max()], "--", color=THEORY, linewidth=1.0, label="equal"
+    )
+    axis.set(title="One point a run", xlabel=f"predicted {NAMES[variable]}", ylabel=f"measured {NAMES[variable]}")
+    if finite.min() > 0 and finite.max() > 20 * finite.min():
+        axis.set(xscale="log", yscale="log")
+    axis.legend()
+    return figure
+
+
+def _by_feature(shown: xr.Dataset) -> list[tuple[int | None, xr.Dataset]]:
+    if "feature" not in shown.dims:
+        return [(None, shown)]
+    return [(int(number), shown.sel(feature=number)) for number in shown.feature.values]
+
+
+def _median(values: xr.DataArray, dim: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Median over seeds along one dimension, with its interval; the values themselves where there are no seeds."""
+    rows = values.transpose(dim, ...).values.reshape(values.sizes[dim], -1)
+    if rows.shape[1] == 1:
+        return rows[:, 0], rows[:, 0], rows[:, 0]
+    median, low, high = np.asarray([median_interval(row) for row in rows]).T
+    return median, low, high
+
+
+def _over_seeds(values: xr.DataArray) -> xr.DataArray:
+    seeds = [dim for dim in values.dims if dim in SEEDS]
+    return values.median(seeds) if seeds else values
+
+
+def _draw_medians(axis: Axes, positions: np.ndarray, found: Any, style: str, *, color: str, **line: Any) -> None:
+    """Medians with their intervals: a band along a number, bars at texts."""
+    median, low, high = (_drawn(values) for values in found)
+    axis.plot(positions, median, style, markersize=3 if "-" in style else 6, color=color, **line)
+    if "-" in style:
+        axis.fill_between(positions, low, high, color=color, alpha=0.18, linewidth=0)
+    else:
+        axis.vlines(positions, low, high, color=color, linewidth=1.5)
+        axis.margins(x=0.2)
+
+
+def _drawn(values: np.ndarray) -> np.ndarray:
+    """Infinite values (never) leave a gap."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _positions(labels: np.ndarray) -> np.ndarray:
+    return labels if is_numeric(labels) else np.arange(len(labels))
+
+
+def _label_axis(axis: Axes, dim: str, labels: np.ndarray, positions: np.ndarray, *, vertical: bool = False) -> None:
+    set_label, set_ticks = (axis.set_ylabel, axis.set_yticks) if vertical else (axis.set_xlabel, axis.set_xticks)
+    set_label(
+        {"rho": "ρ", "learning_rate": "learning rate η", "num_context": "context tokens N"}.get(
+            dim, dim.replace("_", " ")
+        )
+    )
+    if not is_numeric(labels):
+        set_ticks(list(positions), [str(label) for label in labels])
+
+
+def _named(shown: xr.Dataset, variable: str) -> str:
+    name = NAMES[variable]
+    if MEASURES[variable].dims and "feature" in shown.coords and shown.feature.ndim == 0:
+        name = name.replace("t_d", f"t_{{{int(shown.feature)}}}")
+    return name
+
+
+def _log_where_wide(axis: Axes, values: np.ndarray) -> None:
+    finite = values[np.isfinite(values)]
+    if finite.size and finite.min() > 0 and finite.max() > 20 * finite.min():
+        axis.set_yscale("log")
+
+
+def stacked_like(values: xr.DataArray, error: xr.DataArray) -> xr.DataArray:
+    return values.stack(all=error.dims) if error.ndim else values.expand_dims("all")
+
+
+def is_numeric(labels: np.ndarray) -> bool:
+    return labels.dtype.kind in "iuf"
+
+
+SEEDS = ("seed", "data_seed")
+
+
+NAMES = {"learning_time": "learning time $t_d$", "learning_time_ratio": "$t_d / t_1$", "final_loss": "final loss"}

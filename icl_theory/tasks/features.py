@@ -1,0 +1,181 @@
+"""Features of a task mixture, and how strongly a model holds each (theory notes, §1, §3, §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError, as_floats
+from icl_theory.tasks.mixture import TaskDistribution, TaskMixture, beta_second_moment
+
+
+class Features(NamedTuple):
+    """The joint eigendirections of all Λ_g and Γ_g, simplest (largest drive) first.
+
+    Attributes:
+        directions: (D, D), column d is e_d.
+        drive: `a_d = Σ_g π_g λ_{g,d}² γ_{g,d}`, (D,).
+        curvature: `c_d = Σ_g π_g b_{g,d} λ_{g,d}`, (D,).
+        energy: `Σ_g π_g tr(Λ_g Γ_g)`, the loss of the zero model.
+
+    Where tasks have a mean μ, γ and Γ are those of `S = E[wwᵀ] = Γ + μμᵀ`. For many runs at once every field leads with
+    the axis of runs.
+    """
+
+    directions: np.ndarray
+    drive: np.ndarray
+    curvature: np.ndarray
+    energy: Any
+
+    @property
+    def optimum(self) -> np.ndarray:
+        """`w_d* = a_d / c_d`, the strengths at the minimum of the loss (0 for a feature without drive)."""
+        return np.divide(self.drive, self.curvature, out=np.zeros_like(self.drive), where=self.curvature > 0)
+
+    @property
+    def gain(self) -> np.ndarray:
+        """`a_d²/c_d`, by how much the loss falls when feature d is learned."""
+        return self.drive * self.optimum
+
+    def strength(self, matrices: Float[Array, "... D D"] | np.ndarray) -> np.ndarray:
+        """`w_d = e_dᵀ W e_d`, shape (..., D)."""
+        return np.einsum("id,...ij,jd->...d", self.directions, np.asarray(matrices), self.directions)
+
+    def loss(self, strength: np.ndarray) -> np.ndarray:
+        """`energy − 2 Σ a_d w_d + Σ c_d w_d²`: the population loss of a diagonal W, shape (...)."""
+        return np.asarray(self.energy + np.sum(strength * (self.curvature * strength - 2.0 * self.drive), axis=-1))
+
+
+class GroupFeatures(NamedTuple):
+    """The same directions, with what each group gives to their drive and curvature before it is weighted.
+
+    Features are numbered by the drive of the mixture as it is; upsampling keeps the numbers.
+
+    Attributes:
+        directions: (D, D), column d is e_d.
+        drive: `λ_{g,d}² γ_{g,d}`, (G, D).
+        curvature: `b_{g,d} λ_{g,d}`, (G, D).
+        energy: `tr(Λ_g Γ_g)`, (G,).
+        shares: π_g, (G,).
+    """
+
+    directions: np.ndarray
+    drive: np.ndarray
+    curvature: np.ndarray
+    energy: np.ndarray
+    shares: np.ndarray
+
+    def upsampled(self, factors: Any = 1.0) -> Features:
+        """The features after drawing group g κ_g times as often, `π_g κ_g / Σ_h π_h κ_h`, in the order of κ = 1.
+
+        Args:
+            factors: κ_g, (G,) or one number for all.
+
+        Raises:
+            InputError: another number of factors, one that is negative or not finite, all zero.
+        """
+        factors = as_floats("factors", factors)
+        if factors.shape not in ((), self.shares.shape):
+            raise InputError("factors", f"shape {factors.shape}", f"give one for each of {len(self.shares)} groups")
+        shares = self.shares * factors
+        if not np.all(np.isfinite(shares)) or np.any(shares < 0) or not shares.sum() > 0:
+            raise InputError("factors", factors, "every factor must be finite, not negative, not all zero")
+        return self.with_shares(shares)
+
+    def with_shares(self, shares: np.ndarray) -> Features:
+        """The features under other shares (..., G), which need not sum to one."""
+        shares = shares / shares.sum(axis=-1, keepdims=True)
+        drive, curvature = (np.einsum("...g,...gd->...d", shares, part) for part in (self.drive, self.curvature))
+        energy = np.einsum("...g,...g->...", shares, self.energy)
+        return Features(self.directions, drive, curvature, float(energy) if energy.ndim == 0 else energy)
+
+
+def find_features(mixture: TaskMixture) -> Features:
+    """Diagonalise all covariances at once and order the directions by their drive.
+
+    Raises:
+        InputError: the groups' Λ and Γ (or a fixed task vector) share no eigenbasis, so that there are no features.
+    """
+    return find_group_features(mixture).upsampled()
+
+
+def find_group_features(mixture: TaskMixture) -> GroupFeatures:
+    """As `find_features`, group by group.
+
+    Raises:
+        InputError: the groups' Λ and Γ (or a fixed task vector) share no eigenbasis, so that there are no features.
+    """
+    names, matrices = [], []
+    for index, group in enumerate(mixture.groups):
+        names += [f"groups[{index}].covariance", f"groups[{index}].task_covariance"]
+        matrices += [np.asarray(group.covariance, float), np.asarray(group.task_second_moment, float)]
+    stack = np.stack(matrices)
+    scales = np.maximum(np.abs(stack).max(axis=(1, 2)), np.finfo(float).tiny)
+    # A generic combination splits every degeneracy that any single matrix splits; of several the one that does best.
+    directions, residual = min(
+        (
+            _diagonalise(stack, scales, weights)
+            for weights in np.random.default_rng(0).uniform(1.0, 2.0, (8, len(stack)))
+        ),
+        key=lambda found: found[1].max(),
+    )
+    tolerance = 100 * mixture.dim * float(jnp.finfo(mixture.groups[0].covariance.dtype).eps)
+    if residual.max() > tolerance:
+        worst = int(np.argmax(residual))
+        raise InputError(
+            names[worst],
+            f"off-diagonal share {residual.max():.1e}",
+            "features need all input and task covariances to share one eigenbasis",
+        )
+    return features_along(directions, [group_matrices(group) for group in mixture.groups], np.asarray(mixture.shares))
+
+
+def group_matrices(group: TaskDistribution) -> tuple[Any, Any, Any]:
+    """`(Λ, S, B)` of one group, with `S = E[wwᵀ]` and `B = E[ββᵀ]`; runs first under `jax.vmap`."""
+    return group.covariance, group.task_second_moment, beta_second_moment(group)
+
+
+def features_along(
+    directions: Float[np.ndarray, "*runs D D"],
+    matrices: Sequence[tuple[Any, Any, Any]],
+    shares: Float[np.ndarray, "*runs G"],
+) -> GroupFeatures:
+    """Return the drive and curvature of each group along directions that diagonalise all, largest drive first.
+
+    Args:
+        directions: columns e_d.
+        matrices: `group_matrices` of each, (..., D, D).
+        shares: π_g.
+
+    Returns:
+        `GroupFeatures` whose fields lead with the same axis of runs, if there is one.
+    """
+    parts = []
+    for covariance, tasks, moment in matrices:
+        eigenvalues, task, beta = (_along(directions, matrix) for matrix in (covariance, tasks, moment))
+        parts.append((eigenvalues**2 * task, beta * eigenvalues, np.sum(eigenvalues * task, axis=-1)))
+    drive, curvature, energy = (np.stack(values, axis=shares.ndim - 1) for values in zip(*parts, strict=True))
+    shares = shares.astype(float)
+    order = np.argsort(-np.einsum("...g,...gd->...d", shares, drive), axis=-1, kind="stable")[..., None, :]
+    return GroupFeatures(
+        directions=np.take_along_axis(directions, order, axis=-1),
+        drive=np.take_along_axis(drive, order, axis=-1),
+        curvature=np.take_along_axis(curvature, order, axis=-1),
+        energy=energy,
+        shares=shares / shares.sum(axis=-1, keepdims=True),
+    )
+
+
+def _diagonalise(stack: np.ndarray, scales: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvectors of one combination, and the off-diagonal share that each matrix has in them."""
+    _, directions = np.linalg.eigh(np.tensordot(weights / scales, stack, axes=1))
+    diagonal = directions.T @ stack @ directions
+    return directions, np.abs(diagonal - diagonal * np.eye(len(directions))).max(axis=(1, 2)) / scales
+
+
+def _along(directions: np.ndarray, matrix: Any) -> np.ndarray:
+    return np.einsum("...id,...ij,...jd->...d", directions, np.asarray(matrix, float), directions)

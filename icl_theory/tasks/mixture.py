@@ -1,0 +1,187 @@
+"""The distribution of in-context regression tasks: one group, or a mixture of groups (theory notes, §1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError, check_finite, check_number, check_shape
+from icl_theory.numerics.tracing import array_module, device_array, is_traced
+from icl_theory.tasks.spectra import from_eigenvalues, given_spectrum
+
+SHARE_TOLERANCE = 1e-6
+
+
+class TaskDistribution(NamedTuple):
+    """One group of prompts: `x ~ N(0, Λ)`, `w ~ N(μ, Γ)`, `y = w·x + σ ε`, N context tokens.
+
+    Attributes:
+        covariance: Λ, shape (D, D).
+        task_covariance: Γ, shape (D, D); zero for a fixed task.
+        task_mean: μ, shape (D,); zero for in-context learning, the fixed task vector for in-weight learning.
+        noise_std: σ, the label noise on the context (the target `w·x_q` carries none).
+        num_context: N, context tokens without the query.
+    """
+
+    covariance: Any
+    task_covariance: Any
+    task_mean: Any
+    noise_std: Any
+    num_context: Any
+
+    @classmethod
+    def create(
+        cls,
+        eigenvalues: Any,
+        *,
+        num_context: int | Any,
+        task_eigenvalues: Any = None,
+        noise_std: float | Any = 0.0,
+        basis: Float[Array | np.ndarray, "D D"] | None = None,
+        task_mean: Float[Array | np.ndarray, " _"] | None = None,
+    ) -> TaskDistribution:
+        """Build a group from spectra that share one basis.
+
+        Args:
+            eigenvalues: λ_d of Λ, shape (D,), not negative.
+            num_context: N ≥ 1.
+            task_eigenvalues: γ_d of Γ in the same basis and order; default ones (Γ = I). All zero only with a mean.
+            noise_std: σ ≥ 0.
+            basis: orthogonal (D, D), columns the eigendirections; default the coordinate axes.
+            task_mean: μ in coordinates (not in the basis); default zero.
+
+        Raises:
+            InputError: naming the field that is negative, NaN or of the wrong shape.
+        """
+        eigenvalues = given_spectrum(eigenvalues)
+        (dim,) = np.shape(eigenvalues)
+        if task_eigenvalues is None:
+            task_eigenvalues = np.ones(dim)
+        if task_mean is None or is_traced(task_eigenvalues) or np.any(np.asarray(task_eigenvalues)):
+            task_eigenvalues = given_spectrum(task_eigenvalues, field="task_eigenvalues")
+        check_shape("task_eigenvalues", task_eigenvalues, (dim,))
+        check_number("num_context", num_context, minimum=1, integer=True)
+        check_number("noise_std", noise_std, minimum=0.0)
+        if basis is not None:
+            check_shape("basis", basis, (dim, dim))
+            check_finite("basis", basis)
+            if not is_traced(basis) and np.abs(np.asarray(basis).T @ np.asarray(basis) - np.eye(dim)).max() > 1e-4:
+                raise InputError("basis", basis, "its columns must be orthonormal (see random_basis)")
+        task_mean = np.zeros(dim) if task_mean is None else task_mean
+        task_mean = device_array(task_mean, dtype=float)
+        check_shape("task_mean", task_mean, (dim,))
+        check_finite("task_mean", task_mean)
+        return cls(
+            covariance=from_eigenvalues(device_array(eigenvalues), basis),
+            task_covariance=from_eigenvalues(device_array(task_eigenvalues), basis),
+            task_mean=task_mean,
+            noise_std=device_array(noise_std, dtype=float),
+            num_context=num_context if is_traced(num_context) else int(num_context),
+        )
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the inputs."""
+        return self.covariance.shape[-1]
+
+    @property
+    def task_second_moment(self) -> Float[Array, "D D"]:
+        """`E[w wᵀ] = Γ + μμᵀ`, all that the loss of the reduced models sees of the tasks."""
+        array = array_module((self.task_covariance, self.task_mean))
+        return device_array(array.asarray(self.task_covariance) + array.outer(self.task_mean, self.task_mean))
+
+
+class TaskMixture(NamedTuple):
+    """Groups g with shares π_g (theory notes, §1).
+
+    Attributes:
+        groups: one `TaskDistribution` each, all of one dimension D.
+        shares: π_g, shape (G,), summing to one.
+    """
+
+    groups: tuple[TaskDistribution, ...]
+    shares: Any
+
+    @classmethod
+    def create(cls, groups: Sequence[TaskDistribution], shares: Any) -> TaskMixture:
+        """Check and build.
+
+        Raises:
+            InputError: no groups, differing dimensions, negative shares or shares that do not sum to one.
+        """
+        groups = tuple(groups)
+        if not groups:
+            raise InputError("groups", "()", "give at least one group")
+        dims = [group.dim for group in groups]
+        if len(set(dims)) > 1:
+            raise InputError("groups", f"dimensions {dims}", "all groups must have the same dimension")
+        if not is_traced(shares):
+            values = np.asarray(shares, dtype=float)
+            if values.shape != (len(groups),):
+                raise InputError("shares", f"shape {values.shape}", f"give one share per group ({len(groups)})")
+            if not np.all(np.isfinite(values)) or np.any(values < 0):
+                raise InputError("shares", values, "every share must be finite and not negative")
+            if abs(values.sum() - 1.0) > SHARE_TOLERANCE:
+                raise InputError("shares", values, f"they must sum to 1, not {values.sum():g}")
+        return cls(groups=groups, shares=device_array(shares, dtype=float))
+
+    @classmethod
+    def single(cls, eigenvalues: Any, **settings: Any) -> TaskMixture:
+        """A mixture of one group; the settings are those of `TaskDistribution.create`."""
+        return cls.create([TaskDistribution.create(eigenvalues, **settings)], [1.0])
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the inputs."""
+        return self.groups[0].dim
+
+    def upsampled(self, factors: Any) -> TaskMixture:
+        """The mixture after drawing group g κ_g times as often: `π_g κ_g / Σ_h π_h κ_h`.
+
+        >>> group = TaskDistribution.create([1.0], num_context=4)
+        >>> TaskMixture.create([group, group], [0.5, 0.5]).upsampled([1.0, 3.0]).shares.tolist()
+        [0.25, 0.75]
+        """
+        if not is_traced(factors):
+            values = np.asarray(factors, dtype=float)
+            check_shape("factors", values, (len(self.groups),))
+            if not np.all(np.isfinite(values)) or np.any(values < 0) or values.sum() == 0:
+                raise InputError("factors", values, "every factor must be finite, not negative, not all zero")
+        array = array_module((self.shares, factors))
+        weighted = array.asarray(self.shares) * array.asarray(factors, dtype=float)
+        return self._replace(shares=device_array(weighted / weighted.sum()))
+
+    def with_fixed_task(self, share: float | Float[Array, ""], task_vector: Any) -> TaskMixture:
+        """Give a share of the prompts one fixed task vector (in-weight learning).
+
+        Each group g splits into (1 − share) π_g as it was and share·π_g with `w = task_vector` always.
+        """
+        check_number("share", share, minimum=0.0, maximum=1.0)
+        task_vector = device_array(task_vector, dtype=float)
+        check_shape("task_vector", task_vector, (self.dim,))
+        check_finite("task_vector", task_vector)
+        nothing = np.zeros((self.dim, self.dim), self.groups[0].covariance.dtype)
+        fixed = tuple(
+            group._replace(task_covariance=device_array(nothing), task_mean=task_vector) for group in self.groups
+        )
+        array = array_module((self.shares, share))
+        own = array.asarray(self.shares)
+        shares = array.concatenate([(1.0 - share) * own, share * own])
+        return TaskMixture.create(self.groups + fixed, shares)
+
+
+def beta_second_moment(task: TaskDistribution) -> Float[Array, "D D"]:
+    """`B = E[ββᵀ] = ΛSΛ + (ΛSΛ + tr(ΛS) Λ)/N + σ²Λ/N` with `S = E[wwᵀ]` (Γ when the mean is zero).
+
+    Assumes Gaussian inputs. `β` carries the 1/N. Reference: theory notes, §3.
+    """
+    array = array_module(task)
+    covariance, second, noise_std = map(array.asarray, (task.covariance, task.task_second_moment, task.noise_std))
+    with np.errstate(all="ignore"):  # what is not finite is refused where a loss is made of it
+        signal = covariance @ second @ covariance
+        energy = array.sum(covariance * second)
+        moment = signal + (signal + energy * covariance + noise_std**2 * covariance) / task.num_context
+    return device_array(moment)

@@ -1,0 +1,213 @@
+"""Sampled prompts `[[x_1 … x_N x_q], [y_1 … y_N 0]]` (theory notes, §1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from icl_theory.errors import InputError, as_floats, check_number, check_shape
+from icl_theory.numerics.tracing import array_module, device_array
+
+
+class Prompts(NamedTuple):
+    """P prompts. Context shorter than the longest is padded with zero tokens, which add nothing to sums.
+
+    Attributes:
+        x: (P, N, D) context inputs.
+        y: (P, N) context labels, noise included.
+        x_query: (P, D).
+        y_query: (P,) targets `w·x_q`, without noise.
+        num_context: (P,) the true N of each prompt, the 1/N of every average.
+        task_vector: (P, D); NaN where it is not known.
+        group: (P,) index of the group each prompt came from.
+        weight: (P,) weight s_p of each prompt's squared error in the loss, or None where all count alike. Upsampling
+            prompt p by κ is `weight[p] = κ`.
+    """
+
+    x: Any
+    y: Any
+    x_query: Any
+    y_query: Any
+    num_context: Any
+    task_vector: Any
+    group: Any
+    weight: Any = None
+
+    @classmethod
+    def from_arrays(
+        cls, x: Any, y: Any, x_query: Any, y_query: Any, *, weight: Any = None, num_context: Any = None
+    ) -> Prompts:
+        """Return prompts made of your own numbers: arrays, lists or anything that numpy takes.
+
+        Args:
+            x: (P, N, D) context inputs.
+            y: (P, N) context labels.
+            x_query: (P, D).
+            y_query: (P,) targets.
+            weight: (P,) weight of each prompt in the loss; default all alike.
+            num_context: (P,) true context tokens of each prompt, the rest of its row zero; default N for all.
+
+        Returns:
+            Prompts in jax's default precision; their task vectors are unknown, NaN.
+
+        Raises:
+            InputError: shapes that do not fit, no prompt or context token, numbers that are not real or not finite
+            (with
+                the index of the first), tokens beyond `num_context` that are not zero, weights that are negative or all
+                zero.
+
+        >>> prompts = Prompts.from_arrays([[[1.0, 0.0], [0.0, 2.0]]], [[1.0, 0.5]], [[1.0, 1.0]], [1.5])
+        >>> prompts.beta.tolist()
+        [[0.5, 0.5]]
+        """
+        found = {"x": x, "y": y, "x_query": x_query, "y_query": y_query}
+        arrays = {name: as_floats(name, values) for name, values in found.items()}
+        if arrays["x"].ndim != 3:
+            raise InputError("x", f"shape {arrays['x'].shape}", "give shape (P, N, D)")
+        count, longest, dim = arrays["x"].shape
+        for name, size in (("P", count), ("N", longest), ("D", dim)):
+            if size == 0:
+                raise InputError("x", f"shape {arrays['x'].shape}", f"{name} must be at least one")
+        for name, shape in {"y": (count, longest), "x_query": (count, dim), "y_query": (count,)}.items():
+            check_shape(name, arrays[name], shape)
+        for name, values in arrays.items():
+            bad = np.argwhere(~np.isfinite(values))
+            if len(bad):
+                place = tuple(map(int, bad[0]))
+                raise InputError(f"{name}[{', '.join(map(str, place))}]", float(values[place]), "give a finite number")
+        lengths = np.full(count, longest) if num_context is None else as_floats("num_context", num_context)
+        check_shape("num_context", lengths, (count,))
+        if weight is not None:
+            weight = as_floats("weight", weight)
+            check_shape("weight", weight, (count,))
+        prompts = cls(
+            **{name: device_array(values, float) for name, values in arrays.items()},
+            num_context=device_array(lengths, int),
+            task_vector=device_array(np.full((count, dim), np.nan), float),
+            group=device_array(np.zeros(count), int),
+            weight=None if weight is None else device_array(weight, float),
+        )
+        check_prompts(prompts)
+        return prompts
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the inputs."""
+        return self.x_query.shape[-1]
+
+    @property
+    def weights(self) -> Float[Array, " P"]:
+        """s_p, one where none are set."""
+        if self.weight is None:
+            return device_array(array_module(self.y_query).ones(self.y_query.shape, self.y_query.dtype))
+        return jnp.asarray(self.weight, self.y_query.dtype)
+
+    @property
+    def mask(self) -> Float[Array, "P N"]:
+        """1 at true context tokens, 0 at padding."""
+        return (jnp.arange(self.y.shape[-1]) < self.num_context[:, None]).astype(self.y.dtype)
+
+    @property
+    def beta(self) -> Float[Array, "P D"]:
+        """`β = (1/N) Σ_n y_n x_n`."""
+        return jnp.einsum("pn,pnd->pd", self.y, self.x) / self.num_context[:, None]
+
+    @property
+    def tokens(self) -> Float[Array, "P tokens entries"]:
+        """Columns of the prompt matrix as rows, (P, N+1, D+1), the query token `(x_q, 0)` last."""
+        context = jnp.concatenate([self.x, self.y[..., None]], axis=-1)
+        query = jnp.concatenate([self.x_query, jnp.zeros_like(self.y_query)[:, None]], axis=-1)
+        return jnp.concatenate([context, query[:, None]], axis=1)
+
+
+def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:
+    """One set out of several of the same padded length; missing weights count as one where another part has them.
+
+    Raises:
+        InputError: no parts, or parts of other dimension or padded length.
+    """
+    if not parts:
+        raise InputError("parts", "[]", "give at least one set of prompts")
+    shapes = [np.shape(part.x)[1:] for part in parts]
+    if len(set(shapes)) > 1:
+        raise InputError("parts", f"shapes {shapes}", "all must have the same (padded N, D)")
+    if any(part.weight is not None for part in parts):
+        parts = [part._replace(weight=part.weights) for part in parts]
+    if len(parts) == 1:
+        return parts[0]
+    array = array_module(parts)  # the host joins without compiling for these shapes
+    return jax.tree.map(lambda *leaves: device_array(array.concatenate(leaves)), *parts)
+
+
+def at_context_lengths(prompts: Prompts, lengths: Sequence[int]) -> Prompts:
+    """Every prompt once at each context length, cut after its first tokens: the loss over several context lengths.
+
+    The mean square error over the result is the mean over the lengths of the error with that much context, as in
+    ZSLS25's loss on sequences of varying length, but with the prompt's own query at every length.
+
+    Raises:
+        InputError: a length below one or above the context of some prompt.
+    """
+    if np.ndim(lengths) != 1 or not len(lengths):
+        raise InputError("lengths", lengths, "give a list of at least one")
+    if not len(prompts.num_context):
+        raise InputError("prompts", "0 prompts", "give at least one")
+    shortest = int(np.min(np.asarray(prompts.num_context)))
+    parts = []
+    for length in lengths:
+        check_number("lengths", length, minimum=1, maximum=shortest, integer=True)
+        kept = jnp.arange(prompts.y.shape[-1]) < length
+        parts.append(
+            prompts._replace(
+                x=prompts.x * kept[:, None],
+                y=prompts.y * kept,
+                num_context=jnp.full_like(prompts.num_context, length),
+            )
+        )
+    return concatenate_prompts(parts)
+
+
+def check_prompts(prompts: Prompts, *, first: int = 0, weighted: bool = True) -> None:
+    """Raise `InputError` naming a field of the wrong shape, the first prompt that holds NaN or infinity, weights that
+    are negative or all zero, or an empty set. `first` is the number of the first prompt in messages.
+    """
+    if prompts.x_query.shape[0] == 0:
+        raise InputError("prompts", "0 prompts", "give at least one")
+    count, dim = prompts.x_query.shape
+    longest = np.shape(prompts.y)[-1] if np.ndim(prompts.y) == 2 else 0
+    shapes = {"x": (count, longest, dim), "y": (count, longest), "y_query": (count,), "num_context": (count,)}
+    for name, shape in shapes.items():
+        check_shape(f"prompts.{name}", getattr(prompts, name), shape)
+    if np.any(np.asarray(prompts.num_context) < 1) or np.any(np.asarray(prompts.num_context) > longest):
+        raise InputError("prompts.num_context", prompts.num_context, f"give between 1 and {longest} for each prompt")
+    for name in ("x", "y", "x_query", "y_query"):
+        values = np.asarray(getattr(prompts, name))
+        bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if bad.any():
+            place = first + int(np.argmax(bad))
+            raise InputError(f"prompts.{name}[{place}]", "NaN or infinity", "every entry must be finite")
+    padding = np.arange(longest) >= np.asarray(prompts.num_context)[:, None]
+    filled = padding & ((np.asarray(prompts.y) != 0) | (np.asarray(prompts.x) != 0).any(axis=-1))
+    if filled.any():
+        place = int(np.argmax(filled.any(axis=1)))
+        remedy = f"tokens beyond num_context = {int(prompts.num_context[place])} must be zero (see at_context_lengths)"
+        raise InputError(f"prompts.x[{first + place}]", "not zero in its padding", remedy)
+    if prompts.weight is not None:
+        check_weights("prompts.weight", prompts.weight, count, first=first, weighted=weighted)
+
+
+def check_weights(field: str, weights: Any, count: int, *, first: int = 0, weighted: bool = True) -> None:
+    """Raise `InputError` unless there are `count` finite weights, none negative and (`weighted`) not all zero."""
+    check_shape(field, weights, (count,))
+    values = np.asarray(weights)
+    bad = ~(np.isfinite(values) & (values >= 0))
+    if bad.any():
+        place = int(np.argmax(bad))
+        raise InputError(f"{field}[{first + place}]", float(values[place]), "every weight must be finite, not negative")
+    if weighted and not values.any():
+        raise InputError(field, "all zero", "at least one weight must be positive")

@@ -1,0 +1,145 @@
+"""The compiled program of training: from one look at the model to the next, for one run or a block of them.
+
+Its arrays of a block carry the axis of runs last. What is a number is traced; optimizer, axes and mesh are structure.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from icl_theory.training import run_sharding
+
+DIVERGENCE_FACTOR = 1e3
+NO_LOOK = -1
+
+
+class State(NamedTuple):
+    """State of one run, or of a block of runs with their axis last."""
+
+    params: Any
+    optimizer: Any
+    good: Any  # (params, optimizer state) at the last snapshot with a sound loss
+    good_step: Any
+    diverged_at: Any
+
+
+class Axes(NamedTuple):
+    """Axes of `loss` and `track` that differ between runs, each None, 0 or a pytree of them."""
+
+    loss: Any
+    track: Any
+
+
+@partial(jax.jit, static_argnames=("optimizer", "many", "axes", "mesh"))
+def start(
+    loss: Any, params: Any, hyperparameters: Any, optimizer: Any, many: bool, axes: Axes, mesh: Mesh | None
+) -> tuple[State, Any]:
+    """Return the state before the first step, and the loss beyond which a run counts as diverged."""
+
+    def one(loss: Any, params: Any, hyperparameters: Any) -> tuple[State, Any]:
+        optimizer_state = optimizer(**hyperparameters).init(params)
+        zero = jnp.zeros((), int)
+        state = State(params, optimizer_state, (params, optimizer_state), zero, zero - 1)
+        return state, DIVERGENCE_FACTOR * jnp.maximum(loss(params), 1.0)
+
+    begin: Any = jax.vmap(one, in_axes=(axes.loss, -1, -1), out_axes=-1) if many else one
+    given = (loss, params, hyperparameters)
+    if mesh is not None:
+        specs = (run_sharding.leading(loss, axes.loss), run_sharding.last(params), run_sharding.last(hyperparameters))
+        begin = run_sharding.shared_out(begin, mesh, specs, run_sharding.last(jax.eval_shape(begin, *given)))
+    return begin(*given)
+
+
+@partial(jax.jit, static_argnames=("optimizer", "many", "axes", "mesh"))
+def run_chunk(
+    state: State,
+    begin: Any,
+    steps: Any,
+    limit: Any,
+    hyperparameters: Any,
+    loss: Any,
+    track: Any,
+    optimizer: Any,
+    many: bool,
+    axes: Axes,
+    mesh: Mesh | None,
+) -> tuple[State, Any]:
+    """From step `begin` through the ascending `steps`, with a look at each; `NO_LOOK` fills the chunk up."""
+    run: Any = partial(_looks, optimizer=optimizer, many=many, axes=axes)
+    given = (state, begin, steps, limit, hyperparameters, loss, track)
+    if mesh is not None:
+        held, seen = jax.eval_shape(run, *given)
+        specs = (
+            run_sharding.last(state),
+            run_sharding.everywhere(begin),
+            run_sharding.everywhere(steps),
+            run_sharding.last(limit),
+            run_sharding.last(hyperparameters),
+            run_sharding.leading(loss, axes.loss),
+            run_sharding.leading(track, axes.track),
+        )
+        run = run_sharding.shared_out(run, mesh, specs, (run_sharding.last(held), run_sharding.second(seen)))
+    return run(*given)
+
+
+def _looks(
+    state: State,
+    begin: Any,
+    steps: Any,
+    limit: Any,
+    hyperparameters: Any,
+    loss: Any,
+    track: Any,
+    *,
+    optimizer: Any,
+    many: bool,
+    axes: Axes,
+) -> tuple[State, Any]:
+    def update_one(
+        loss: Any, hyperparameters: Any, params: Any, optimizer_state: Any, peak: Any
+    ) -> tuple[Any, Any, Any]:
+        transformation = optax.with_extra_args_support(optimizer(**hyperparameters))
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, optimizer_state = transformation.update(
+            grads, optimizer_state, params, value=value, grad=grads, value_fn=loss, grad_fn=jax.grad(loss)
+        )
+        return optax.apply_updates(params, updates), optimizer_state, jnp.maximum(peak, value)  # NaN stays NaN
+
+    def see_one(
+        loss: Any, track: Any, limit: Any, state: State, params: Any, optimizer_state: Any, peak: Any, stop: Any
+    ) -> tuple[State, Any]:
+        value = loss(params)
+        sound = jnp.isfinite(value) & (jnp.maximum(peak, value) <= limit) & (state.diverged_at < 0)
+        good, good_step = jax.tree.map(
+            partial(jnp.where, sound), ((params, optimizer_state), stop), (state.good, state.good_step)
+        )
+        diverged_at = jnp.where(sound | (state.diverged_at >= 0), state.diverged_at, stop)
+        return State(params, optimizer_state, good, good_step, diverged_at), (value, track(params))
+
+    update: Any = update_one
+    see: Any = see_one
+    if many:
+        update = jax.vmap(update, in_axes=(axes.loss, -1, -1, -1, -1), out_axes=-1)
+        see = jax.vmap(see, in_axes=(axes.loss, axes.track, -1, -1, -1, -1, -1, None), out_axes=(-1, 0))
+
+    def look(step: Any, state: State, stop: Any) -> tuple[Any, State, Any]:
+        begun = (state.params, state.optimizer, jnp.full_like(limit, -jnp.inf))
+        advanced = jax.lax.fori_loop(step, stop, lambda _, now: update(loss, hyperparameters, *now), begun)
+        state, seen = see(loss, track, limit, state, *advanced, stop)
+        return stop, state, seen
+
+    def maybe_look(carry: Any, stop: Any) -> tuple[Any, Any]:
+        nothing_new = lambda: carry  # noqa: E731
+        carry = jax.lax.cond(stop != NO_LOOK, lambda: look(carry[0], carry[1], stop), nothing_new)
+        return carry, carry[2]
+
+    shapes = jax.eval_shape(look, begin, state, steps[0])[2]
+    unseen = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (_, state, _), seen = jax.lax.scan(maybe_look, (begin, state, unseen), steps)
+    return state, seen

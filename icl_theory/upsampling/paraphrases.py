@@ -1,0 +1,73 @@
+"""A table of paraphrases by example id: fresh rows in the place of copies (augmenting, theory notes §8)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from icl_theory.errors import InputError
+from icl_theory.upsampling.data_files import Scan, open_data
+from icl_theory.upsampling.loss_record import check_unique
+
+
+class Paraphrases:
+    """Paraphrases that stand in for further copies of some rows.
+
+    The table is JSON lines or Parquet. Each row names its example (by the data's id field, or `id` with the row's
+    number where the data have none) and gives fields of the data that are to be other than in the original (a null
+    leaves it); an example may have any number of rows.
+
+    Args:
+        path: the table.
+        scan: of the data.
+        chosen: (P,) rows of the data to be upsampled; others are not kept.
+
+    Raises:
+        InputError: what `open_data` refuses, rows without the id, an id that is no example's, rows that share no field
+            with the data.
+    """
+
+    def __init__(self, path: Path, scan: Scan, chosen: np.ndarray):
+        field = scan.id_field or "id"
+        try:
+            table = open_data(path)
+            found = table.scan(field)
+        except InputError as error:
+            raise InputError("--augment", str(error.value), error.remedy) from None
+        assert found.ids is not None
+        if scan.ids is not None:
+            check_unique(f"field {field}", scan.ids)
+        data_ids = scan.ids if scan.ids is not None else pa.array(map(str, range(scan.num_rows)), pa.large_string())
+        rows = pc.index_in(found.ids, value_set=data_ids)
+        if rows.null_count:
+            first = int(np.argmax(rows.is_null().to_numpy(zero_copy_only=False)))
+            where = f"it and {rows.null_count - 1} more of {found.num_rows} are no examples of the data"
+            raise InputError("--augment: id", found.ids[first].as_py(), f"{where}; every row names one of them")
+        wanted = set(scan.fields) - {field}
+        seen: dict[str, None] = {}  # an ordered set
+        self._of: dict[int, list[bytes]] = {}
+        for example, row in zip(rows.to_pylist(), table.rows(), strict=True):
+            given = {name: value for name, value in row.items() if value is not None and name != field}
+            seen |= dict.fromkeys(given)
+            kept = {name: value for name, value in given.items() if name in wanted}
+            if kept and chosen[example]:
+                self._of.setdefault(example, []).append(json.dumps(kept, default=str).encode())
+        self.fields = [name for name in seen if name in wanted]
+        self.ignored = [name for name in seen if name not in wanted]
+        if not self.fields:
+            fields = ", ".join(scan.fields)
+            raise InputError("--augment", str(path), f"its rows have none of the fields of the data ({fields})")
+
+    def __call__(self, example: int) -> list[dict[str, Any]]:
+        """Fields that differ from the original, one dictionary for each paraphrase, in the order of the table."""
+        return [json.loads(text) for text in self._of.get(example, ())]
+
+    def lacking(self, copies: np.ndarray) -> int:
+        """Return the number of repeated rows that have fewer paraphrases than further copies."""
+        repeated = np.flatnonzero(copies > 1)
+        return sum(len(self._of.get(int(row), ())) < int(copies[row]) - 1 for row in repeated)

@@ -1,0 +1,167 @@
+"""Picture of an upsampling: trajectories of the groups, learning times, and typical examples of each."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from icl_theory.errors import InputError
+from icl_theory.plotting import FEATURE_COLOURS, new_figure, save_picture, styled
+from icl_theory.upsampling.fields import texts_of
+from icl_theory.upsampling.groups import group_centres, relative_rows
+from icl_theory.upsampling.loss_record import LossRecord, step_text
+from icl_theory.upsampling.rule import Upsampling
+
+EARLY, LATE = FEATURE_COLOURS[0], FEATURE_COLOURS[1]
+SHOWN = 3  # examples of each group
+BINS = 40
+WIDTH, LINES = 74, 5  # of the text of an example, in letters and lines
+SAMPLE = 100_000  # examples that the bands of trajectories are taken from, evenly spread
+
+
+def nearest(distance: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The examples of a group nearest to its centre, nearest first (ties in their order)."""
+    members = np.flatnonzero(group)
+    return members[np.argsort(distance[members], kind="stable")[:SHOWN]]
+
+
+def with_examples(
+    record: LossRecord,
+    found: Upsampling,
+    *,
+    rows_of: Callable[[np.ndarray], Iterable[dict[str, Any]]],
+    name_of: Callable[[int], str],
+    title: str,
+) -> Figure:
+    """`draw_upsampling` with the typical examples looked up.
+
+    Args:
+        record: in the order of the data.
+        found: from `upsample`.
+        rows_of: the rows of some examples, given by ascending numbers.
+        name_of: what an example is called.
+        title: above it all.
+    """
+    distance = group_centres(record, found)[1]
+    shown = {group: nearest(distance, found.late == group) for group in (False, True)}
+    wanted = np.sort(np.concatenate(list(shown.values())))
+    rows = dict(zip(wanted.tolist(), rows_of(wanted), strict=True))
+    typical = {
+        group: [(f"{name_of(place)}, {_when(found.times[place])}", rows[place]) for place in places.tolist()]
+        for group, places in shown.items()
+    }
+    return draw_upsampling(record, found, typical=typical, title=title)
+
+
+def save_upsampling_picture(figure: Figure, path: Path) -> None:
+    """Write it; scripts that the font lacks become boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        save_picture(figure, path)
+
+
+def _when(time: float) -> str:
+    return "never learned" if np.isinf(time) else f"learned at step {step_text(time)}" if time else "nothing to learn"
+
+
+@styled
+def draw_upsampling(
+    record: LossRecord,
+    found: Upsampling,
+    *,
+    typical: dict[bool, list[tuple[str, dict[str, Any]]]],
+    title: str,
+) -> Figure:
+    """Draw what an upsampling saw and chose.
+
+    Args:
+        record: in the order of the data.
+        found: from `upsample`.
+        typical: names and rows of the examples nearest to the centre of the early (False) and of the late (True).
+        title: above it all.
+    """
+    figure, ((left, right), (early, late)) = new_figure(11, 8.2, 2, 2, height_ratios=(1, 1))
+    _trajectories(left, record, found)
+    _histogram(right, record, found)
+    for axis, group, name, colour in ((early, False, "Early", EARLY), (late, True, "Late", LATE)):
+        _examples(axis, typical.get(group, []), f"{name}: nearest to the centre", colour)
+    figure.suptitle(_cut(title, 2, 118), fontsize=11, x=0.01, ha="left", parse_math=False)
+    return figure
+
+
+def _trajectories(axis: Axes, record: LossRecord, found: Upsampling) -> None:
+    """Median and quartiles of the relative losses of both groups."""
+    step = max(1, record.num_examples // SAMPLE)
+    rows = relative_rows(record, slice(None, None, step), found.floor)
+    late = found.late[::step]
+    for group, name, colour in ((~late, "early", EARLY), (late, "late", LATE)):
+        if group.any():
+            low, middle, high = np.quantile(rows[:, group], [0.25, 0.5, 0.75], axis=1)
+            axis.plot(record.steps, middle, color=colour, marker=".", label=f"{name}, median and quartiles")
+            axis.fill_between(record.steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    axis.axhline(found.remaining, color="#999999", linewidth=0.8, linestyle=":", label="learned")
+    axis.set(title="Loss of the examples", xlabel="step", ylabel="share of the first loss left")
+    axis.set_ylim(bottom=0)
+    axis.legend()
+
+
+def _histogram(axis: Axes, record: LossRecord, found: Upsampling) -> None:
+    """Learning times; never learned ones in a bar of their own behind the last step."""
+    last = record.steps[-1]
+    width = (last - record.steps[0]) / BINS
+    edges = np.append(np.linspace(record.steps[0], last, BINS + 1), [last + width, last + 3 * width])
+    shown = np.where(np.isinf(found.times), last + 2 * width, np.clip(found.times, record.steps[0], last - 1e-9 * last))
+    counts = [np.histogram(shown[group], edges)[0] for group in (~found.late, found.late)]
+    below = np.zeros(len(edges) - 1)
+    for count, name, colour in zip(counts, ("early", "late"), (EARLY, LATE), strict=True):
+        total = f"{count.sum()} {name}"
+        axis.bar(edges[:-1], count, np.diff(edges), bottom=below, align="edge", color=colour, label=total)
+        below += count
+    if np.isinf(found.times).any():
+        axis.annotate(
+            "never", (last + 2 * width, below[-1]), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom"
+        )
+    axis.set_ylim(top=1.12 * below.max())
+    axis.set(title="Learning times", xlabel="step at which the example is learned", ylabel="examples")
+    axis.legend()
+
+
+def _examples(axis: Axes, rows: list[tuple[str, dict[str, Any]]], title: str, colour: str) -> None:
+    axis.axis("off")
+    axis.set_title(title, color=colour)
+    if not rows:
+        axis.text(0, 0.95, "none", va="top", transform=axis.transAxes)
+    for place, (name, row) in enumerate(rows):
+        top = 0.98 - place / SHOWN
+        axis.text(0, top, name, va="top", fontsize=9, color="#666666", transform=axis.transAxes, parse_math=False)
+        text = axis.text(0, top - 0.055, _shown(row), va="top", fontsize=9, transform=axis.transAxes, parse_math=False)
+        text.set_in_layout(False)
+
+
+def _shown(row: dict[str, Any]) -> str:
+    """Prompt and completion, cut to a few lines."""
+    try:
+        texts = texts_of(row)
+    except InputError:  # no text where one should be
+        texts = None
+    if texts is None:
+        return _cut(str(row), LINES)
+    asked = _cut(texts.prompt, LINES - 2 if texts.completion else LINES)
+    return f"{asked}\n{_cut('→ ' + texts.completion, 2)}" if texts.completion else asked
+
+
+def _cut(text: str, lines: int, width: int = WIDTH) -> str:
+    """The first lines of a text; letters of the scripts that are drawn twice as wide count twice."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * width * lines]).split())
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return "\n".join(
+        textwrap.wrap(text, 3 * width // 7 if 4 * wide > len(text) else width, max_lines=lines, placeholder=" …")
+    )

@@ -1,0 +1,31 @@
+"""Names and titles of the claims, in the order of the table: known without importing what they simulate."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+NAMES = {
+    "closed_forms": "Closed forms against Monte Carlo",
+    "fixed_points": "Fixed points and plateau losses",
+    "dynamics": "Dynamics against reduced systems and closed forms",
+    "random_initialisation": "Random initialisation, gradient descent",
+    "sharpness": "Sharpness-aware minimization against gradient descent",
+    "upsampling": "Upsampling what is learned late",
+    "sam_by_data": "SAM by data",
+    "generalisation": "Generalisation",
+    "low_rank": "Keys and queries of rank R",
+    "context_lengths": "Context lengths",
+    "in_weight_learning": "In-context and in-weight learning",
+    "softmax": "Softmax attention",
+    "weights": "Weights and what the flow conserves",
+    "many_features": "Thirty-two features",
+    "principal_components": "Regression on principal components",
+    "phase_diagram": "Phase diagram of the reduced flow",
+}
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return what a wrong name may have meant, in words."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"give one of {', '.join(known)}"

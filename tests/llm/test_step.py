@@ -1,0 +1,307 @@
+"""The step of fine-tuning: gradients against their definitions, the optimizer of each leaf, accumulation."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from flax.traverse_util import flatten_dict
+from helpers import assert_close
+
+from icl_theory.errors import InputError
+from icl_theory.llm.data.batches import Batch
+from icl_theory.llm.model.checkpoint import load_decoder
+from icl_theory.llm.model.decoder import _fused
+from icl_theory.llm.optimizers.adamw_muon import build_optimizer, muon_labels, second_moment
+from icl_theory.llm.optimizers.sam import loss_and_gradient, perturbation
+from icl_theory.llm.training.step import (
+    batch_loss,
+    learning_rate_at,
+    make_example_losses,
+    make_step,
+    model_of,
+    stages_of,
+    start,
+    token_total,
+)
+
+GOLDENS = Path(__file__).parents[1] / "goldens" / "llm"
+FAMILIES = ("llama", "qwen3", "gemma3_text", "phi")
+
+
+def a_batch(rows=4, length=10, seed=0):
+    random = np.random.default_rng(seed)
+    learned = np.zeros((rows, length), bool)
+    for row in range(rows):
+        learned[row, 3 : 5 + row] = True
+    tokens = jnp.asarray(random.integers(3, 40, (rows, length)))
+    return Batch(tokens, jnp.asarray(learned), jnp.asarray(random.uniform(0.5, 2.0, rows), jnp.float32))
+
+
+def in_two_stages():
+    """Logits z = W(θ) h(θ), as an output layer reads hidden states, and a loss whose gradient by z changes with z."""
+    matrix = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)))
+    features_of = lambda theta: jnp.tanh(matrix @ theta)  # noqa: E731
+    output = lambda theta, h: h * (1 + theta[0])  # noqa: E731
+    loss_of_logits = lambda z: jnp.sum(jnp.exp(z) * jnp.arange(1.0, 4.0))  # noqa: E731
+    loss_of = lambda theta, h: loss_of_logits(output(theta, h))  # noqa: E731
+
+    def pull_of(theta, h, held, held_h):
+        return output(theta, h) @ jax.lax.stop_gradient(jax.grad(loss_of_logits)(output(held, held_h)))
+
+    return (features_of, loss_of, pull_of), lambda theta: output(theta, features_of(theta)), loss_of_logits
+
+
+def test_gradients_are_those_of_their_definitions():
+    stages, logits_of, loss_of = in_two_stages()
+    theta, rho = jnp.array([0.3, -0.7]), 0.2
+    loss = lambda t: loss_of(logits_of(t))  # noqa: E731
+    gradient = jax.grad(loss)(theta)
+    epsilon = rho * gradient / jnp.linalg.norm(gradient)
+    jacobian = jax.jacobian(logits_of)(theta + epsilon)
+    expected = {
+        "none": gradient,
+        "sam": jax.grad(loss)(theta + epsilon),
+        "fsam": jacobian.T @ jax.grad(loss_of)(logits_of(theta)),
+    }
+    for kind, wanted in expected.items():
+        value, found = loss_and_gradient(kind, *stages, theta, rho=rho)
+        assert_close(value, loss(theta))
+        assert_close(found, wanted)
+    assert not np.allclose(expected["sam"], expected["fsam"], rtol=1e-3)
+
+
+def test_without_a_radius_all_are_the_gradient():
+    stages, logits_of, loss_of = in_two_stages()
+    theta = jnp.array([0.3, -0.7])
+    for kind in ("sam", "fsam"):
+        found = loss_and_gradient(kind, *stages, theta, rho=0.0)[1]
+        assert_close(found, jax.grad(lambda t: loss_of(logits_of(t)))(theta))
+
+
+@pytest.mark.parametrize("sharpness", ["none", "sam", "fsam"])
+def test_gradients_of_a_decoder_are_those_by_its_whole_logits(sharpness, monkeypatch):
+    """Against the Jacobian's product with all logits held at once; the output layer in pieces or not."""
+    model, batch, rho = load_decoder(GOLDENS / "phi"), a_batch(), 0.3
+    graph, learner = start(model, "adamw")
+    total = token_total(batch)
+
+    def logits_of(theta):
+        return model_of(graph, theta)(batch.tokens)
+
+    def loss_of(logits):
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], batch.tokens[:, 1:])
+        return (losses * batch.learned[:, 1:] * batch.weight[:, None]).sum() / total
+
+    @jax.jit
+    def expected(params):
+        logits, back = jax.vjp(logits_of, params)
+        (gradient,) = back(jax.grad(loss_of)(logits))
+        moved = optax.apply_updates(params, perturbation(gradient, rho))
+        if sharpness == "none":
+            return gradient
+        others, back = jax.vjp(logits_of, moved)
+        return back(jax.grad(loss_of)(logits if sharpness == "fsam" else others))[0]
+
+    wanted = expected(learner.params)
+    for piece in (2**26, 4 * model.config.vocab_size * 3):
+        monkeypatch.setattr("icl_theory.llm.training.losses.PIECE", piece)
+        found = jax.jit(
+            lambda params: loss_and_gradient(sharpness, *stages_of(graph, batch, total), params, rho=rho)[1]
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), found(learner.params), wanted)
+
+
+def test_a_preconditioned_perturbation_has_the_radius_and_the_direction():
+    gradient, moment = (
+        {"a": jnp.array([3.0, -1.0]), "b": jnp.array(2.0)},
+        {"a": jnp.array([9.0, 1.0]), "b": jnp.array(4.0)},
+    )
+    found = perturbation(gradient, 0.5, moment)
+    assert_close(optax.tree.norm(found), 0.5)
+    assert_close(found["a"] / found["b"], np.array([1.0, -1.0]), rtol=1e-7)
+    zero = perturbation(jax.tree.map(jnp.zeros_like, gradient), 0.5)
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(zero))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_matrix_of_the_blocks_is_under_muon_and_nothing_else(family):
+    _, learner = start(load_decoder(GOLDENS / family), "muon")
+    labels = flatten_dict(muon_labels(learner.params))
+    flat = flatten_dict(learner.params).items()
+    under = {path for path, label in labels.items() if label == "muon"}
+    matrices = {path for path, _ in flat if path[0] == "blocks" and path[-1] == "kernel"}
+    assert under == matrices
+    per_block = 4 + (2 if family == "phi" else 3)
+    assert len(matrices) == per_block * len(load_decoder(GOLDENS / family).blocks)
+    rest = {path[-1] for path, _ in flat if path not in matrices}
+    assert rest <= {"embedding", "scale", "bias", "kernel"}
+    assert {path for path, leaf in flat if path[-1] == "kernel" and path not in matrices} <= {("head", "kernel")}
+
+
+def _at(tree, path):
+    for part in path:
+        tree = tree[part]
+    return tree
+
+
+def test_muon_makes_updates_of_one_singular_value():
+    """And AdamW's of the rest move each entry by the learning rate at first."""
+    _, learner = start(load_decoder(GOLDENS / "llama"), "muon")
+    gradient = jax.tree.map(
+        lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).normal(size=leaf.shape), leaf.dtype), learner.params
+    )
+    updates, _ = jax.jit(build_optimizer("muon").update)(gradient, learner.optimizer, learner.params)
+    up = updates["blocks"][0]["mlp"]["up"]["kernel"]
+    values = np.linalg.svd(up, compute_uv=False) / (0.2 * np.sqrt(max(up.shape)))
+    assert values.min() > 0.5
+    assert values.max() < 1.4
+    np.testing.assert_allclose(np.abs(updates["embedding"]), 1.0, rtol=1e-3)
+    np.testing.assert_allclose(np.abs(updates["final_norm"]["scale"]), 1.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_decay_is_on_matrices_only(optimizer):
+    _, learner = start(load_decoder(GOLDENS / "phi"), optimizer, weight_decay=0.1)
+    none = jax.tree.map(jnp.zeros_like, learner.params)
+    updates, _ = jax.jit(build_optimizer(optimizer, weight_decay=0.1).update)(none, learner.optimizer, learner.params)
+    for path, update in flatten_dict(updates).items():
+        weight = _at(learner.params, path)
+        np.testing.assert_allclose(update, -0.1 * weight if weight.ndim == 2 else 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sharpness", ["none", "fsam"])
+def test_a_step_is_the_optimizer_on_the_gradient(sharpness):
+    model, batch = load_decoder(GOLDENS / "llama"), a_batch()
+    graph, learner = start(model, "adamw", weight_decay=0.1)
+    params = learner.params
+    loss, gradient = jax.jit(
+        lambda params: loss_and_gradient(sharpness, *stages_of(graph, batch, token_total(batch)), params, rho=0.05)
+    )(params)
+    adam = optax.adamw(0.01, weight_decay=0.1, mask=lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree))
+    expected = optax.apply_updates(params, adam.update(gradient, adam.init(params), params)[0])
+    step = make_step(graph, "adamw", sharpness=sharpness, clip=None, weight_decay=0.1)
+    after, seen = step(learner, batch, 0.01, 0.05)
+    assert_close(seen["loss"], loss, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    assert after.step == 1
+
+
+def test_numbers_do_not_recompile():
+    graph, learner = start(load_decoder(GOLDENS / "qwen3"), "adamw")
+    step = make_step(graph, "adamw", sharpness="fsam", preconditioned=True)
+    for number in range(3):
+        learner, _ = step(learner, a_batch(seed=number), 0.01 / (number + 1), 0.05 * number)
+    assert step._cache_size() == 1
+
+
+def test_accumulation_changes_nothing_without_a_perturbation():
+    batch = a_batch()
+    results = []
+    for parts in (1, 4):
+        graph, learner = start(load_decoder(GOLDENS / "llama"), "adamw")
+        after, seen = make_step(graph, "adamw", accumulate=parts)(learner, batch, 0.01, 0.0)
+        results.append((seen["loss"], seen["gradient_norm"], after.params["embedding"]))
+    for other in results[1:]:
+        for ours, theirs in zip(other, results[0], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-6)
+
+
+def test_weights_of_rows_are_copies_of_them():
+    model, batch = load_decoder(GOLDENS / "llama"), a_batch()
+    copied = jax.tree.map(lambda x: jnp.concatenate([x, x[:1], x[:1]]), batch)._replace(weight=jnp.ones(6))
+    weighted = batch._replace(weight=jnp.array([3.0, 1.0, 1.0, 1.0]))
+    loss = nnx.jit(lambda model, batch: batch_loss(model, model.hidden(batch.tokens), batch, token_total(batch)))
+    losses = [loss(model, b) for b in (copied, weighted)]
+    assert_close(*losses, rtol=1e-5)
+
+
+def test_only_learned_tokens_count():
+    model, batch = load_decoder(GOLDENS / "llama"), a_batch()
+    graph, learner = start(model, "adamw")
+    losses = make_example_losses(graph)
+    changed = batch._replace(tokens=batch.tokens.at[:, 9].set(7))  # behind the last learned token
+    assert_close(losses(learner.params, changed), losses(learner.params, batch), rtol=1e-5)
+    before = batch._replace(tokens=batch.tokens.at[:, 0].add(1) % 40)  # the prompt is seen, though not learned
+    assert not np.allclose(losses(learner.params, before), losses(learner.params, batch), rtol=1e-5)
+    logits = nnx.jit(lambda model, tokens: model(tokens))(model, batch.tokens)
+    alone = optax.softmax_cross_entropy_with_integer_labels(logits[0, 2:4], batch.tokens[0, 3:5])
+    assert_close(losses(learner.params, batch)[0], alone.mean(), rtol=1e-5)
+
+
+def test_the_second_moment_is_what_adam_divides_by():
+    """Of three gradients, the last included: with no momentum the step is `-g/(√v̂ + 1e-8)`."""
+    params, state = {"w": jnp.zeros(2)}, None
+    optimizer = build_optimizer("adamw", b1=0.0)
+    state = optimizer.init(params)
+    for gradient in ({"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([2.0, 0.0])}, {"w": jnp.array([3.0, 0.5])}):
+        moment = second_moment(state, gradient)
+        updates, state = optimizer.update(gradient, state, params)
+        np.testing.assert_allclose(updates["w"], -gradient["w"] / (jnp.sqrt(moment["w"]) + 1e-8), rtol=1e-5)
+
+
+def test_a_preconditioned_perturbation_is_not_all_on_tokens_met_first():
+    """Their second moment was zero until now; the blocks take part."""
+    graph, learner = start(load_decoder(GOLDENS / "phi"), "adamw")
+    plain = make_step(graph, "adamw")
+    known = a_batch(seed=1)
+    known = known._replace(tokens=known.tokens % 20)
+    for _ in range(3):
+        learner, _ = plain(learner, known, 1e-3, 0.0)
+    fresh = known._replace(tokens=known.tokens + 20)
+    hidden_of, loss_of, _ = stages_of(graph, fresh, token_total(fresh))
+    gradient = jax.grad(lambda theta: loss_of(theta, hidden_of(theta)))(learner.params)
+    found = perturbation(gradient, 1.0, second_moment(learner.optimizer, gradient))
+    assert optax.tree.norm(found["blocks"]) > 0.1
+
+
+def test_training_learns():
+    graph, learner = start(load_decoder(GOLDENS / "llama"), "muon")
+    step, losses = make_step(graph, "muon", sharpness="fsam"), []
+    for _ in range(30):
+        learner, seen = step(learner, a_batch(), 0.01, 0.01)
+        losses.append(float(seen["loss"]))
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_settings_that_exclude_each_other():
+    graph, _ = start(load_decoder(GOLDENS / "llama"), "adamw")
+    for optimizer, sharpness in (("muon", "sam"), ("adamw", "none")):
+        with pytest.raises(InputError, match="preconditioned"):
+            make_step(graph, optimizer, sharpness=sharpness, preconditioned=True)
+    with pytest.raises(InputError, match="give one of adamw, muon"):
+        make_step(graph, "sgd")
+    with pytest.raises(InputError, match="give one of none, sam, fsam"):
+        make_step(graph, "adamw", sharpness="asam")(
+            start(load_decoder(GOLDENS / "llama"), "adamw")[1], a_batch(), 0.1, 0.1
+        )
+
+
+def test_schedules():
+    settings = {"peak": 2.0, "warmup": 4, "total": 14}
+    assert [learning_rate_at(step, **settings) for step in range(4)] == [0.5, 1.0, 1.5, 2.0]
+    assert learning_rate_at(9, **settings) == pytest.approx(1.0)
+    assert learning_rate_at(14, **settings) == pytest.approx(0.0)
+    assert learning_rate_at(9, **settings, schedule="linear") == pytest.approx(1.0)
+    assert learning_rate_at(9, **settings, schedule="constant") == 2.0
+
+
+@pytest.mark.parametrize(
+    ("capability", "entries", "expected"),
+    [("7.5", 64, None), ("8.0", 128, "cudnn"), ("8.9", 256, None), ("9.0", 256, "cudnn"), ("9.0", 60, None)],
+)
+def test_the_fused_kernel_is_used_where_there_is_one(monkeypatch, capability, entries, expected):
+    """By generation of the GPU and entries of a head, and for half precision alone."""
+    client = SimpleNamespace(platform_version="cuda 12090")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(client=client, compute_capability=capability)])
+    query = jax.ShapeDtypeStruct((1, 8, 2, entries), jnp.bfloat16)
+    assert _fused(query) == expected
+    assert _fused(jax.ShapeDtypeStruct(query.shape, jnp.float32)) is None
+    client.platform_version = "rocm"
+    assert _fused(query) is None

@@ -1,0 +1,108 @@
+"""SAM: two gradients a step, finite at zero, gradient descent at ρ = 0, an optax transformation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import assert_close
+
+from icl_theory import InputError, gd, perturb, sam, train, unnormalised_sam
+
+
+def loss(params):
+    return jnp.sum(jnp.square(params["a"]) ** 2) + jnp.sum(params["a"]) * params["b"] + params["b"] ** 2
+
+
+PARAMS = {"a": jnp.asarray([1.0, -0.5]), "b": jnp.asarray(0.7)}
+
+
+def step(optimizer, params=PARAMS, function=loss):
+    grads = jax.grad(function)(params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params, grad_fn=jax.grad(function))
+    return optax.apply_updates(params, updates)
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_one_step_by_hand(normalised):
+    grads = jax.grad(loss)(PARAMS)
+    norm = np.sqrt(np.sum(np.square(grads["a"])) + np.square(grads["b"]))
+    scale = 0.1 / norm if normalised else 0.1
+    moved = {name: PARAMS[name] + scale * grads[name] for name in PARAMS}
+    second = jax.grad(loss)(moved)
+    after = step(sam(0.02, 0.1, normalised=normalised))
+    for name in PARAMS:
+        assert_close(after[name], PARAMS[name] - 0.02 * second[name])
+
+
+def test_unnormalised_is_its_own_name():
+    assert_close(step(unnormalised_sam(0.02, 0.1))["a"], step(sam(0.02, 0.1, normalised=False))["a"])
+
+
+def test_rho_zero_is_gradient_descent():
+    for left, right in zip(jax.tree.leaves(step(sam(0.02, 0.0))), jax.tree.leaves(step(gd(0.02))), strict=True):
+        assert np.array_equal(left, right)
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_zero_gradient_moves_nothing_and_is_finite(normalised):
+    zero = {"a": jnp.zeros(2), "b": jnp.zeros(())}
+    after = jax.jit(lambda: step(sam(0.02, 0.1, normalised=normalised), zero))()
+    assert all(np.array_equal(leaf, np.zeros_like(leaf)) for leaf in jax.tree.leaves(after))
+    slope = jax.grad(lambda rho: perturb(zero, jax.grad(loss)(zero), rho=rho)["b"])(0.1)
+    assert np.isfinite(slope)
+
+
+def test_exactly_two_gradients_a_step():
+    calls = []
+
+    @jax.custom_vjp
+    def counted(x):
+        return jnp.sum(x**2)
+
+    def backward(x, g):
+        jax.debug.callback(lambda: calls.append(1))
+        return (2 * g * x,)
+
+    counted.defvjp(lambda x: (jnp.sum(x**2), x), backward)
+    train(counted, jnp.ones(3), optimizer=sam, hyperparameters={"learning_rate": 0.1, "rho": 0.05}, num_steps=10)
+    jax.effects_barrier()
+    assert len(calls) == 20
+
+
+def test_loss_is_logged_at_the_unperturbed_weights():
+    seen = train(
+        loss,
+        PARAMS,
+        optimizer=sam,
+        hyperparameters={"learning_rate": 0.01, "rho": 0.3},
+        num_steps=5,
+        num_snapshots=6,
+        track=lambda params: params,
+    )
+    for index, logged in enumerate(seen.loss):
+        assert_close(logged, loss(jax.tree.map(lambda leaf, i=index: leaf[i], seen.tracked)))
+
+
+def test_works_inside_an_optax_chain_and_with_any_base():
+    chained = optax.chain(sam(0.1, 0.05), optax.clip_by_global_norm(1e-3))
+    after = step(optax.with_extra_args_support(chained))
+    moved = optax.tree.norm(jax.tree.map(jnp.subtract, after, PARAMS))
+    assert_close(moved, 1e-3, rtol=1e-12)
+    adam = step(sam(0.0, 0.05, base=optax.adam(0.01)))
+    assert_close(np.abs(np.asarray(adam["a"] - PARAMS["a"])), [0.01, 0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments"), [("rho", (0.1, -1.0)), ("learning_rate", (-0.1, 0.1)), ("rho", (0.1, np.nan))]
+)
+def test_bad_numbers_are_refused(field, arguments):
+    with pytest.raises(InputError) as error:
+        sam(*arguments)
+    assert error.value.field == field
+
+
+def test_update_without_gradient_function_says_so():
+    optimizer = sam(0.1, 0.1)
+    with pytest.raises(InputError, match="grad_fn"):
+        optimizer.update(PARAMS, optimizer.init(PARAMS), PARAMS)
