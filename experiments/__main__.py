@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from experiments import parallel
+from experiments import reproduce as parallel
 from figures import FIGURES
 from figures.report import write_report
 from icl_theory.cli.one_line import run

@@ -80,12 +80,12 @@ def _random(axes: np.ndarray, sharpness: xr.Dataset) -> None:
 FIGURE = FigureSpec(
     "feature_strengths",
     "Feature strengths, GD and SAM",
-    "Top: λ = (2, 1), one head aligned with each feature (u₀ = 0.05, η = 10⁻³): the full model (solid) and the reduced "
-    "system of one number per feature (dashed). Residuals: the reduced map agrees to rounding under GD and, under SAM, "
-    "until the step oscillates about a learned feature; the continuous flow (dotted) differs by the order of η, and "
-    "normalised SAM's flow ends where every feature is learned. Bottom: random starts (median and quartiles over "
-    "64 seeds). Lower right: claim A is not mere delay; when the first feature is learned, feature 2 is further on "
-    "under SAM than from the same start under GD (above the dashed line).",
-    ("sharpness",),
+    "Top: λ = (2, 1), one head aligned with each feature (u₀ = 0.05, η = 10⁻³): the full model (solid) and the "
+    "reduced system of one number per feature (dashed). Residuals: the reduced map agrees to rounding under GD and, "
+    "under SAM, until the step oscillates about a learned feature; the continuous flow (dotted) differs by the order "
+    "of η, and normalised SAM's flow ends where every feature is learned. Bottom: random starts (median and quartiles "
+    "over 64 seeds). Lower right: claim A is not mere delay; when the first feature is learned, feature 2 is further "
+    "on under SAM than from the same start under GD (above the dashed line).",
+    ("sam_simplicity_bias",),
     draw,
 )

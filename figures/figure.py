@@ -18,7 +18,7 @@ class FigureSpec(NamedTuple):
     """One figure.
 
     Attributes:
-        name: module, file and command-line name.
+        name: file and command-line name.
         title: heading in the report.
         caption: what the reader sees, in a few sentences.
         reads: names of the claims whose data it needs.

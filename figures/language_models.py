@@ -138,23 +138,18 @@ def _draw_saved(path: Path) -> Figure:
 
 COLUMNS = (
     "Columns, from the left: mean share of the first loss left, late examples solid and early ones dotted (mean over "
-    "seeds, 95 % "
-    "bands of plain and of the rule); accuracy on problems drawn anew minus that of the plain arm, paired by seed "
-    "(its own is "
-    "written); accuracy of each kind of problem; R, the step at which the mean loss of the late has halved over that "
-    "of the early; "
-    "the share of their loss that the late have lost by the latter step. Ticks are seeds, bars 95 % intervals of "
-    "single "
-    "comparisons, triangles lower bounds, dotted lines plain's mean."
+    "seeds, 95 % bands of plain and of the rule); accuracy on problems drawn anew minus that of the plain arm, paired "
+    "by seed (its own is written); accuracy of each kind of problem; R, the step at which the mean loss of the late "
+    "has halved over that of the early; the share of their loss that the late have lost by the latter step. Ticks are "
+    "seeds, bars 95 % intervals of single comparisons, triangles lower bounds, dotted lines plain's mean."
 )
 FIGURE = _spec(
     "arithmetic_study",
     "arithmetic-cpu.json",
     "Claim D in small: a decoder learns easy and hard arithmetic",
     "0.1 million weights from scratch, twelve seeds; make study makes five anew. A pilot run says who is late. "
-    "Upsampling them "
-    "lowers R and gains accuracy, over random copies too; upsampling the early does the opposite. Functional SAM "
-    "(f-SAM) lowers R "
+    "Upsampling them lowers R and gains accuracy, over random copies too; upsampling the early does the opposite. "
+    "Functional SAM (f-SAM) lowers R "
     "and, with AdamW, gains; SAM does neither beyond its interval, and at half the steps both are behind. " + COLUMNS,
 )
 LARGER = _spec(
@@ -162,31 +157,25 @@ LARGER = _spec(
     "arithmetic-h200.json",
     "Claim D in small, with eight times the weights",
     "0.8 million weights, eight seeds, on a GPU, from a start of one deviation whatever the width. Who is late was "
-    "picked by the "
-    "plain run itself here, whose luck makes its R too high: compare the upsampled arms with random × κ; SAM and "
-    "plain share that "
-    "luck. SAM at ρ = 0.1 raises R with Muon. Columns as before.",
+    "picked by the plain run itself here, whose luck makes its R too high: compare the upsampled arms with random × "
+    "κ; SAM and plain share that luck. SAM at ρ = 0.1 raises R with Muon. Columns as before.",
 )
 CHECKPOINT_SUMS = _spec(
     "checkpoint_sums",
     "checkpoint-sums-cpu.json",
     "Claim D on a pretrained model: SmolLM2-135M learns sums",
     "24 steps of AdamW, 16 of Muon, three seeds, 240 problems to train on, 146 others asked, on two cores. No gain of "
-    "the rule or "
-    "of SAM is shown in so short a training; SAM and functional SAM learn less, beyond the interval with Muon and at "
-    "half the "
-    "steps. Plain halves the loss of both groups by the second record: R says how far they are by then. Columns as "
-    "before.",
+    "the rule or of SAM is shown in so short a training; SAM and functional SAM learn less, beyond the interval with "
+    "Muon and at half the steps. Plain halves the loss of both groups by the second record: R says how far they are "
+    "by then. Columns as before.",
 )
 CHECKPOINT_WORDS = _spec(
     "checkpoint_words",
     "checkpoint-words-h200.json",
     "Claim D on a pretrained model: SmolLM2-135M learns word problems",
     "64 steps of AdamW, 32 of Muon, eight seeds, 480 problems to train on, 240 others asked, on a GPU. Only questions "
-    "of relations "
-    "are learned, of which 84 % differ from one of training in names alone; legs and grade school stay out of reach. "
-    "No arm gains "
-    "accuracy beyond its interval; with Muon SAM and functional SAM lose some, and at half the steps both do with "
-    "either "
-    "optimizer. R lies before the first record: it says how far both groups are by then. Columns as before.",
+    "of relations are learned, of which 84 % differ from one of training in names alone; legs and grade school stay "
+    "out of reach. No arm gains accuracy beyond its interval; with Muon SAM and functional SAM lose some, and at half "
+    "the steps both do with either optimizer. R lies before the first record: it says how far both groups are by "
+    "then. Columns as before.",
 )

@@ -57,10 +57,8 @@ FIGURE = FigureSpec(
     "Rank-one attention (D = 4, H = 5, N = 31, λ ∝ 4, 3, 2, 1). Left: gradient descent from a small random start "
     "(norms 0.02) steps down along the plateaus predicted for the nested sets of features (dashed). Middle: from the "
     "larger start of the notes (norms 0.1), the same seeds under GD and SAM (median and quartiles); SAM leaves the "
-    "first plateau later; "
-    "the second feature then comes sooner after the first, the last one does not. Right: level of each plateau of the "
-    "left panel against its prediction, one "
-    "dot a seed, in order of size, median as a bar.",
-    ("random_initialisation", "sharpness"),
+    "first plateau later; the second feature then comes sooner after the first, the last one does not. Right: level "
+    "of each plateau of the left panel against its prediction, one dot a seed, in order of size, median as a bar.",
+    ("random_initialisation", "sam_simplicity_bias"),
     draw,
 )

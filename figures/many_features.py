@@ -76,12 +76,10 @@ FIGURE = FigureSpec(
     "many_features",
     "Thirty-two features with a power-law spectrum",
     "λ_d ∝ 1/d, D = 32, N = 127. Upper left: one feature after another, gradient descent from random starts. Upper "
-    "right: with a head "
-    "aligned with each feature the reduced map (dashed) gives every learning time, under gradient descent and SAM. "
-    "Below: from random "
-    "starts (64 heads, 8 seeds) features are learned in the order of their drives, from the second on at times ∝ "
-    "1/a_d, and SAM lowers "
-    "the ratios by delaying the first; shown where every seed learned the feature in this time (under SAM 26 of 32).",
+    "right: with a head aligned with each feature the reduced map (dashed) gives every learning time, under gradient "
+    "descent and SAM. Below: from random starts (64 heads, 8 seeds) features are learned in the order of their "
+    "drives, from the second on at times ∝ 1/a_d, and SAM lowers the ratios by delaying the first; shown where every "
+    "seed learned the feature in this time (under SAM 26 of 32).",
     ("many_features",),
     draw,
 )

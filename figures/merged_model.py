@@ -85,9 +85,7 @@ def _change(axis: Axes, sharpness: xr.Dataset) -> None:
             )
     axis.axhline(0.0, color="black", linestyle="--", linewidth=1.0)
     axis.set(
-        title="Change when the first feature is learned",
-        xlabel="ρ",
-        ylabel="change of ln($w_d / w_d^*$) against GD",
+        title="Change when the first feature is learned", xlabel="ρ", ylabel="change of ln($w_d / w_d^*$) against GD"
     )
     axis.legend(loc="upper left", fontsize=8.5)
 
@@ -97,13 +95,11 @@ FIGURE = FigureSpec(
     "The merged model: claim A does not extend to it",
     "Top: merged key-query attention from small random heads (H = 8) makes one drop; its time course follows from the "
     "initial weights alone (dashed). Lower left: a two-layer linear network on the cubic features vec(βx_qᵀ), from "
-    "the same weights on "
-    "the same prompts, has the same curve. Lower middle: SAM delays the drop and keeps its shape. Lower right: how "
-    "far features "
-    "2, 3 and 4 are when the first is learned, change against GD from the same start (median over the seeds in which "
-    "both are positive, 95 % interval). "
-    "In the separate model (filled) SAM brings them forward; in the merged one (open) they hardly move, and the other "
-    "way: the claim rests on separate keys and queries.",
-    ("dynamics", "sharpness"),
+    "the same weights on the same prompts, has the same curve. Lower middle: SAM delays the drop and keeps its shape. "
+    "Lower right: how far features 2, 3 and 4 are when the first is learned, change against GD from the same start "
+    "(median over the seeds in which both are positive, 95 % interval). In the separate model (filled) SAM brings "
+    "them forward; in the merged one (open) they hardly move, and the other way: the claim rests on separate keys and "
+    "queries.",
+    ("dynamics", "sam_simplicity_bias"),
     draw,
 )

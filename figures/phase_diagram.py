@@ -71,12 +71,10 @@ FIGURE = FigureSpec(
     "phase_diagram",
     "Phase diagram over ρ and eigenvalue ratio",
     "λ = (1, λ₂), aligned equal start u₀ = 0.05, normalised SAM; every cell is one training run of the full model. "
-    "Left: "
-    "at η = 0.002 the reduced flow (dashed, labelled) lies on the measured ratios: they fall with ρ everywhere. "
+    "Left: at η = 0.002 the reduced flow (dashed, labelled) lies on the measured ratios: they fall with ρ everywhere. "
     "Crosses: not learned within time 250, near ρ = ‖θ(0)‖ (δ = √2) and only where the two features are nearly alike. "
-    "Right: at η = 0.01 SAM oscillates about the "
-    "first learned feature above the dashed line derived for it and, well above it, learns the second sooner than its "
-    "flow.",
+    "Right: at η = 0.01 SAM oscillates about the first learned feature above the dashed line derived for it and, well "
+    "above it, learns the second sooner than its flow.",
     ("phase_diagram",),
     draw,
 )

@@ -55,12 +55,10 @@ FIGURE = FigureSpec(
     "principal_components",
     "Regression on principal components, one more on each plateau",
     "Rank-one attention on its four plateaus, asked 400 fresh prompts (N = 31, one seed; axes are predictions of y). "
-    "Top: its "
-    "predictions are those of the fixed point, regression on the first m components shrunk by w_d* (with all four, to "
-    "rounding). Below: against least squares on "
-    "these components in the context itself. Right: mean square differences, medians over seeds; from least squares "
-    "they fall as "
-    "(m + 1)/N (dashed), as attention takes the covariance as known.",
+    "Top: its predictions are those of the fixed point, regression on the first m components shrunk by w_d* (with all "
+    "four, to rounding). Below: against least squares on these components in the context itself. Right: mean square "
+    "differences, medians over seeds; from least squares they fall as (m + 1)/N (dashed), as attention takes the "
+    "covariance as known.",
     ("principal_components",),
     draw,
 )

@@ -70,12 +70,11 @@ def _random(axis: Axes, data: xr.Dataset) -> None:
 FIGURE = FigureSpec(
     "sam_by_data",
     "SAM by data: gradient descent on upsampled data against SAM",
-    "Aligned starts, two groups with a feature each: upper left, t_2/t_1 under SAM (line) and under gradient "
-    "descent with the slow group upsampled by a factor derived from ρ; upper right, the factors in the same colours "
-    "(the two-phase formula ends where s ≥ 1); lower left, the gradient evaluations until both are learned. The "
-    "factor that is SAM-equivalent at the start overshoots, because δ = ρ/(√3 u) falls while features grow. Lower "
-    "right: four features from random starts, 64 seeds that the factors were not taken from, medians with 95 % "
-    "intervals.",
+    "Aligned starts, two groups with a feature each: upper left, t_2/t_1 under SAM (line) and under gradient descent "
+    "with the slow group upsampled by a factor derived from ρ; upper right, the factors in the same colours (the "
+    "two-phase formula ends where s ≥ 1); lower left, the gradient evaluations until both are learned. The factor "
+    "that is SAM-equivalent at the start overshoots, because δ = ρ/(√3 u) falls while features grow. Lower right: "
+    "four features from random starts, 64 seeds that the factors were not taken from, medians with 95 % intervals.",
     ("sam_by_data",),
     draw,
 )

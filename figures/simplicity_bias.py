@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from figures.figure import FigureSpec
 from icl_theory.analysis.intervals import median_interval
 from icl_theory.plotting import SAM, feature_colour, new_figure, styled
-from icl_theory.theory.sam import two_phase_ratio
-from icl_theory.verification.claims.sharpness_statements import REFERENCE_LEARNED, REFERENCE_MEDIANS
+from icl_theory.theory.sam_dynamics import two_phase_ratio
+from icl_theory.verification.claims.sam_simplicity_bias_statements import REFERENCE_LEARNED, REFERENCE_MEDIANS
 
 MOSTLY_LEARNED = 0.95
 
@@ -88,11 +88,9 @@ FIGURE = FigureSpec(
     "simplicity_bias",
     "Simplicity bias against ρ",
     "Left: aligned, equal starts: t₂/t₁ of the full model (dots, η = 0.002) on the reduced flow (dashed); the "
-    "two-phase "
-    "formula (dotted) is a reading for moderate δ. Middle: medians of t_d/t₁ over 64 random starts, among the runs "
-    "that "
-    "learn, with 95 % intervals. Right: share of runs that learn at all. Grey: the saddle trap, where fewer than 95 % "
-    "learn. Crosses: values measured independently for the theory notes.",
-    ("sharpness", "phase_diagram"),
+    "two-phase formula (dotted) is a reading for moderate δ. Middle: medians of t_d/t₁ over 64 random starts, among "
+    "the runs that learn, with 95 % intervals. Right: share of runs that learn at all. Grey: the saddle trap, where "
+    "fewer than 95 % learn. Crosses: values measured independently for the theory notes.",
+    ("sam_simplicity_bias", "phase_diagram"),
     draw,
 )

@@ -86,9 +86,9 @@ FIGURE = FigureSpec(
     "Rank-one attention (D = 4, H = 5, N = 31), eight seeds with 256 prompts and a start of their own each; solid "
     "softmax, dashed linear scores. The share of a feature in the predictions is E[ŷ y_d]/E[y_d²] on 2000 fresh "
     "prompts, over that of linear attention's optimum. The order survives, simple features first, and SAM lowers "
-    "t_3/t_1 and t_4/t_1, mostly by delaying the first. Softmax fits its 256 prompts better; held-out losses are "
-    "not told apart by seed, whatever the medians look like. Lower right: bars are medians, 4/8: only four of eight "
-    "runs learned it.",
+    "t_3/t_1 and t_4/t_1, mostly by delaying the first. Softmax fits its 256 prompts better; held-out losses are not "
+    "told apart by seed, whatever the medians look like. Lower right: bars are medians, 4/8: only four of eight runs "
+    "learned it.",
     ("softmax",),
     draw,
 )

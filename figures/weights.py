@@ -84,10 +84,10 @@ FIGURE = FigureSpec(
     "weights",
     "The weights themselves, and what the flow conserves",
     "Top: rank-one attention (D = 4, H = 5) under gradient descent from a small start, keys, queries and values in "
-    "the basis of the features, half-way between learning times: one head after another grows along one feature, "
-    "its key and query together (a head may hold nothing). Below: the imbalance of each head, conserved by gradient "
-    "flow; gradient descent hardly moves it, SAM does; both as derived (dashed). Lower right: in a fixed time "
-    "gradient descent's drift is proportional to η.",
+    "the basis of the features, half-way between learning times: one head after another grows along one feature, its "
+    "key and query together (a head may hold nothing). Below: the imbalance of each head, conserved by gradient flow; "
+    "gradient descent hardly moves it, SAM does; both as derived (dashed). Lower right: in a fixed time gradient "
+    "descent's drift is proportional to η.",
     ("weights",),
     draw,
 )

@@ -40,7 +40,7 @@ from .moments.empirical import (
     prompt_moments as prompt_moments,
 )
 from .moments.estimated_features import estimate_features as estimate_features
-from .moments.mixture import MomentsMixture as MomentsMixture, mixture_moments as mixture_moments
+from .moments.mixture_moments import MomentsMixture as MomentsMixture, mixture_moments as mixture_moments
 from .moments.precision import PrecisionWarning as PrecisionWarning
 from .moments.population import (
     population_force as population_force,
@@ -50,8 +50,9 @@ from .moments.population import (
 from .moments.population_full import full_population_moments as full_population_moments
 
 # Training
+from .training.sam import perturb as perturb, sam as sam, unnormalised_sam as unnormalised_sam
 from .training.losses import MomentsLoss as MomentsLoss, PromptsLoss as PromptsLoss, make_loss as make_loss
-from .training.optimizers import gd as gd, perturb as perturb, sam as sam, unnormalised_sam as unnormalised_sam
+from .training.gradient_descent import gd as gd
 from .training.run import Run as Run
 from .training.tracked import (
     EffectiveMatrix as EffectiveMatrix,
@@ -73,7 +74,7 @@ from .analysis.trajectory import (
 )
 
 # Theory: what should be learned when
-from .theory.aligned import (
+from .theory.aligned_dynamics import (
     AlignedClosedForm as AlignedClosedForm,
     AlignedDescent as AlignedDescent,
     AlignedFlow as AlignedFlow,
@@ -81,7 +82,7 @@ from .theory.aligned import (
 )
 from .theory.fixed_points import nested_plateau_losses as nested_plateau_losses, plateau_loss as plateau_loss
 from .theory.hitting_time import hitting_time as hitting_time
-from .theory.merged import MergedFlow as MergedFlow, MergedLogistic as MergedLogistic
+from .theory.merged_dynamics import MergedFlow as MergedFlow, MergedLogistic as MergedLogistic
 from .theory.moment_flow import MomentFlow as MomentFlow
 from .theory.upsampling import (
     path_matched_factors as path_matched_factors,
@@ -121,7 +122,7 @@ from .upsampling.rule import Upsampling as Upsampling, upsample as upsample
 from .simulation.config import GroupConfig as GroupConfig, RunConfig as RunConfig
 from .simulation.simulate import Simulation as Simulation, simulate as simulate
 from .sweeps.folder import open_sweep as open_sweep
-from .sweeps.run import sweep as sweep
+from .sweeps.run_sweep import sweep as sweep
 from .sweeps.specification import Sweep as Sweep
 
 # Errors

@@ -31,8 +31,8 @@ class DivergenceError(IclTheoryError, FloatingPointError):
         self.last_step, self.params = last_step, params
         shown = ", ".join(f"{name} = {value:g}" for name, value in settings.items())
         super().__init__(
-            f"training diverged at step {step} (loss = {loss:g}) with {shown}: "
-            f"lower {' or '.join(settings)} or the initial scale; the state of step {last_step} is the last good one"
+            f"training diverged at step {step} (loss = {loss:g}) with {shown}: lower {' or '.join(settings)} or the "
+            f"initial scale; the state of step {last_step} is the last good one"
         )
 
 

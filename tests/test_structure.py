@@ -1,6 +1,7 @@
 """The import graph: no circles, data flow one way, and importing is cheap."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -80,11 +81,24 @@ def test_no_circle_between_files():
     assert circle({name: found - {"icl_theory"} for name, found in graph.items()}) == []
 
 
+def test_packages_import_those_above_them():
+    """In the order of the table in CONTRIBUTING.md."""
+    table = re.findall(r"^\| (`icl_theory/.*?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    order = [name for row in table for name in re.findall(r"`(?:icl_theory/)?(\w+)`", row)]
+    assert len(order) == 13
+    graph = packages(imports())
+    for place, name in enumerate(order):
+        below = {f"icl_theory.{other}" for other in order[place + 1 :]}
+        assert graph[f"icl_theory.{name}"] & below == set(), name
+
+
 def test_no_circle_between_packages():
     assert circle(packages({name: found for name, found in imports().items() if name.startswith("icl_theory.")})) == []
 
 
-@pytest.mark.parametrize("below", ["numerics", "tasks", "models", "moments", "training", "analysis", "upsampling"])
+@pytest.mark.parametrize(
+    "below", ["numerics", "tasks", "models", "moments", "training", "analysis", "upsampling", "llm"]
+)
 def test_nothing_that_trains_imports_the_theory(below):
     graph = packages(imports())
     assert f"icl_theory.{below}" in graph

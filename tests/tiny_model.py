@@ -8,8 +8,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from icl_theory.llm.model.checkpoint import save_decoder
-from icl_theory.llm.model.config import from_huggingface
 from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.families import from_huggingface
 
 SPECIAL = ["<end>", "<user>", "<model>", "<stop>", "<unknown>"]
 LETTERS = list("0123456789 abcdefghijklmnopqrstuvwxyz+=?\n")

@@ -81,12 +81,7 @@ def speed(loss: Any, starts: Any, optimizer: Optimizer, num_steps: int) -> tuple
 
     def go() -> Any:
         return train(
-            loss,
-            params,
-            optimizer=optimizer.factory,
-            hyperparameters=settings,
-            num_steps=num_steps,
-            num_snapshots=2,
+            loss, params, optimizer=optimizer.factory, hyperparameters=settings, num_steps=num_steps, num_snapshots=2
         ).loss
 
     first, *others = all_seconds(go, 3)

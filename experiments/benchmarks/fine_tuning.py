@@ -19,9 +19,9 @@ from flax import nnx
 from experiments.benchmarks.row import Row
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Batch
-from icl_theory.llm.model.config import DecoderConfig, from_huggingface
 from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.published import PUBLISHED
+from icl_theory.llm.model.families import DecoderConfig, from_huggingface
+from icl_theory.llm.model.paper_models import PUBLISHED
 from icl_theory.llm.training.step import make_step, start
 
 SMALL = "8 layers of 256"  # what a processor steps through in a few tenths of a second
@@ -133,11 +133,7 @@ def measure(case: Case, step: Any, shapes: Any, rows: int, length: int, repeats:
     memory = layout.argument_size_in_bytes + layout.output_size_in_bytes - layout.alias_size_in_bytes
     ends = np.quantile(kept, [0.25, 0.75])
     return Measured(
-        case,
-        statistics.median(kept),
-        (float(ends[0]), float(ends[1])),
-        memory + layout.temp_size_in_bytes,
-        compilation,
+        case, statistics.median(kept), (float(ends[0]), float(ends[1])), memory + layout.temp_size_in_bytes, compilation
     )
 
 

@@ -34,7 +34,7 @@ from experiments.benchmarks.fine_tuning import (
 from icl_theory.cli.one_line import run
 from icl_theory.environment import machine
 from icl_theory.llm.job.placement import memory_said
-from icl_theory.llm.model.published import PUBLISHED, model_flops
+from icl_theory.llm.model.paper_models import PUBLISHED, model_flops
 from icl_theory.progress import ProgressReport
 
 UTILISATION = {"Llama-3.2-1B": 0.4}  # of the dense peak in bfloat16, under AdamW

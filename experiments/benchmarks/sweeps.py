@@ -15,7 +15,7 @@ import json, sys, time
 began = time.monotonic()
 from pathlib import Path
 from icl_theory.environment import process_bytes
-from icl_theory.sweeps.run import run_sweep
+from icl_theory.sweeps.run_sweep import run_sweep
 from icl_theory.sweeps.specification import Sweep
 
 asked = json.loads(sys.argv[1])

@@ -80,7 +80,7 @@ def whole_run(num_steps: int) -> Iterator[Row]:
     learned = icl.train(loss, params, hyperparameters=rate, num_steps=6001, num_snapshots=601).loss
     whole = time.perf_counter() - began
     yield Row(setting, "folding, with compilation", folded, "s", less=True)
-    yield Row(setting, "folding, compilation, 6001 steps, 601 looks", whole, "s", 2.0, less=True)
+    yield Row(setting, "folding, compilation, 6001 steps, 601 snapshots", whole, "s", 2.0, less=True)
     yield Row(setting, "loss after them / before", learned[-1] / learned[0], "x", less=True)
     fast, _ = step_seconds(loss, params, num_steps)
     yield Row(setting, "on moments", 1e6 * fast, "µs", less=True)

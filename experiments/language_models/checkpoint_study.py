@@ -26,8 +26,8 @@ import jax
 import numpy as np
 
 from experiments.language_models.arithmetic_study import options
-from experiments.language_models.arms import OPTIMIZERS, PILOT, Plan, Trainer, all_arms
 from experiments.language_models.problems import Problems, stacked
+from experiments.language_models.trainer import OPTIMIZERS, PILOT, Plan, Trainer, all_arms
 from icl_theory.cli.one_line import run
 from icl_theory.cli.options import short_hash
 from icl_theory.environment import code_version
@@ -95,11 +95,7 @@ class Settings:
         """
         steps = {"adamw": self.adamw_steps, "muon": self.muon_steps}[optimizer]
         rate = {"adamw": self.adamw_rate, "muon": self.muon_rate}[optimizer]
-        sizes = {
-            "records": self.records,
-            "followed": min(self.followed, self.train),
-            "warmup": min(10, steps // 4),
-        }
+        sizes = {"records": self.records, "followed": min(self.followed, self.train), "warmup": min(10, steps // 4)}
         return Plan(optimizer, seeds, steps, rate, self.batch_size, self.rhos, **sizes)
 
 
@@ -267,12 +263,7 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
 @click.option("--write-problems", type=click.Path(path_type=Path), help="write the rows, and do no more")
 @click.option("--out", default="results/checkpoint-study.json", show_default=True, type=click.Path(path_type=Path))
 def main(
-    model: str,
-    optimizers: tuple[str, ...],
-    source: Path | None,
-    write_problems: Path | None,
-    out: Path,
-    **given: Any,
+    model: str, optimizers: tuple[str, ...], source: Path | None, write_problems: Path | None, out: Path, **given: Any
 ) -> None:
     """Train all arms from MODEL and save what came out; what is in a file that is there already is shown."""
     settings, optimizers = Settings(**given), optimizers or OPTIMIZERS

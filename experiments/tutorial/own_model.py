@@ -53,7 +53,10 @@ for name, model, rate, num_steps in (
     graphdef, _ = icl.split_model(model)
     ask = jax.jit(lambda params, graphdef=graphdef: icl.merge_model(graphdef, params)(asked))
     predicted = np.stack(
-        [ask(jax.tree.map(lambda leaf, look=look: leaf[look], run.tracked)) for look in range(len(run.step))]
+        [
+            ask(jax.tree.map(lambda leaf, snapshot=snapshot: leaf[snapshot], run.tracked))
+            for snapshot in range(len(run.step))
+        ]
     )
     held_out[name] = np.mean((predicted - np.asarray(asked.y_query)) ** 2, axis=1)
     shares[name] = predicted[-1] @ np.asarray(parts) / np.sum(np.asarray(parts) ** 2, axis=0)

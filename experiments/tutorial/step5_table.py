@@ -20,6 +20,6 @@ rows = verify([load_claim("fixed_points")], float32=False)
 print_table(rows)
 
 # %% [markdown]
-# The rest, from a shell: `icl-theory verify --only dynamics,sharpness` for single groups,
+# The rest, from a shell: `icl-theory verify --only dynamics,softmax` for single groups,
 # `python -m experiments run low_rank` for the data of one, `python -m figures low_rank` for its picture,
 # `make reproduce` for all of it on one page.

@@ -27,7 +27,7 @@ class LazyGroup(click.Group):
     """A group that imports a command where it is called and lists it by its first line where it is not."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they are met."""
+        """Return the commands in the order in which a user meets them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

@@ -15,7 +15,7 @@ from icl_theory.sweeps import SYSTEMS
 
 if TYPE_CHECKING:
     from icl_theory.sweeps.processes import Process
-    from icl_theory.sweeps.run import Outcome, State
+    from icl_theory.sweeps.run_sweep import Outcome, State
 
 
 @click.command("sweep")
@@ -80,7 +80,7 @@ def sweep_command(
     from icl_theory.sweeps.axes import parse_axis
     from icl_theory.sweeps.estimate import describe
     from icl_theory.sweeps.processes import ALONE
-    from icl_theory.sweeps.run import run_sweep
+    from icl_theory.sweeps.run_sweep import run_sweep
     from icl_theory.sweeps.specification import Sweep
 
     if memory is not None:

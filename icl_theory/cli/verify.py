@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,18 +11,24 @@ from click.shell_completion import CompletionItem
 
 from icl_theory.errors import InputError
 from icl_theory.progress import ProgressReport
-from icl_theory.verification.names import NAMES, nearest
+from icl_theory.verification.names import GROUPS, NAMES, nearest
 
-GROUPS = "\n".join(["\b", "Groups of statements:", *(f"  {name:22} {title}" for name, title in NAMES.items())])
+LIST = "\n".join(["\b", "Groups of statements:", *(f"  {name:22} {NAMES[name]}" for name in GROUPS)])
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the last of several groups with commas between them."""
+    """Complete the last of several names with commas between them: a group, or after its slash a statement."""
     before, comma, last = incomplete.rpartition(",")
-    return [CompletionItem(before + comma + name) for name in NAMES if name.startswith(last)]
+    group, slash, _ = last.partition("/")
+    known: Sequence[str] = GROUPS
+    if slash and group in GROUPS:
+        from icl_theory.verification.claims import load_claim
+
+        known = load_claim(group).statements.names
+    return [CompletionItem(before + comma + name) for name in known if name.startswith(last)]
 
 
-@click.command("verify", epilog=GROUPS)
+@click.command("verify", epilog=LIST)
 @click.option(
     "--only",
     metavar="NAMES",
@@ -43,8 +50,8 @@ def verify_command(only: str | None, json_file: Path | None, force: bool, float3
     from icl_theory.verification.runner import verify
     from icl_theory.verification.table import as_json, print_table
 
-    chosen = _chosen(list(NAMES) if only is None else [part.strip() for part in only.split(",")])
-    claims = [load_claim(name) for name in NAMES if name in chosen]
+    chosen = _chosen(list(GROUPS) if only is None else [part.strip() for part in only.split(",")])
+    claims = [load_claim(name) for name in GROUPS if name in chosen]
     for claim in claims:
         known = claim.statements.names
         for name in chosen[claim.name] - {claim.name, *known}:
@@ -53,11 +60,8 @@ def verify_command(only: str | None, json_file: Path | None, force: bool, float3
         _check_writable(json_file, force)
     with ProgressReport(quiet=quiet) as report:
         rows = verify(claims, float32=float32, progress=report)
-    rows = [
-        row
-        for row in rows
-        if {row.statement.name, row.statement.name.partition("/")[0]} & set().union(*chosen.values())
-    ]
+    wanted = {name for names in chosen.values() for name in names}
+    rows = [row for row in rows if wanted & {row.statement.name, row.statement.name.partition("/")[0]}]
     print_table(rows)
     if json_file is not None:
         try:
@@ -74,8 +78,8 @@ def _chosen(names: list[str]) -> dict[str, set[str]]:
     chosen: dict[str, set[str]] = {}
     for name in names:
         group = name.partition("/")[0]
-        if group not in NAMES:
-            raise InputError("--only", name, f"no such group of statements; {nearest(group, tuple(NAMES))}")
+        if group not in GROUPS:
+            raise InputError("--only", name, f"no such group of statements; {nearest(group, GROUPS)}")
         chosen.setdefault(group, set()).add(name)
     return chosen
 

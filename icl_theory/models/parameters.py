@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from icl_theory.errors import InputError, check_number, check_shape
 from icl_theory.numerics.draws import standard_normal
@@ -41,7 +41,7 @@ def split_model(model: nnx.Module) -> tuple[nnx.GraphDef[Any], dict[str, Array]]
     return graphdef, nnx.to_pure_dict(params)
 
 
-def merge_model(graphdef: nnx.GraphDef[Any], params: Any) -> Any:
+def merge_model(graphdef: nnx.GraphDef[Any], params: PyTree) -> Any:
     """The module again, from what `split_model` returned."""
     return nnx.merge(graphdef, nnx.State(params))
 

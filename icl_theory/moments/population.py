@@ -24,10 +24,10 @@ class PopulationMoments(NamedTuple):
         beta_moments: π_g B_g, (G, D, D).
     """
 
-    energy: Any
-    signal: Any
-    covariances: Any
-    beta_moments: Any
+    energy: Float[Any, ""]
+    signal: Float[Any, "D D"]
+    covariances: Float[Any, "G D D"]
+    beta_moments: Float[Any, "G D D"]
 
     @property
     def dim(self) -> int:

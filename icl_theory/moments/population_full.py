@@ -38,7 +38,7 @@ def full_population_moments(mixture: TaskMixture) -> Moments:
         The mean `Moments`, to be trained on like those of prompts. Memory is some ten times F² numbers, F =
         D(D+1)(D+2)/2.
 
-    Reference: theory notes, §9 (derived there; held against Monte Carlo by statement A8).
+    Reference: theory notes, §9 (derived there; held against Monte Carlo by the claim `closed_forms`).
     """
     if is_traced(mixture):
         return _mean_moments(mixture)
@@ -52,13 +52,7 @@ def _mean_moments(mixture: TaskMixture) -> Moments:
     average = lambda leaves: array.tensordot(array.asarray(mixture.shares), array.stack(leaves), axes=1)  # noqa: E731
     gram, cross, energy = (average(leaves) for leaves in zip(*parts, strict=True))
     return Moments(
-        gram=gram,
-        cross=cross,
-        energy=energy,
-        weight=array.ones_like(energy),
-        count=0,
-        dim=mixture.dim,
-        blocks="full",
+        gram=gram, cross=cross, energy=energy, weight=array.ones_like(energy), count=0, dim=mixture.dim, blocks="full"
     )
 
 

@@ -76,7 +76,7 @@ class RunConfig(GroupConfig):
     learning_rate: float = _field(0.02, "learning rate η; time is η × step")
     rho: float = _field(0.05, "SAM's radius ρ (ignored by other optimizers)")
     num_steps: int = _field(50_000, "training steps")
-    num_snapshots: int = _field(500, "evenly spaced looks at the model")
+    num_snapshots: int = _field(500, "evenly spaced snapshots of the model")
     threshold: float = _field(0.5, "share of its optimum at which a feature counts as learned")
     dtype: str = _field("float64", "floating-point precision", ("float64", "float32"))
     seed: int = _field(0, "seed of basis, prompts and initialisation (separate keys)")
@@ -211,9 +211,11 @@ def optimizer_factory(name: str) -> Callable[..., optax.GradientTransformation]:
         InputError: no such optimizer.
     """
     if name in OPTIMIZERS:
-        from icl_theory.training import optimizers
+        from icl_theory.training.gradient_descent import gd
+        from icl_theory.training.sam import sam, unnormalised_sam
 
-        return getattr(optimizers, name.replace("-", "_"))
+        known: dict[str, Any] = {"gd": gd, "sam": sam, "unnormalised-sam": unnormalised_sam}
+        return known[name]
     import optax
 
     found: Any = optax if name.startswith("optax.") else None

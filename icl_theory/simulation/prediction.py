@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
+from jaxtyping import PyTree
 
 from icl_theory.analysis.trajectory import Dynamics
 from icl_theory.simulation.build import has_fixed_task
-from icl_theory.simulation.config import OPTIMIZERS, RunConfig
+from icl_theory.simulation.config import RunConfig
 from icl_theory.tasks.features import Features
-from icl_theory.theory.aligned import AlignedDescent, Ascent
+from icl_theory.theory.aligned_dynamics import AlignedDescent, Ascent
 from icl_theory.theory.fixed_points import nested_plateau_losses
-from icl_theory.theory.merged import MergedFlow, effective_start
+from icl_theory.theory.merged_dynamics import MergedFlow, effective_start
 
 Theory = Literal["aligned", "merged"]
+ASCENTS: dict[str, Callable[[float], Ascent]] = {  # the ascent step of each optimizer that the reduced system knows
+    "gd": lambda rho: Ascent(),
+    "sam": Ascent,
+    "unnormalised-sam": lambda rho: Ascent(rho, normalised=False),
+}
 
 
 def theory_of(config: RunConfig) -> Theory | None:
@@ -25,21 +32,20 @@ def theory_of(config: RunConfig) -> Theory | None:
     """
     if (config.data, config.blocks, config.scores) != ("population", "reduced", "linear") or has_fixed_task(config):
         return None
-    if config.init == "aligned" and config.optimizer in OPTIMIZERS:
+    if config.init == "aligned" and config.optimizer in ASCENTS:
         return "aligned"
     if config.model == "merged" and config.optimizer == "gd":
         return "merged"
     return None
 
 
-def predicted_dynamics(config: RunConfig, features: Features | None, params: Any) -> Dynamics | None:
+def predicted_dynamics(config: RunConfig, features: Features | None, params: PyTree) -> Dynamics | None:
     """Return the theory of one run from its initial parameters; None where there is none, or where nothing moves."""
     theory = theory_of(config)
     if theory is None or features is None or not config.learning_rate or not config.init_scale:
         return None
     if theory == "aligned":
-        rho = 0.0 if config.optimizer == "gd" else config.rho
-        ascent = Ascent(rho, normalised=config.optimizer != "unnormalised-sam")
+        ascent = ASCENTS[config.optimizer](config.rho)
         return AlignedDescent(features, np.full(config.dim, config.init_scale), config.learning_rate, ascent)
     return MergedFlow(features, effective_start(params["value"], params["merged"], features))
 

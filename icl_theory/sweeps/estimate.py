@@ -12,10 +12,10 @@ from typing import NamedTuple
 from icl_theory.environment import code_version
 from icl_theory.progress import duration
 from icl_theory.results import exists
-from icl_theory.sweeps.batch import Cache
+from icl_theory.sweeps.batched_runs import Cache
 from icl_theory.sweeps.folder import OWN, SweepFolder
 from icl_theory.sweeps.plan import Plan, Unit
-from icl_theory.sweeps.run import run_unit
+from icl_theory.sweeps.run_sweep import run_unit
 from icl_theory.sweeps.specification import Sweep
 
 MEASURED_SECONDS = 20.0  # spent at most on measuring; programs beyond are taken to be like those measured

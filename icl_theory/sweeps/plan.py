@@ -14,7 +14,7 @@ from icl_theory.errors import InputError
 from icl_theory.models.cubic_features import num_features
 from icl_theory.simulation.config import RunConfig
 from icl_theory.simulation.simulate import CHUNK_SIZE
-from icl_theory.sweeps.batch import CACHED_BYTES
+from icl_theory.sweeps.batched_runs import CACHED_BYTES
 from icl_theory.sweeps.specification import Sweep
 from icl_theory.sweeps.structure import structure_of, uses_prompts
 

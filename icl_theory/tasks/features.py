@@ -29,7 +29,7 @@ class Features(NamedTuple):
     directions: np.ndarray
     drive: np.ndarray
     curvature: np.ndarray
-    energy: Any
+    energy: float | Float[Any, "*runs"]
 
     @property
     def optimum(self) -> np.ndarray:

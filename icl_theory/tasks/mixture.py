@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from icl_theory.errors import InputError, check_finite, check_number, check_shape
 from icl_theory.numerics.tracing import array_module, device_array, is_traced
@@ -26,11 +26,11 @@ class TaskDistribution(NamedTuple):
         num_context: N, context tokens without the query.
     """
 
-    covariance: Any
-    task_covariance: Any
-    task_mean: Any
-    noise_std: Any
-    num_context: Any
+    covariance: Float[Any, "D D"]
+    task_covariance: Float[Any, "D D"]
+    task_mean: Float[Any, " D"]
+    noise_std: float | Float[Any, ""]
+    num_context: int | Int[Any, ""]
 
     @classmethod
     def create(
@@ -103,7 +103,7 @@ class TaskMixture(NamedTuple):
     """
 
     groups: tuple[TaskDistribution, ...]
-    shares: Any
+    shares: Float[Any, " G"]
 
     @classmethod
     def create(cls, groups: Sequence[TaskDistribution], shares: Any) -> TaskMixture:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from icl_theory.errors import InputError, as_floats, check_number, check_shape
 from icl_theory.numerics.tracing import array_module, device_array
@@ -21,7 +21,7 @@ class Prompts(NamedTuple):
         x: (P, N, D) context inputs.
         y: (P, N) context labels, noise included.
         x_query: (P, D).
-        y_query: (P,) targets `w·x_q`, without noise.
+        y_query: (P,) targets; drawn ones are `w·x_q`, without noise.
         num_context: (P,) the true N of each prompt, the 1/N of every average.
         task_vector: (P, D); NaN where it is not known.
         group: (P,) index of the group each prompt came from.
@@ -29,14 +29,14 @@ class Prompts(NamedTuple):
             prompt p by κ is `weight[p] = κ`.
     """
 
-    x: Any
-    y: Any
-    x_query: Any
-    y_query: Any
-    num_context: Any
-    task_vector: Any
-    group: Any
-    weight: Any = None
+    x: Float[Any, "P N D"]
+    y: Float[Any, "P N"]
+    x_query: Float[Any, "P D"]
+    y_query: Float[Any, " P"]
+    num_context: Int[Any, " P"]
+    task_vector: Float[Any, "P D"]
+    group: Int[Any, " P"]
+    weight: Float[Any, " P"] | None = None
 
     @classmethod
     def from_arrays(
@@ -75,13 +75,13 @@ class Prompts(NamedTuple):
                 raise InputError("x", f"shape {arrays['x'].shape}", f"{name} must be at least one")
         for name, shape in {"y": (count, longest), "x_query": (count, dim), "y_query": (count,)}.items():
             check_shape(name, arrays[name], shape)
-        for name, values in arrays.items():
-            bad = np.argwhere(~np.isfinite(values))
-            if len(bad):
-                place = tuple(map(int, bad[0]))
-                raise InputError(f"{name}[{', '.join(map(str, place))}]", float(values[place]), "give a finite number")
         lengths = np.full(count, longest) if num_context is None else as_floats("num_context", num_context)
         check_shape("num_context", lengths, (count,))
+        largest = float(jnp.finfo(jax.dtypes.canonicalize_dtype(float)).max)
+        for name, values in arrays.items():
+            _check_each(name, values, np.abs(values) <= largest, f"give a finite number, at most {largest:.2g}")
+        whole = (lengths >= 1) & (lengths <= longest) & (lengths == np.floor(lengths))
+        _check_each("num_context", lengths, whole, f"give a whole number from 1 to {longest}")
         if weight is not None:
             weight = as_floats("weight", weight)
             check_shape("weight", weight, (count,))
@@ -125,6 +125,14 @@ class Prompts(NamedTuple):
         return jnp.concatenate([context, query[:, None]], axis=1)
 
 
+def _check_each(field: str, values: np.ndarray, good: np.ndarray, remedy: str) -> None:
+    """Raise `InputError` with the index of the first entry that is not good."""
+    bad = np.argwhere(~good)
+    if len(bad):
+        place = tuple(map(int, bad[0]))
+        raise InputError(f"{field}[{', '.join(map(str, place))}]", float(values[place]), remedy)
+
+
 def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:
     """One set out of several of the same padded length; missing weights count as one where another part has them.
 
@@ -164,9 +172,7 @@ def at_context_lengths(prompts: Prompts, lengths: Sequence[int]) -> Prompts:
         kept = jnp.arange(prompts.y.shape[-1]) < length
         parts.append(
             prompts._replace(
-                x=prompts.x * kept[:, None],
-                y=prompts.y * kept,
-                num_context=jnp.full_like(prompts.num_context, length),
+                x=prompts.x * kept[:, None], y=prompts.y * kept, num_context=jnp.full_like(prompts.num_context, length)
             )
         )
     return concatenate_prompts(parts)

@@ -19,9 +19,9 @@ from icl_theory.tasks.prompts import Prompts, concatenate_prompts
 class PromptKeys(NamedTuple):
     """Separate PRNG keys, so that (say) the same inputs can be drawn with other tasks or other noise."""
 
-    inputs: Any
-    tasks: Any
-    noise: Any
+    inputs: Key[Array, ""]
+    tasks: Key[Array, ""]
+    noise: Key[Array, ""]
 
     @classmethod
     def from_key(cls, key: Key[Array, ""]) -> PromptKeys:

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from icl_theory.training.optimizers import perturb
+from icl_theory.training.sam import perturb
 
 
-def imbalance(params: Any) -> dict[str, Float[Array, ...]]:
+def imbalance(params: PyTree) -> dict[str, Float[Array, ...]]:
     """Return the imbalance of each head, which gradient flow conserves.
 
     Separate keys and queries: `v_i² − Σ_r|k_ir|²`, (H,), and `K_i K_iᵀ − Q_i Q_iᵀ`, (H, R, R). Merged: `v_i² − ‖U_i‖²`,
@@ -27,7 +27,7 @@ def imbalance(params: Any) -> dict[str, Float[Array, ...]]:
     }
 
 
-def imbalance_change(loss: Any, params: Any, *, learning_rate: float, rho: float = 0.0) -> dict[str, Array]:
+def imbalance_change(loss: Any, params: PyTree, *, learning_rate: float, rho: float = 0.0) -> dict[str, Array]:
     """By how much one step of GD (ρ = 0) or normalised SAM changes `imbalance`, exactly, from gradients alone.
 
     With g = ∇L(θ), ε = ρ g/‖g‖ and g̃ = ∇L(θ + ε) the terms of first order in η cancel but for those of ε:

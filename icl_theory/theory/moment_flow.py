@@ -16,7 +16,7 @@ from icl_theory.analysis.trajectory import Trajectory
 from icl_theory.errors import InputError, as_floats, check_shape
 from icl_theory.moments.empirical import Moments
 from icl_theory.tasks.features import Features
-from icl_theory.theory.flow import integrate
+from icl_theory.theory.gradient_flow import integrate
 from icl_theory.theory.hitting_time import start_of_each
 
 

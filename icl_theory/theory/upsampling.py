@@ -14,9 +14,9 @@ import numpy as np
 from icl_theory.analysis.learning_times import learning_times
 from icl_theory.errors import InputError, as_floats, check_number
 from icl_theory.tasks.features import Features, GroupFeatures
-from icl_theory.theory.aligned import LEARNED, AlignedFlow, Ascent
+from icl_theory.theory.aligned_dynamics import LEARNED, AlignedFlow, Ascent
 from icl_theory.theory.hitting_time import hitting_time, start_of_each
-from icl_theory.theory.sam import two_phase_ratio
+from icl_theory.theory.sam_dynamics import two_phase_ratio
 from icl_theory.upsampling.factor import ratio_factor
 
 SNAPSHOTS = 4001

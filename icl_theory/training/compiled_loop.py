@@ -1,4 +1,4 @@
-"""The compiled program of training: from one look at the model to the next, for one run or a block of them.
+"""The compiled program of training: from one snapshot of the model to the next, for one run or a block of them.
 
 Its arrays of a block carry the axis of runs last. What is a number is traced; optimizer, axes and mesh are structure.
 """
@@ -12,21 +12,22 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Int, PyTree
 
 from icl_theory.training import run_sharding
 
 DIVERGENCE_FACTOR = 1e3
-NO_LOOK = -1
+NO_SNAPSHOT = -1
 
 
 class State(NamedTuple):
     """State of one run, or of a block of runs with their axis last."""
 
-    params: Any
-    optimizer: Any
-    good: Any  # (params, optimizer state) at the last snapshot with a sound loss
-    good_step: Any
-    diverged_at: Any
+    params: PyTree
+    optimizer: PyTree
+    good: PyTree  # (params, optimizer state) at the last snapshot with a sound loss
+    good_step: Int[Any, "*runs"]
+    diverged_at: Int[Any, "*runs"]
 
 
 class Axes(NamedTuple):
@@ -38,11 +39,11 @@ class Axes(NamedTuple):
 
 @partial(jax.jit, static_argnames=("optimizer", "many", "axes", "mesh"))
 def start(
-    loss: Any, params: Any, hyperparameters: Any, optimizer: Any, many: bool, axes: Axes, mesh: Mesh | None
+    loss: Any, params: PyTree, hyperparameters: Any, optimizer: Any, many: bool, axes: Axes, mesh: Mesh | None
 ) -> tuple[State, Any]:
     """Return the state before the first step, and the loss beyond which a run counts as diverged."""
 
-    def one(loss: Any, params: Any, hyperparameters: Any) -> tuple[State, Any]:
+    def one(loss: Any, params: PyTree, hyperparameters: Any) -> tuple[State, Any]:
         optimizer_state = optimizer(**hyperparameters).init(params)
         zero = jnp.zeros((), int)
         state = State(params, optimizer_state, (params, optimizer_state), zero, zero - 1)
@@ -70,8 +71,8 @@ def run_chunk(
     axes: Axes,
     mesh: Mesh | None,
 ) -> tuple[State, Any]:
-    """From step `begin` through the ascending `steps`, with a look at each; `NO_LOOK` fills the chunk up."""
-    run: Any = partial(_looks, optimizer=optimizer, many=many, axes=axes)
+    """From step `begin` through the ascending `steps`, with a snapshot at each; `NO_SNAPSHOT` fills the chunk up."""
+    run: Any = partial(_through_snapshots, optimizer=optimizer, many=many, axes=axes)
     given = (state, begin, steps, limit, hyperparameters, loss, track)
     if mesh is not None:
         held, seen = jax.eval_shape(run, *given)
@@ -88,7 +89,7 @@ def run_chunk(
     return run(*given)
 
 
-def _looks(
+def _through_snapshots(
     state: State,
     begin: Any,
     steps: Any,
@@ -102,7 +103,7 @@ def _looks(
     axes: Axes,
 ) -> tuple[State, Any]:
     def update_one(
-        loss: Any, hyperparameters: Any, params: Any, optimizer_state: Any, peak: Any
+        loss: Any, hyperparameters: Any, params: PyTree, optimizer_state: PyTree, peak: Any
     ) -> tuple[Any, Any, Any]:
         transformation = optax.with_extra_args_support(optimizer(**hyperparameters))
         value, grads = jax.value_and_grad(loss)(params)
@@ -112,7 +113,7 @@ def _looks(
         return optax.apply_updates(params, updates), optimizer_state, jnp.maximum(peak, value)  # NaN stays NaN
 
     def see_one(
-        loss: Any, track: Any, limit: Any, state: State, params: Any, optimizer_state: Any, peak: Any, stop: Any
+        loss: Any, track: Any, limit: Any, state: State, params: PyTree, optimizer_state: PyTree, peak: Any, stop: Any
     ) -> tuple[State, Any]:
         value = loss(params)
         sound = jnp.isfinite(value) & (jnp.maximum(peak, value) <= limit) & (state.diverged_at < 0)
@@ -128,18 +129,18 @@ def _looks(
         update = jax.vmap(update, in_axes=(axes.loss, -1, -1, -1, -1), out_axes=-1)
         see = jax.vmap(see, in_axes=(axes.loss, axes.track, -1, -1, -1, -1, -1, None), out_axes=(-1, 0))
 
-    def look(step: Any, state: State, stop: Any) -> tuple[Any, State, Any]:
+    def snapshot(step: Any, state: State, stop: Any) -> tuple[Any, State, Any]:
         begun = (state.params, state.optimizer, jnp.full_like(limit, -jnp.inf))
         advanced = jax.lax.fori_loop(step, stop, lambda _, now: update(loss, hyperparameters, *now), begun)
         state, seen = see(loss, track, limit, state, *advanced, stop)
         return stop, state, seen
 
-    def maybe_look(carry: Any, stop: Any) -> tuple[Any, Any]:
+    def maybe_take(carry: Any, stop: Any) -> tuple[Any, Any]:
         nothing_new = lambda: carry  # noqa: E731
-        carry = jax.lax.cond(stop != NO_LOOK, lambda: look(carry[0], carry[1], stop), nothing_new)
+        carry = jax.lax.cond(stop != NO_SNAPSHOT, lambda: snapshot(carry[0], carry[1], stop), nothing_new)
         return carry, carry[2]
 
-    shapes = jax.eval_shape(look, begin, state, steps[0])[2]
+    shapes = jax.eval_shape(snapshot, begin, state, steps[0])[2]
     unseen = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (_, state, _), seen = jax.lax.scan(maybe_look, (begin, state, unseen), steps)
+    (_, state, _), seen = jax.lax.scan(maybe_take, (begin, state, unseen), steps)
     return state, seen

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from icl_theory.errors import InputError, check_choice
 from icl_theory.models.parameters import merge_model, split_model
@@ -36,20 +36,20 @@ class MomentsLoss(NamedTuple):
     Exact for any data set, and for the population: `moments` is a mean of either kind, or a `MomentsMixture`.
     """
 
-    graphdef: Any
+    graphdef: nnx.GraphDef[Any]
     moments: Any
 
-    def __call__(self, params: Any) -> Float[Array, ""]:
+    def __call__(self, params: PyTree) -> Float[Array, ""]:
         return quadratic_loss(merge_model(self.graphdef, params).effective_tensor(), self.moments)
 
 
 class PromptsLoss(NamedTuple):
     """`Σ_p s_p (y_q − ŷ)² / Σ_p s_p` over a set of prompts, for any model (mean square, no ½)."""
 
-    graphdef: Any
+    graphdef: nnx.GraphDef[Any]
     prompts: Prompts
 
-    def __call__(self, params: Any) -> Float[Array, ""]:
+    def __call__(self, params: PyTree) -> Float[Array, ""]:
         predictions = merge_model(self.graphdef, params)(self.prompts)
         squares = jnp.square(self.prompts.y_query - predictions)
         if self.prompts.weight is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int, PyTree
 
 from icl_theory.analysis.trajectory import Trajectory
 from icl_theory.errors import InputError, check_number
@@ -27,9 +28,9 @@ class Run(NamedTuple):
     step: np.ndarray
     time: np.ndarray
     loss: np.ndarray
-    tracked: Any
-    params: Any
-    diverged_at: Any
+    tracked: PyTree
+    params: PyTree
+    diverged_at: int | Int[Any, " runs"]
 
     def trajectory(self, features: Features) -> Trajectory:
         """Loss and strengths in a basis of features, where the effective matrix was tracked.
@@ -64,7 +65,7 @@ def snapshot_schedule(num_steps: int, num_snapshots: int) -> np.ndarray:
 
 
 def checked_schedule(num_steps: int, num_snapshots: int, snapshots: np.ndarray | None) -> np.ndarray:
-    """The steps at which to look: `snapshots` with the last step added, or `num_snapshots` evenly spaced ones."""
+    """The steps of the snapshots: `snapshots` with the last step added, or `num_snapshots` evenly spaced ones."""
     check_number("num_steps", num_steps, minimum=1, integer=True)
     if snapshots is None:
         return snapshot_schedule(num_steps, num_snapshots)

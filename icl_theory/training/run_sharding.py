@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
 
 AXIS = "runs"
 
@@ -24,13 +25,13 @@ def runs_mesh() -> Mesh | None:
     return Mesh(np.asarray(jax.local_devices()), (AXIS,))
 
 
-def last(tree: Any) -> Any:
+def last(tree: PyTree) -> Any:
     """Specs of arrays whose last axis is that of the runs."""
     return jax.tree.map(lambda leaf: P(*[None] * (np.ndim(leaf) - 1), AXIS), tree)
 
 
-def second(tree: Any) -> Any:
-    """Specs of arrays (looks, runs, ...)."""
+def second(tree: PyTree) -> Any:
+    """Specs of arrays (snapshots, runs, ...)."""
     return jax.tree.map(lambda _: P(None, AXIS), tree)
 
 
@@ -39,7 +40,7 @@ def is_axis(node: Any) -> bool:
     return node is None or isinstance(node, int)
 
 
-def leading(tree: Any, axes: Any) -> Any:
+def leading(tree: PyTree, axes: Any) -> Any:
     """Specs of a loss, or of what is tracked: the runs come first in the leaves where `axes` is 0, all devices hold the
     others.
     """
@@ -47,7 +48,7 @@ def leading(tree: Any, axes: Any) -> Any:
     return jax.tree.map(spec, axes, tree, is_leaf=is_axis)
 
 
-def everywhere(tree: Any) -> Any:
+def everywhere(tree: PyTree) -> Any:
     """Specs of what all devices hold."""
     return jax.tree.map(lambda _: P(), tree)
 
@@ -57,6 +58,6 @@ def shared_out(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_spec
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def place(tree: Any, mesh: Mesh, specs: Any) -> Any:
+def place(tree: PyTree, mesh: Mesh, specs: Any) -> Any:
     """The arrays on the devices of their specs, so that a program finds them where it needs them."""
     return jax.tree.map(lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec)), tree, specs)

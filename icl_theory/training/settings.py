@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jaxtyping import PyTree
 
 from icl_theory.errors import InputError, check_number
 from icl_theory.training import run_sharding
@@ -64,7 +65,7 @@ def as_pytree(function: Callable[..., Any]) -> Any:
     return jax.tree_util.Partial(function) if is_leaf else function
 
 
-def track_nothing(params: Any) -> tuple[()]:
+def track_nothing(params: PyTree) -> tuple[()]:
     return ()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float
+from flax import nnx
+from jaxtyping import Array, Float, PyTree
 
 from icl_theory.models.parameters import merge_model
 from icl_theory.numerics.contraction import contract
@@ -13,9 +14,9 @@ from icl_theory.numerics.contraction import contract
 class EffectiveMatrix(NamedTuple):
     """`W(θ)`, what `train` tracks to read features of any basis off it afterwards."""
 
-    graphdef: Any
+    graphdef: nnx.GraphDef[Any]
 
-    def __call__(self, params: Any) -> Float[Array, "D D"]:
+    def __call__(self, params: PyTree) -> Float[Array, "D D"]:
         return merge_model(self.graphdef, params).effective_matrix()
 
 
@@ -23,9 +24,9 @@ class FeatureStrength(NamedTuple):
     """`w_d = e_dᵀ W(θ) e_d`, (D,), what `train_many` tracks where only features matter; directions as columns."""
 
     graphdef: Any
-    directions: Any
+    directions: Float[Any, "D D"]
 
-    def __call__(self, params: Any) -> Float[Array, " D"]:
+    def __call__(self, params: PyTree) -> Float[Array, " D"]:
         turned = contract("de,ef->df", merge_model(self.graphdef, params).effective_matrix(), self.directions)
         return contract("df,df->f", self.directions, turned)
 
@@ -33,7 +34,7 @@ class FeatureStrength(NamedTuple):
 class EffectiveTensor(NamedTuple):
     """`T(θ)`, what `train` tracks to read the loss of every example off it afterwards (`CompressedPrompts.losses`)."""
 
-    graphdef: Any
+    graphdef: nnx.GraphDef[Any]
 
-    def __call__(self, params: Any) -> Float[Array, " F"]:
+    def __call__(self, params: PyTree) -> Float[Array, " F"]:
         return merge_model(self.graphdef, params).effective_tensor()

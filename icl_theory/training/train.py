@@ -1,6 +1,6 @@
 """Full-batch training of any loss with any optimizer, as one compiled scan run in chunks.
 
-Everything that is a number (learning rate, ρ, spectra, prompts, number of steps, when to look) is traced: a
+Everything that is a number (learning rate, ρ, spectra, prompts, number of steps, when to take a snapshot) is traced: a
 program is compiled once per structure (model, kind of loss, optimizer, shapes) and never again.
 
 Many runs go as one program whose arrays carry the axis of runs last (see `contraction`), in blocks that fit the cache
@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from icl_theory.errors import DivergenceError, InputError
 from icl_theory.numerics.cpu_workers import Workers, run_blocks
 from icl_theory.numerics.tracing import device_array
 from icl_theory.training import run_sharding
-from icl_theory.training.compiled_loop import NO_LOOK, Axes, State, run_chunk, start
-from icl_theory.training.optimizers import gd
+from icl_theory.training.compiled_loop import NO_SNAPSHOT, Axes, State, run_chunk, start
+from icl_theory.training.gradient_descent import gd
 from icl_theory.training.run import Run, checked_schedule
 from icl_theory.training.settings import OptimizerFactory, as_pytree, check_axes, checked_settings, track_nothing
 
@@ -34,7 +35,7 @@ Progress = Callable[[int, int], None]
 
 def train(
     loss: Any,
-    params: Any,
+    params: PyTree,
     *,
     hyperparameters: Mapping[str, Any],
     optimizer: OptimizerFactory = gd,
@@ -74,7 +75,7 @@ def train(
 
 def train_many(
     loss: Any,
-    params: Any,
+    params: PyTree,
     *,
     hyperparameters: Mapping[str, Any],
     optimizer: OptimizerFactory = gd,
@@ -121,7 +122,7 @@ def train_many(
 
 def _train(
     loss: Any,
-    params: Any,
+    params: PyTree,
     runs: int | None,
     axes: Axes,
     hyperparameters: Mapping[str, Any],
@@ -151,8 +152,8 @@ def _train(
         remedy = "it is not finite at the initial parameters; lower their scale or the data's"
         raise InputError("loss", float(blocks[0].limit), remedy)
     done = 0
-    if len(blocks) > 1 and mesh is None:  # compile before several threads ask for it: a chunk without a look
-        nowhere = np.full(SNAPSHOTS_PER_CHUNK, NO_LOOK)
+    if len(blocks) > 1 and mesh is None:  # compile before several threads ask for it: a chunk without a snapshot
+        nowhere = np.full(SNAPSHOTS_PER_CHUNK, NO_SNAPSHOT)
         first = blocks[0]
         run_chunk(first.state, np.int64(0), nowhere, first.limit, first.hyperparameters, *first.program)
     with Workers(1 if mesh is not None else len(blocks)) as workers:  # a mesh is busy with one block
@@ -199,14 +200,14 @@ class _Block:
 
     def __init__(self, program: _Program, hyperparameters: Any, state: State, limit: Any):
         self.program, self.hyperparameters, self.state, self.limit = program, hyperparameters, state, limit
-        self.looks: list[Any] = []
+        self.snapshots: list[Any] = []
 
     def seen(self, axis: int) -> Any:
-        """(losses, tracked), the looks joined along their axis."""
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=axis), *self.looks)
+        """(losses, tracked), the snapshots joined along their axis."""
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=axis), *self.snapshots)
 
 
-def _start_block(program: _Program, params: Any, settings: dict[str, np.ndarray], dtype: Any, chosen: Any) -> _Block:
+def _start_block(program: _Program, params: PyTree, settings: dict[str, np.ndarray], dtype: Any, chosen: Any) -> _Block:
     hyperparameters: Any = {name: device_array(values, dtype) for name, values in settings.items()}
     if program.many:
         mesh, axes = program.mesh, program.axes
@@ -229,7 +230,7 @@ def _chosen(given: Any, axes: Any, runs: Any) -> Any:
     return jax.tree.map(take, axes, given, is_leaf=run_sharding.is_axis)
 
 
-def _rows(tree: Any, runs: np.ndarray, *, axis: int = 0) -> Any:
+def _rows(tree: PyTree, runs: np.ndarray, *, axis: int = 0) -> Any:
     """These rows of every leaf, their axis moved, on the host; leaves that stay as they are are not touched."""
 
     def rows(leaf: Any) -> Any:
@@ -259,15 +260,15 @@ def _joined(blocks: list[_Block], runs: int) -> tuple[Any, Any, np.ndarray]:
 
 
 def _advance(block: _Block, begin: int, steps: np.ndarray) -> None:
-    padded = np.concatenate([steps, np.full(SNAPSHOTS_PER_CHUNK - len(steps), NO_LOOK)])
+    padded = np.concatenate([steps, np.full(SNAPSHOTS_PER_CHUNK - len(steps), NO_SNAPSHOT)])
     block.state, seen = run_chunk(
         block.state, np.int64(begin), padded, block.limit, block.hyperparameters, *block.program
     )
-    look_axis = 1 if block.program.many else 0
+    snapshot_axis = 1 if block.program.many else 0
     seen = jax.tree.map(np.asarray, seen)
-    if block.program.many:  # (looks, runs, ...) to (runs, looks, ...)
+    if block.program.many:  # (snapshots, runs, ...) to (runs, snapshots, ...)
         seen = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, 1), seen)
-    block.looks.append(jax.tree.map(lambda leaf: np.take(leaf, np.arange(len(steps)), axis=look_axis), seen))
+    block.snapshots.append(jax.tree.map(lambda leaf: np.take(leaf, np.arange(len(steps)), axis=snapshot_axis), seen))
 
 
 def _locate_divergence(block: _Block, settings: dict[str, np.ndarray]) -> DivergenceError:
@@ -281,7 +282,7 @@ def _locate_divergence(block: _Block, settings: dict[str, np.ndarray]) -> Diverg
         block.state = state._replace(params=params, optimizer=optimizer_state, diverged_at=never)
         _advance(block, first, steps)
         state = block.state
-        value = float(block.looks[-1][0][int(np.searchsorted(steps, int(state.diverged_at)))])
+        value = float(block.snapshots[-1][0][int(np.searchsorted(steps, int(state.diverged_at)))])
         if int(state.diverged_at) - int(state.good_step) <= 1:
             break
     return DivergenceError(

@@ -6,10 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from icl_theory.upsampling.lateness import (
-    floor_of,
-    relative_losses,
-)
+from icl_theory.upsampling.lateness import floor_of, relative_losses
 from icl_theory.upsampling.loss_record import LossRecord
 from icl_theory.upsampling.rule import Upsampling
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import PyTree
 from transformers import TrainerCallback
 
 from icl_theory.errors import InputError, check_number
@@ -94,21 +95,21 @@ class RecordLosses(TrainerCallback):
         self.recorder = LossRecorder(path, ids)
         self._last = -1
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+    def on_train_begin(self, args: Any, state: PyTree, control: Any, **parts: Any) -> None:
         if state.global_step == 0 and self.recorder.num_checkpoints:
             path = str(self.recorder.path)
             raise InputError("path", path, "it holds the record of an earlier run; give another, or remove it")
         self._record(state, parts)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+    def on_step_end(self, args: Any, state: PyTree, control: Any, **parts: Any) -> None:
         if state.global_step % self.every == 0 or state.global_step >= state.max_steps or control.should_training_stop:
             self._record(state, parts)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+    def on_train_end(self, args: Any, state: PyTree, control: Any, **parts: Any) -> None:
         if not args.load_best_model_at_end:  # else the model is that of an earlier step by now
             self._record(state, parts)
 
-    def _record(self, state: Any, parts: dict[str, Any]) -> None:
+    def _record(self, state: PyTree, parts: dict[str, Any]) -> None:
         if state.global_step == self._last:
             return
         self._last = state.global_step

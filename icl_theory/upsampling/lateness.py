@@ -57,11 +57,7 @@ def relative_losses(losses: Float[Any, "*batch T P"], *, floor: np.ndarray | flo
 
 
 def example_learning_times(
-    time: np.ndarray,
-    losses: Float[Any, "*batch T P"],
-    *,
-    remaining: float = 0.5,
-    floor: np.ndarray | float = 0.0,
+    time: np.ndarray, losses: Float[Any, "*batch T P"], *, remaining: float = 0.5, floor: np.ndarray | float = 0.0
 ) -> np.ndarray:
     """First time at which the relative loss of an example has fallen to `remaining`, linear between checkpoints.
 

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from icl_theory.errors import InputError
 from icl_theory.plotting import FEATURE_COLOURS, new_figure, save_picture, styled
-from icl_theory.upsampling.fields import texts_of
 from icl_theory.upsampling.groups import group_centres, relative_rows
 from icl_theory.upsampling.loss_record import LossRecord, step_text
+from icl_theory.upsampling.row_fields import texts_of
 from icl_theory.upsampling.rule import Upsampling
 
 EARLY, LATE = FEATURE_COLOURS[0], FEATURE_COLOURS[1]
@@ -74,11 +74,7 @@ def _when(time: float) -> str:
 
 @styled
 def draw_upsampling(
-    record: LossRecord,
-    found: Upsampling,
-    *,
-    typical: dict[bool, list[tuple[str, dict[str, Any]]]],
-    title: str,
+    record: LossRecord, found: Upsampling, *, typical: dict[bool, list[tuple[str, dict[str, Any]]]], title: str
 ) -> Figure:
     """Draw what an upsampling saw and chose.
 

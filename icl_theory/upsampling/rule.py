@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from icl_theory.errors import InputError, as_floats, check_choice
 from icl_theory.upsampling.factor import (
@@ -60,7 +61,7 @@ class Upsampling(NamedTuple):
     factor: float
     why: str
     parted: str
-    floor: Any
+    floor: float | Float[Any, " P"]
     remaining: float
     group: str
 

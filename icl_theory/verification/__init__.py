@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "claims": ["all_claims", "load_claim"],
         "names": ["NAMES"],
         "runner": ["Row", "rows_of", "verify"],
-        "statement": ["Statement"],
-        "statements": ["Reading", "Statements"],
+        "judging": ["Reading"],
+        "statements": ["Statement", "Statements"],
     },
 )

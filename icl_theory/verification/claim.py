@@ -38,7 +38,7 @@ class Claim:
     seconds: float = 20.0
 
     def precisions(self) -> tuple[str, ...]:
-        """In which it is measured, the judging one first."""
+        """Precisions in which it is measured, the judging one first."""
         return ("float64", "float32") if self.single else ("float64",)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 
 from icl_theory.analysis.plateaus import level_between
 from icl_theory.analysis.simplicity_bias import SimplicityBias, simplicity_bias
@@ -20,8 +20,8 @@ from icl_theory.moments.population_full import full_population_moments
 from icl_theory.numerics.tracing import device_array
 from icl_theory.tasks.features import Features, find_features
 from icl_theory.tasks.mixture import TaskMixture
+from icl_theory.training.gradient_descent import gd
 from icl_theory.training.losses import MomentsLoss, make_loss
-from icl_theory.training.optimizers import gd
 from icl_theory.training.run import Run, require_sound
 from icl_theory.training.settings import OptimizerFactory
 from icl_theory.training.tracked import EffectiveMatrix
@@ -80,12 +80,7 @@ def train_starts(
 
 
 def train_ensemble(
-    model: nnx.Module,
-    starts: Any,
-    mixture: TaskMixture,
-    *,
-    rhos: tuple[float, ...] | None = None,
-    **settings: Any,
+    model: nnx.Module, starts: Any, mixture: TaskMixture, *, rhos: tuple[float, ...] | None = None, **settings: Any
 ) -> tuple[Trajectory, Features]:
     """Train every start on infinite data, under each ρ where given; strengths (ρ, seed, T, D), losses (ρ, seed, T).
 
@@ -185,7 +180,7 @@ def plateau_levels(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> n
     return levels
 
 
-def all_parameters(params: Any) -> Any:
+def all_parameters(params: PyTree) -> Any:
     """All parameters, to be tracked where the weights themselves are looked at."""
     return params
 

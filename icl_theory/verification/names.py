@@ -10,7 +10,7 @@ NAMES = {
     "fixed_points": "Fixed points and plateau losses",
     "dynamics": "Dynamics against reduced systems and closed forms",
     "random_initialisation": "Random initialisation, gradient descent",
-    "sharpness": "Sharpness-aware minimization against gradient descent",
+    "sam_simplicity_bias": "Simplicity bias of sharpness-aware minimization against gradient descent",
     "upsampling": "Upsampling what is learned late",
     "sam_by_data": "SAM by data",
     "generalisation": "Generalisation",
@@ -21,8 +21,10 @@ NAMES = {
     "weights": "Weights and what the flow conserves",
     "many_features": "Thirty-two features",
     "principal_components": "Regression on principal components",
-    "phase_diagram": "Phase diagram of the reduced flow",
+    "phase_diagram": "Phase diagram of the reduced flow",  # for a figure: it has no statements
 }
+
+GROUPS = tuple(name for name in NAMES if name != "phase_diagram")  # of statements
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from icl_theory.verification.claim import Claim
 from icl_theory.verification.claims import all_claims
-from icl_theory.verification.statement import Statement
+from icl_theory.verification.statements import Statement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """In float64."""
+        """True where it holds in float64."""
         return self.statement.holds
 
     @property
@@ -32,7 +32,7 @@ class Row:
         return None if self.float32 is None else self.float32.holds
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the row as JSON takes it."""
         row = dataclasses.asdict(self.statement) | {"holds": self.holds, "holds_float32": self.holds_float32}
         if self.float32 is not None:
             row["measured_float32"], row["error_float32"] = self.float32.measured, self.float32.error
@@ -53,7 +53,7 @@ def verify(
     float32: bool = True,
     progress: Callable[[str, int, int], None] = lambda title, done, total: None,
 ) -> list[Row]:
-    """Measure and judge.
+    """Measure claims and judge their statements.
 
     Args:
         claims: which; default all.

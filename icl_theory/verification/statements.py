@@ -11,37 +11,58 @@ The function's name is the statement's name; the sentence may hold `{seed}` and 
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 
-from icl_theory.verification.changes import Change, worst_of
-from icl_theory.verification.statement import Statement
+from icl_theory.verification.judging import agreement, bounded
 
 Read = Callable[..., Any]
+ABOUT = ("source", "figure", "after_measurement")
 
 
-class Reading(NamedTuple):
-    """Reading of a statement, where a bare number does not say it all.
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """A checked statement. It holds when `error <= tolerance`, with the tolerance written before the run, unless
+    `after_measurement` says otherwise.
 
     Attributes:
-        measured: a number or an array.
-        predicted: the same shape; None for a bound.
-        interval: confidence interval of the measurement.
-        error: its deviation in the statement's unit, where the function reckons it itself.
-        count: how many numbers were compared; default those in `measured`.
-        note: in words, put after the sentence.
+        name: group and name, such as `dynamics/learned_at_the_hitting_time`.
+        text: the sentence.
+        source: where it comes from.
+        predictor: dotted name of the object in this package that predicts.
+        relation: "=", "≤" or "≥": how the measurement should stand to the prediction.
+        predicted, measured: numbers; for a statement about many numbers, the pair that deviates most.
+        error: deviation in `unit`.
+        unit: "relative", "absolute", "standard errors", "interval half-widths" or "excess".
+        tolerance: largest allowed error.
+        interval: confidence interval of the measurement, where it has one.
+        count: how many numbers were compared.
+        figure: the figure that shows it, or "".
+        after_measurement: why the bound was set after a first measurement, or "" for one that stood before.
     """
 
-    measured: Any
-    predicted: Any = None
+    name: str
+    text: str
+    source: str
+    predictor: str
+    relation: str
+    predicted: float
+    measured: float
+    error: float
+    unit: str
+    tolerance: float
     interval: tuple[float, float] | None = None
-    error: float | None = None
-    count: int | None = None  # type: ignore[assignment]
-    note: str = ""
+    count: int = 1
+    figure: str = ""
+    after_measurement: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """True where the error is within the tolerance; a NaN never is."""
+        return bool(self.error <= self.tolerance)
 
 
 class Entry(NamedTuple):
@@ -83,7 +104,9 @@ class Statements:
         atol: float | None = None,
         standard_errors: float | None = None,
         half_widths: float | None = None,
-        **about: Any,
+        predictor: Any,
+        cases: Mapping[str, str] | Sequence[str] | None = None,
+        **about: str,
     ) -> Callable[[Read], Read]:
         """State that what the function returns, `(predicted, measured)`, agrees; the worst pair is judged.
 
@@ -94,7 +117,9 @@ class Statements:
             atol: largest absolute error.
             standard_errors: largest error in standard errors; the function returns `(predicted, mean, standard_error)`.
             half_widths: largest error in half-widths of an interval; the function returns a `Reading` with its error.
-            about: `predictor`, the object that predicts; `figure`; `source`; `cases` (below); `after_measurement`.
+            predictor: the function or class that predicts.
+            cases: makes one statement for each (below).
+            about: `figure`, `source` and `after_measurement` of the statement.
 
         With `cases={"plain": "Γ = I", …}` the function takes `(data, case)` and makes one statement for each, named
         `function_case`; `{case}` in the sentence stands for the words.
@@ -106,26 +131,42 @@ class Statements:
             "standard errors": standard_errors,
             "interval half-widths": half_widths,
         }
-        kinds = [kind for kind, tolerance in given.items() if tolerance is not None]
-        if len(kinds) != 1:
-            raise TypeError(f"give one tolerance, not {len(kinds)}")
-        kind, tolerance = kinds[0], float(given[kinds[0]] or 0.0)
-        return self._adder(text, lambda found: _agreement(found, kind, tolerance), about)
+        tolerances = {kind: tolerance for kind, tolerance in given.items() if tolerance is not None}
+        if len(tolerances) != 1:
+            raise TypeError(f"give one tolerance, not {len(tolerances)}")
+        ((kind, tolerance),) = tolerances.items()
+        return self._adder(text, lambda found: agreement(found, kind, tolerance), predictor, cases, about)
 
-    def at_most(self, text: str, *, bound: float = 0.0, **about: Any) -> Callable[[Read], Read]:
+    def at_most(
+        self,
+        text: str,
+        *,
+        bound: float = 0.0,
+        predictor: Any,
+        cases: Mapping[str, str] | Sequence[str] | None = None,
+        **about: str,
+    ) -> Callable[[Read], Read]:
         """State that what the function returns (its largest number, or the upper end of its interval) is at most
         `bound`.
 
         It may return a number, an array, a `Reading`, or changes over seeds: then the worst of them is judged.
-        `about` as in `agrees`.
+        The other arguments are those of `agrees`.
         """
-        return self._adder(text, lambda found: _bounded(found, bound, upper=True), about)
+        return self._adder(text, lambda found: bounded(found, bound, upper=True), predictor, cases, about)
 
-    def at_least(self, text: str, *, bound: float = 0.0, **about: Any) -> Callable[[Read], Read]:
+    def at_least(
+        self,
+        text: str,
+        *,
+        bound: float = 0.0,
+        predictor: Any,
+        cases: Mapping[str, str] | Sequence[str] | None = None,
+        **about: str,
+    ) -> Callable[[Read], Read]:
         """State that what the function returns (its least number, or the lower end of its interval) is at least
         `bound`.
         """
-        return self._adder(text, lambda found: _bounded(found, bound, upper=False), about)
+        return self._adder(text, lambda found: bounded(found, bound, upper=False), predictor, cases, about)
 
     def read(self, data: xr.Dataset) -> list[Statement]:
         """Read all statements off the data."""
@@ -140,20 +181,31 @@ class Statements:
         )
 
     def _adder(
-        self, text: str, judge: Callable[[Any], dict[str, Any]], about: dict[str, Any]
+        self,
+        text: str,
+        judge: Callable[[Any], dict[str, Any]],
+        predictor: Any,
+        cases: Mapping[str, str] | Sequence[str] | None,
+        about: dict[str, str],
     ) -> Callable[[Read], Read]:
-        about = {"source": self.source, **about}
-        cases: Mapping[str, str] | None = about.pop("cases", None)
-        predictor = about.pop("predictor")
-        about["predictor"] = f"{predictor.__module__}.{predictor.__qualname__}"
+        unknown = about.keys() - ABOUT
+        if unknown:
+            raise TypeError(f"{', '.join(sorted(unknown))}: a statement is described by {', '.join(ABOUT)}")
+        described = {"source": self.source, **about, "predictor": f"{predictor.__module__}.{predictor.__qualname__}"}
+        words = cases if cases is None or isinstance(cases, Mapping) else {case: case for case in cases}
 
         def add(function: Read) -> Read:
             name = function.__name__
-            if cases is None:
-                self.entries.append(Entry(name, text, function, judge, about))
-            for case, words in (cases or {}).items():
-                sentence = text.replace("{case}", words)
-                self.entries.append(Entry(f"{name}_{case}", sentence, _of_case(function, case), judge, about))
+            entries = [Entry(name, text, function, judge, described)]
+            if words is not None:
+                entries = [
+                    Entry(f"{name}_{case}", text.replace("{case}", each), _of_case(function, case), judge, described)
+                    for case, each in words.items()
+                ]
+            for entry in entries:
+                if f"{self.group}/{entry.name}" in self.names:
+                    raise TypeError(f"{entry.name}: there are two statements of this name")
+                self.entries.append(entry)
             return function
 
         return add
@@ -161,80 +213,3 @@ class Statements:
 
 def _of_case(function: Read, case: str) -> Read:
     return lambda data: function(data, case)
-
-
-def _agreement(found: Any, kind: str, tolerance: float) -> dict[str, Any]:
-    """Fields of a statement that two sets of numbers are equal."""
-    if not isinstance(found, Reading):
-        predicted, measured, *spread = _aligned(*found)
-        found = Reading(measured, predicted)
-    else:
-        predicted, measured, spread = *_aligned(found.predicted, found.measured), []
-    with np.errstate(all="ignore"):  # what was never measured does not agree
-        error = np.abs(measured - predicted)
-        if found.error is not None:
-            error = np.broadcast_to(found.error, error.shape)
-        elif kind == "relative":
-            error = error / np.abs(predicted)
-        elif kind == "relative to the largest":
-            scale = np.max(np.abs(predicted))
-            error = error / scale if scale > 0 else error * math.inf
-        elif kind == "standard errors":
-            error = error / spread[0]
-    worst = int(np.argmax(np.where(np.isnan(error), math.inf, error)))
-    interval = found.interval
-    if kind == "standard errors" and spread:
-        half = tolerance * spread[0].flat[worst]
-        interval = (float(measured.flat[worst] - half), float(measured.flat[worst] + half))
-    return {
-        "relation": "=",
-        "predicted": float(predicted.flat[worst]),
-        "measured": float(measured.flat[worst]),
-        "error": float(error.flat[worst]),
-        "unit": "relative" if kind.startswith("relative") else kind,
-        "tolerance": tolerance,
-        "interval": interval,
-        "count": predicted.size if found.count is None else found.count,
-        "note": found.note,
-    }
-
-
-def _bounded(found: Any, bound: float, *, upper: bool) -> dict[str, Any]:
-    """Fields of a statement about a bound; a value that was not measured breaks it."""
-    if isinstance(found, Change):
-        found = [found]
-    if isinstance(found, Sequence) and not isinstance(found, Reading) and isinstance(found[0], Change):
-        worst = worst_of(found, upper=upper)
-        found = Reading(worst.median, interval=(worst.low, worst.high), count=len(found), note=_runs(found))
-    elif not isinstance(found, Reading):
-        found = Reading(found)
-    values = np.asarray(found.measured, float)
-    measured = float(values.max() if upper else values.min())
-    end = measured if found.interval is None else float(found.interval[1 if upper else 0])
-    excess = end - bound if upper else bound - end
-    return {
-        "relation": "≤" if upper else "≥",
-        "predicted": float(bound),
-        "measured": measured,
-        "error": math.nan if math.isnan(excess) else max(excess, 0.0),
-        "unit": "excess",
-        "tolerance": 0.0,
-        "interval": found.interval,
-        "count": values.size if found.count is None else found.count,
-        "note": found.note,
-    }
-
-
-def _runs(changes: Sequence[Change]) -> str:
-    """Over how many runs a median was taken, and of how many the worst is shown."""
-    pairs = sorted({change.pairs for change in changes})
-    number = str(pairs[0]) if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
-    worst = f", the worst of {len(changes)}" if len(changes) > 1 else ""
-    return f"{number} runs: median, 99 % interval{worst}"
-
-
-def _aligned(*values: Any) -> list[np.ndarray]:
-    """Arrays of one shape: by the names of their dimensions where all have them, else by position."""
-    if all(isinstance(value, xr.DataArray) for value in values):
-        values = xr.broadcast(*values)
-    return [np.asarray(value) for value in np.broadcast_arrays(*(np.asarray(value, float) for value in values))]

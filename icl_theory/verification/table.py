@@ -24,7 +24,7 @@ UNITS = {
 
 
 def number(value: float, digits: int = 4) -> str:
-    """So many digits, scientific where that is shorter."""
+    """Return a number with so many digits, scientific where that is shorter."""
     if value == 0:
         return "0"
     if math.isinf(value):
@@ -56,7 +56,7 @@ def error_text(row: Row) -> str:
 
 
 def verdict(holds: bool | None) -> str:
-    """A word for a table."""
+    """Return a verdict as a word."""
     return "–" if holds is None else ("holds" if holds else "FAILS")
 
 

@@ -167,7 +167,7 @@ def test_bad_options_are_one_line(options, field, capsys, tmp_path):
 
 def test_unknown_commands_and_groups(capsys):
     assert "simulat" in refused(capsys, "simulat")
-    for names in ("A", "", ",", "dynamics,"):
+    for names in ("A", "", ",", "dynamics,", "phase_diagram"):
         assert "--only" in refused(capsys, "verify", "--only", names)
     assert "did you mean dynamics" in refused(capsys, "verify", "--only", "fixed_points,dynamcs")
     wrong = refused(capsys, "verify", "--only", "fixed_points/gain")
@@ -220,6 +220,8 @@ def test_groups_are_completed_in_a_list():
 
     found = [item.value for item in _complete(None, None, "dynamics,ran")]
     assert found == ["dynamics,random_initialisation"]
+    found = [item.value for item in _complete(None, None, "fixed_points/gain")]
+    assert found == ["fixed_points/gain_has_a_short_formula"]
 
 
 def test_the_list_of_commands_says_what_each_command_says():

@@ -18,7 +18,7 @@ import icl_theory as icl
 from icl_theory.cli import finetune as command
 from icl_theory.llm.job import job as jobs
 from icl_theory.llm.model.checkpoint import load_decoder
-from icl_theory.llm.training.checkpoints import Checkpoints
+from icl_theory.llm.training.run_checkpoints import Checkpoints
 
 QUICK = ["--length", 16, "--batch-size", 4, "--learning-rate", 0.005, "--quiet"]
 
@@ -429,7 +429,7 @@ def test_every_option_of_a_run_is_one_of_its_settings():
 HOST = """
 import os, sys
 from icl_theory.cli import main
-from icl_theory.llm.training.checkpoints import Checkpoints
+from icl_theory.llm.training.run_checkpoints import Checkpoints
 save, count, most = Checkpoints.save, [], int(sys.argv[1])
 def stopping(self, *arguments):
     save(self, *arguments)

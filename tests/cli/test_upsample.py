@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import icl_theory as icl
-from icl_theory.upsampling.fields import texts_of
 from icl_theory.upsampling.record_files import SUFFIXES
+from icl_theory.upsampling.row_fields import texts_of
 
 COUNT = 12
 STEPS = np.arange(0.0, 101.0, 10.0)

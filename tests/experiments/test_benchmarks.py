@@ -136,10 +136,7 @@ def test_a_stopped_run_goes_on(fakes, out, monkeypatch, capsys):
 def test_parts_go_by_name(fakes, out, monkeypatch, capsys):
     printed(out, "upsampling")
     printed(out, "upsampling", "steps", "--dtype", "float64", "--quick", "--fresh")
-    assert fakes.asked == [
-        ("upsampling", "float32", False, "float32"),
-        ("steps", "float64", True, "float64"),
-    ]
+    assert fakes.asked == [("upsampling", "float32", False, "float32"), ("steps", "float64", True, "float64")]
     with pytest.raises(InputError, match="--dtype = 'float64': upsampling: measured in float32 alone"):
         printed(out, "upsampling", "--dtype", "float64")
     monkeypatch.setattr(sys, "argv", ["bench", "stteps"])

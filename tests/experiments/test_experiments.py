@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-from experiments import parallel
+from experiments import reproduce as parallel
 from experiments.benchmarks import compilations
 from figures import FIGURES
 from icl_theory import IclTheoryError, InputError

@@ -21,8 +21,8 @@ from experiments.language_models.arithmetic_study import (
     seeds_apart,
     seeds_together,
 )
-from experiments.language_models.arms import Plan, Trainer, all_arms, answered
 from experiments.language_models.problems import order, unseen
+from experiments.language_models.trainer import Plan, Trainer, all_arms, answered
 from figures.language_models import draw
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Batch

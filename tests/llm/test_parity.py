@@ -12,7 +12,7 @@ from flax import nnx
 
 from icl_theory.llm.model import decoder
 from icl_theory.llm.model.checkpoint import load_decoder, weight_places
-from icl_theory.llm.model.config import from_huggingface
+from icl_theory.llm.model.families import from_huggingface
 from icl_theory.llm.training.losses import row_losses
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "llm"

@@ -340,7 +340,7 @@ def test_the_loss_can_be_differentiated_by_its_data_and_twice():
 
 
 def test_runs_that_share_moments_make_one_matrix_product_a_step():
-    """In the compiled program: M (F, F) times all tensors (F, runs), once in the step and once in the look."""
+    """In the compiled program: M (F, F) times all tensors (F, runs), once in the step and once in the snapshot."""
     from icl_theory.training.compiled_loop import Axes, run_chunk, start
 
     runs, size = 24, num_features(DIM, "full")

@@ -21,7 +21,7 @@ from icl_theory import InputError, sweep
 from icl_theory.sweeps.folder import SweepFolder
 from icl_theory.sweeps.plan import Plan
 from icl_theory.sweeps.processes import ALONE, Process, hold
-from icl_theory.sweeps.run import run_sweep
+from icl_theory.sweeps.run_sweep import run_sweep
 from icl_theory.sweeps.specification import Sweep
 
 BASE = {"dim": 2, "num_heads": 2, "num_steps": 100_000, "num_snapshots": 40, "learning_rate": 0.05}
@@ -66,7 +66,7 @@ def undisturbed(tmp_path_factory, optimised):
 KILLING = """
 import os, random, signal, sys, time
 from pathlib import Path
-from icl_theory.sweeps.run import run_sweep
+from icl_theory.sweeps.run_sweep import run_sweep
 from icl_theory.sweeps.specification import Sweep
 
 base, grid, folder, seed = eval(sys.argv[1]), eval(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])

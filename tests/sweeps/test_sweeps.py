@@ -13,10 +13,10 @@ from icl_theory import InputError, RunConfig, simulate
 from icl_theory.analysis.simplicity_bias import bias_of_fractions
 from icl_theory.sweeps import measures
 from icl_theory.sweeps.axes import parse_axis
-from icl_theory.sweeps.batch import Cache, run_batch
+from icl_theory.sweeps.batched_runs import Cache, run_batch
 from icl_theory.sweeps.folder import open_sweep
 from icl_theory.sweeps.plan import Plan
-from icl_theory.sweeps.run import run_sweep, sweep
+from icl_theory.sweeps.run_sweep import run_sweep, sweep
 from icl_theory.sweeps.specification import Sweep
 from icl_theory.sweeps.structure import batch_numbers, join_config, numbers_of, structure_of
 from icl_theory.training.compiled_loop import run_chunk

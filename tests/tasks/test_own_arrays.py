@@ -57,11 +57,7 @@ def test_features_of_own_arrays_are_tracked(mixture, key):
     loss, _ = icl.make_loss(icl.SeparateAttention(4, 4, rngs=jax_rngs()), prompts)
     start = icl.aligned_parameters(np.full(4, 0.3), features.directions)
     run = icl.train(
-        loss,
-        start,
-        hyperparameters={"learning_rate": 0.05},
-        num_steps=2000,
-        track=icl.EffectiveMatrix(loss.graphdef),
+        loss, start, hyperparameters={"learning_rate": 0.05}, num_steps=2000, track=icl.EffectiveMatrix(loss.graphdef)
     )
     times = icl.simplicity_bias(run.trajectory(features), features).times
     assert np.all(np.diff(times[:3]) > 0)
@@ -96,9 +92,19 @@ NAN[2, 1, 3] = np.nan
         ({"weight": [1.0, 2.0]}, r"weight = 'shape \(2,\)': give shape \(3,\)"),
         ({"weight": [1.0, -2.0, 1.0]}, "weight"),
         ({"num_context": [1, 2, 2]}, r"tokens beyond num_context = 1 must be zero"),
-        ({"num_context": [0, 2, 2]}, "num_context"),
+        ({"num_context": [2, 0, 2]}, r"num_context\[1\] = 0.0: give a whole number from 1 to 2"),
+        ({"num_context": [2, 2, 1.5]}, r"num_context\[2\] = 1.5"),
+        ({"num_context": [np.nan, 2, 2]}, r"num_context\[0\] = nan"),
     ],
 )
 def test_bad_arrays_are_named_with_their_place(change, message):
     with pytest.raises(InputError, match=message):
         Prompts.from_arrays(**(GOOD | change))
+
+
+def test_a_number_too_large_for_single_precision_is_named():
+    with (
+        jax.enable_x64(False),
+        pytest.raises(InputError, match=r"y\[0, 1\] = 1e\+300: give a finite number, at most 3.4e"),
+    ):
+        Prompts.from_arrays(**(GOOD | {"y": [[1.0, 1e300], [1.0, 1.0], [1.0, 1.0]]}))

@@ -7,14 +7,7 @@ import pytest
 from flax import nnx
 from helpers import assert_close
 
-from icl_theory import (
-    InputError,
-    SeparateAttention,
-    TaskDistribution,
-    TaskMixture,
-    make_loss,
-    sample_prompts,
-)
+from icl_theory import InputError, SeparateAttention, TaskDistribution, TaskMixture, make_loss, sample_prompts
 from icl_theory.tasks.sampling import PromptKeys, _group_counts
 
 

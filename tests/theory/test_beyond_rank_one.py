@@ -18,9 +18,9 @@ from icl_theory.tasks.mixture import TaskDistribution
 from icl_theory.tasks.sampling import sample_prompts
 from icl_theory.tasks.spectra import geometric_spectrum, random_basis
 from icl_theory.theory.balance import imbalance, imbalance_change
-from icl_theory.theory.components import component_regression, plateau_predictions, regression_gap
 from icl_theory.theory.least_squares import best_tensor, escape_rate, tensor_loss
 from icl_theory.theory.low_rank import growth_rate, head_value
+from icl_theory.theory.principal_components import component_regression, plateau_predictions, regression_gap
 from icl_theory.theory.softmax import small_weight_drive
 from icl_theory.training.losses import PromptsLoss, make_loss, quadratic_loss
 from icl_theory.training.tracked import FeatureStrength

@@ -38,11 +38,12 @@ from icl_theory import (
     unnormalised_sam,
     white_spectrum,
 )
-from icl_theory.theory import aligned, flow
+from icl_theory.theory import aligned_dynamics as aligned
+from icl_theory.theory import gradient_flow as flow
 from icl_theory.theory.fixed_points import fixed_point_strengths, isotropic_task_gain, subsets
-from icl_theory.theory.flow import tolerance
+from icl_theory.theory.gradient_flow import tolerance
 from icl_theory.theory.hitting_time import antiderivative
-from icl_theory.theory.sam import (
+from icl_theory.theory.sam_dynamics import (
     first_learning_time,
     stable_learning_rate,
     stall_strengths,
@@ -239,7 +240,7 @@ def test_readings_of_the_reduced_system():
 
 
 def test_stall_is_a_rest_point_of_sam():
-    from icl_theory.theory.aligned import velocity
+    from icl_theory.theory.aligned_dynamics import velocity
 
     stall = stall_strengths(TWO.drive, 0.02)
     speed = velocity(jnp.asarray(stall), TWO.drive, TWO.curvature, Ascent(0.02))

@@ -283,7 +283,7 @@ def test_batches_need_a_common_axis():
 
 
 def test_a_blow_up_between_snapshots_is_seen():
-    """A loss that climbs out of bounds and comes back before the next look is a divergence all the same."""
+    """A loss that climbs out of bounds and comes back before the next snapshot is a divergence all the same."""
     hill = lambda params: params["height"] + 1e5 * jnp.exp(-((params["place"] - 5.0) ** 2))  # noqa: E731
 
     def walk(learning_rate):

@@ -43,7 +43,7 @@ from icl_theory import (
     upsampled_learning_times,
     upsampled_loss,
 )
-from icl_theory.theory.sam import two_phase_ratio
+from icl_theory.theory.sam_dynamics import two_phase_ratio
 from icl_theory.theory.upsampling import two_phase_factor
 
 LATE = np.asarray([False, False, True, True, False, True])

@@ -44,12 +44,7 @@ def train(folder, network, steps=STEPS, resume=None, callbacks=(), **settings):
     quiet = {"report_to": [], "disable_tqdm": True, "lr_scheduler_type": "constant"}
     arguments = transformers.TrainingArguments(output_dir=str(folder), max_steps=steps, **usual | quiet | settings)
     trainer = transformers.Trainer(
-        network,
-        arguments,
-        train_dataset=rows(),
-        eval_dataset=rows(),
-        data_collator=collate,
-        callbacks=list(callbacks),
+        network, arguments, train_dataset=rows(), eval_dataset=rows(), data_collator=collate, callbacks=list(callbacks)
     )
     trainer.train(resume_from_checkpoint=resume)
     return network

@@ -5,7 +5,7 @@ import numpy as np
 from helpers import assert_close
 
 from icl_theory import compress, population_loss, population_moments, sample_prompts
-from icl_theory.verification.claims.arms import Pilot, fresh_arms, judge, weighted_arms
+from icl_theory.verification.claims.finite_data_arms import Pilot, fresh_arms, judge, weighted_arms
 from icl_theory.verification.claims.generalisation_losses import at_level, lowest, quadratic
 from icl_theory.verification.ensembles import reduced_population
 

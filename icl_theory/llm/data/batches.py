@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from icl_theory.errors import InputError, check_number
-from icl_theory.upsampling.fields import texts_of
+from icl_theory.upsampling.row_fields import texts_of
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -145,7 +146,7 @@ class Batch(NamedTuple):
         segments: (B, T) the example that each token belongs to where rows are packed, else None.
     """
 
-    tokens: Any
-    learned: Any
-    weight: Any
-    segments: Any = None
+    tokens: Int[Any, "B T"]
+    learned: Bool[Any, "B T"]
+    weight: Float[Any, " B"]
+    segments: Int[Any, "B T"] | None = None

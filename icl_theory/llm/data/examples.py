@@ -12,8 +12,8 @@ from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Tokenized
 from icl_theory.llm.data.problems import Row
 from icl_theory.llm.data.prompting import Prompting
-from icl_theory.upsampling.fields import texts_of
 from icl_theory.upsampling.loss_record import check_unique, id_array
+from icl_theory.upsampling.row_fields import texts_of
 from icl_theory.upsampling.summary import line
 
 ROW = "row"

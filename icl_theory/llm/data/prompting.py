@@ -11,7 +11,7 @@ import numpy as np
 
 from icl_theory.errors import InputError, error_text
 from icl_theory.llm.data.batches import Tokenized, tokenize
-from icl_theory.upsampling.fields import ANSWERING, texts_of, turns_of
+from icl_theory.upsampling.row_fields import ANSWERING, texts_of, turns_of
 
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}  # of `conversations`, in the words of templates
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")  # in a template
@@ -98,11 +98,7 @@ class Prompting:
         messages = [{"role": ROLES.get(role, role), "content": text} for role, text in turns]
         try:
             return self.tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                chat_template=self.template,
-                enable_thinking=self.thinking,
-                **settings,
+                messages, tokenize=False, chat_template=self.template, enable_thinking=self.thinking, **settings
             )
         except Exception as error:  # of the template's language, and what templates raise themselves
             raise InputError(

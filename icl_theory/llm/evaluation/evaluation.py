@@ -16,7 +16,7 @@ from icl_theory.llm.evaluation.answers import Evaluation, judge
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.generate import generate
 from icl_theory.results import writing
-from icl_theory.upsampling.fields import texts_of
+from icl_theory.upsampling.row_fields import texts_of
 
 Progress = Callable[[int, int], None]
 
@@ -38,13 +38,7 @@ def evaluate(
     """
     prompts = [prompting.asked(row) for row in rows]
     made = generate(
-        decoder,
-        prompts,
-        max_new=max_new,
-        stop=prompting.stop,
-        batch_size=batch_size,
-        mesh=mesh,
-        progress=progress,
+        decoder, prompts, max_new=max_new, stop=prompting.stop, batch_size=batch_size, mesh=mesh, progress=progress
     )
     replies = [prompting.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in made]
     return judge(replies, [_texts(row)[1] for row in rows], [len(tokens) == max_new for tokens in made])

@@ -36,8 +36,7 @@ def compared(arms: Arms) -> list[str]:
         ]
         lines.append(
             f"{name:32} {np.mean(arm['accuracy']):8.3f}{_mean(arm.get('unseen'), '8.3f')}    {against[0]}    "
-            f"{against[1]}"
-            f"  {'  '.join(numbers)}"
+            f"{against[1]}  {'  '.join(numbers)}"
         )
     return lines
 

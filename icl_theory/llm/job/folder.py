@@ -12,7 +12,7 @@ import jax
 
 from icl_theory.errors import InputError
 from icl_theory.llm.model.sharding import wait_for_all_hosts
-from icl_theory.llm.training.checkpoints import CHECKPOINTS
+from icl_theory.llm.training.run_checkpoints import CHECKPOINTS
 from icl_theory.results import exists, first_difference
 
 SETTINGS, REPORT, MODEL, RUN = "settings.json", "report.json", "model", "run"

@@ -62,11 +62,7 @@ from icl_theory.llm.job.report import accuracies, loss_numbers, outcome, upsampl
 from icl_theory.llm.job.settings import Job
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.pretrained import Model, find_model, load_model, save_model
-from icl_theory.llm.model.sharding import (
-    check_rows,
-    decided_by_first_host,
-    wait_for_all_hosts,
-)
+from icl_theory.llm.model.sharding import check_rows, decided_by_first_host, wait_for_all_hosts
 from icl_theory.llm.training.train import FinetuneConfig, Finetuned, finetune
 from icl_theory.results import exists, writing
 from icl_theory.upsampling.data_files import Scan

@@ -11,10 +11,7 @@ from jax.sharding import Mesh
 
 from icl_theory.errors import InputError
 from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.sharding import (
-    in_host_memory,
-    place_weights,
-)
+from icl_theory.llm.model.sharding import in_host_memory, place_weights
 
 
 def on_devices(decoder: Decoder, mesh: Mesh | None) -> Decoder:

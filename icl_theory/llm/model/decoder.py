@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from icl_theory.llm.model.config import DecoderConfig
+from icl_theory.llm.model.families import DecoderConfig
 from icl_theory.llm.model.rotary import rope_frequencies, rotate
 from icl_theory.llm.model.sharding import by_rows
 
@@ -24,8 +24,8 @@ EMBEDDING_STD = 0.02
 class Cache(NamedTuple):
     """Keys and values of one layer, (B, S, K, H) each."""
 
-    key: Any
-    value: Any
+    key: Float[Any, "B S N H"]
+    value: Float[Any, "B S N H"]
 
 
 class Norm(nnx.Module):
@@ -200,11 +200,7 @@ class Decoder(nnx.Module):
         return [Cache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)) for _ in self.blocks]
 
     def extend(
-        self,
-        tokens: Int[Array, "B T"],
-        cache: list[Cache],
-        start: Int[Array, ""] | int,
-        known: Bool[Array, "B S"],
+        self, tokens: Int[Array, "B T"], cache: list[Cache], start: Int[Array, ""] | int, known: Bool[Array, "B S"]
     ) -> tuple[Float[Array, "B V"], list[Cache]]:
         """Logits of the token after the last, with the cache filled from `start` on.
 

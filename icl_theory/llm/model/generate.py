@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, PyTree
 
 from icl_theory.errors import InputError, check_number
 from icl_theory.llm.model.decoder import Decoder
@@ -38,7 +38,7 @@ def generate(
         max_new: most tokens that are made of each.
         stop: tokens that end one; they are not part of what is returned.
         batch_size: prompts together, those of like length; over a mesh rounded up to one for each device.
-        mesh: devices that the model's weights are laid over (`mesh.place_weights`); None for one.
+        mesh: devices that the model's weights are laid over (`sharding.place_weights`); None for one.
         progress: called with prompts done and prompts in all.
 
     Returns:
@@ -88,7 +88,7 @@ def pad_left(rows: Sequence[Sequence[int]]) -> tuple[Int[np.ndarray, "B T"], Boo
 
 
 @partial(jax.jit, static_argnums=(0, 5))
-def _greedy(graph: Any, params: Any, tokens: Array, valid: Array, stop: Array, max_new: int) -> Array:
+def _greedy(graph: Any, params: PyTree, tokens: Array, valid: Array, stop: Array, max_new: int) -> Array:
     """(B, max_new) tokens; behind a stop token they mean nothing."""
     model = nnx.merge(graph, params)
     batch, length = tokens.shape
@@ -97,11 +97,11 @@ def _greedy(graph: Any, params: Any, tokens: Array, valid: Array, stop: Array, m
     logits, cache = model.extend(tokens, model.start_cache(batch, length + max_new), 0, known)
     made = jnp.zeros((batch, max_new), jnp.int32)
 
-    def more(state: Any) -> Array:
+    def more(state: PyTree) -> Array:
         count, _, _, done, _ = state
         return (count < max_new) & ~done.all()
 
-    def once(state: Any) -> Any:
+    def once(state: PyTree) -> Any:
         count, logits, made, done, cache = state
         token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         made = made.at[:, count].set(token)

@@ -13,8 +13,8 @@ import numpy as np
 
 from icl_theory.errors import InputError, error_text
 from icl_theory.llm.model.checkpoint import build_decoder
-from icl_theory.llm.model.config import from_huggingface
 from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.families import from_huggingface
 from icl_theory.results import exists
 
 NAMES = {  # of a layer's tensors, there and in Hugging Face's files

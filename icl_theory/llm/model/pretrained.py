@@ -12,8 +12,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from icl_theory.errors import InputError, error_text
 from icl_theory.llm.model.checkpoint import load_decoder, save_decoder
-from icl_theory.llm.model.config import read_config
 from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.families import read_config
 from icl_theory.llm.model.gguf_file import load_gguf
 from icl_theory.llm.model.tokenizer import check_tokenizer, load_tokenizer
 from icl_theory.results import exists, writing

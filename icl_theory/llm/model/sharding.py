@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
 
 from icl_theory.errors import InputError, check_number
 
@@ -35,7 +36,7 @@ def make_mesh(shards: int = 1) -> Mesh:
     return Mesh(devices.reshape(-1, shards), (DATA, SHARD))
 
 
-def shardings(tree: Any, mesh: Mesh) -> Any:
+def shardings(tree: PyTree, mesh: Mesh) -> Any:
     """Return the sharding of each array: cut along its longest axis that can be, else whole on every device."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, cut(np.shape(leaf), mesh.shape[SHARD])), tree)
 
@@ -56,7 +57,7 @@ def check_rows(rows: int, mesh: Mesh, accumulate: int = 1) -> None:
         raise InputError("batch_size", rows, remedy)
 
 
-def place(tree: Any, where: Any, *, own: bool = False) -> Any:
+def place(tree: PyTree, where: Any, *, own: bool = False) -> Any:
     """The same arrays, known to every host, where they are to lie; one after the other, so that no device holds more
     than its part and one whole array. With `own` they share no memory with those given."""
 
@@ -71,19 +72,19 @@ def place(tree: Any, where: Any, *, own: bool = False) -> Any:
     return jax.tree.map(one, tree, where)
 
 
-def place_weights(tree: Any, mesh: Mesh | None, *, own: bool = False) -> Any:
+def place_weights(tree: PyTree, mesh: Mesh | None, *, own: bool = False) -> Any:
     """Weights, cut over the mesh; without one whole on the first device."""
     alone = SingleDeviceSharding(jax.local_devices()[0])
     where = jax.tree.map(lambda _: alone, tree) if mesh is None else shardings(tree, mesh)
     return place(tree, where, own=own)
 
 
-def place_rows(tree: Any, mesh: Mesh) -> Any:
+def place_rows(tree: PyTree, mesh: Mesh) -> Any:
     """Arrays whose first axis is that of the rows."""
     return place(tree, jax.tree.map(lambda _: NamedSharding(mesh, P(ROWS)), tree))
 
 
-def in_host_memory(tree: Any) -> Any:
+def in_host_memory(tree: PyTree) -> Any:
     """The arrays whole, as numpy's, on every host; one after the other."""
 
     def one(leaf: Any) -> np.ndarray:

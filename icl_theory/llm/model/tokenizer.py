@@ -11,14 +11,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from icl_theory.errors import InputError, error_text
-from icl_theory.llm.model.config import DecoderConfig
+from icl_theory.llm.model.families import DecoderConfig
 
 # How texts are cut before pairs are merged, by the name in the file; all by bytes in the end.
 BY_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
-CUTS = {
-    "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), BY_BYTES]),
-    "gpt-2": BY_BYTES,
-}
+CUTS = {"smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), BY_BYTES]), "gpt-2": BY_BYTES}
 CONTROL = 3  # type of a token that stands for no text
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import optax
+from jaxtyping import PyTree
 from optax.contrib import muon
 
 from icl_theory.errors import check_choice
@@ -38,12 +39,12 @@ def build_optimizer(
     return optax.multi_transform({"muon": matrices, "adamw": adamw}, muon_labels)
 
 
-def is_matrix(params: Any) -> Any:
+def is_matrix(params: PyTree) -> Any:
     """True for what is decayed."""
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
-def muon_labels(params: Any) -> Any:
+def muon_labels(params: PyTree) -> Any:
     """Label each leaf: every matrix of the blocks "muon"; embedding, output, norms and biases "adamw".
 
     Not left to `muon` itself, which takes embeddings for matrices, decays norms and biases, and runs its Adam with
@@ -57,7 +58,7 @@ def muon_labels(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(label, params)
 
 
-def second_moment(state: Any, gradient: Any, b2: float = 0.999) -> Any:
+def second_moment(state: PyTree, gradient: Any, b2: float = 0.999) -> Any:
     """Return `(b2 v + (1 − b2) g²)/(1 − b2^t)`, Adam's divisor at step t, from the state of "adamw" before it and g."""
     adam = next(part for part in jax.tree.leaves(state, is_leaf=_is_adam) if _is_adam(part))
     correction = 1.0 - b2 ** (adam.count + 1)

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, PyTree
 
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Batch
@@ -31,9 +31,9 @@ Stages = tuple[Callable[[Any], Any], Callable[[Any, Any], Any], Callable[[Any, A
 class Learner(NamedTuple):
     """State of training: weights, state of the optimizer, steps taken."""
 
-    params: Any
-    optimizer: Any
-    step: Any
+    params: PyTree
+    optimizer: PyTree
+    step: Int[Any, ""]
 
 
 def batch_loss(model: Decoder, hidden: Float[Array, "B T C"], batch: Batch, total: Any) -> Float[Array, ""]:
@@ -84,7 +84,7 @@ def begin(
     return graph, Learner(params, jax.jit(init, out_shardings=where)(params), place_weights(step, mesh))
 
 
-def model_of(graph: nnx.GraphDef[Any], params: Any) -> Decoder:
+def model_of(graph: nnx.GraphDef[Any], params: PyTree) -> Decoder:
     """The decoder with these weights."""
     return nnx.merge(graph, params)
 
@@ -125,7 +125,7 @@ def make_step(
         accumulate: parts that a batch is taken in, one after the other; it must divide the rows. The mean is over the
             whole batch whatever its parts hold.
         clip: norm that gradients are cut to; None for no cut.
-        mesh: of `mesh.make_mesh`, over which learner and batches are placed; None for one device.
+        mesh: of `sharding.make_mesh`, over which learner and batches are placed; None for one device.
         settings: of `build_optimizer`.
 
     Returns:
@@ -137,12 +137,12 @@ def make_step(
     check_preconditioned(preconditioned, optimizer, sharpness)
     transformation = build_optimizer(optimizer, **settings)
 
-    def part(params: Any, state: Any, batch: Batch, total: Any, rho: Any) -> tuple[Any, Any]:
+    def part(params: PyTree, state: PyTree, batch: Batch, total: Any, rho: Any) -> tuple[Any, Any]:
         moment_of = partial(second_moment, state, b2=settings.get("b2", 0.999)) if preconditioned else None
         stages = stages_of(graph, batch, total)
         return loss_and_gradient(sharpness, *stages, params, rho=rho, second_moment_of=moment_of)
 
-    def kept(tree: Any) -> Any:
+    def kept(tree: PyTree) -> Any:
         return tree if mesh is None else jax.lax.with_sharding_constraint(tree, shardings(tree, mesh))
 
     def step(learner: Learner, batch: Batch, learning_rate: Any, rho: Any) -> tuple[Learner, dict[str, Array]]:
@@ -179,7 +179,7 @@ def make_example_losses(
 ) -> Callable[[Any, Batch], Float[Array, " B"]]:
     """Return `losses(params, batch)`, compiled: mean loss of each row's learned tokens, whole on every device."""
 
-    def losses(params: Any, batch: Batch) -> Array:
+    def losses(params: PyTree, batch: Batch) -> Array:
         model = model_of(graph, params)
         hidden = model.hidden(batch.tokens, segments=batch.segments)
         sums = row_losses(model.logits, hidden, batch.tokens, batch.learned, vocab_size=model.config.vocab_size)

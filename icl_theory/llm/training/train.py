@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from icl_theory.errors import InputError, check_choice, check_number
 from icl_theory.llm.data.batches import Batch, Tokenized, groups, pack_row, pad, stack
@@ -23,7 +23,7 @@ from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.sharding import check_rows, decided_by_first_host, place_rows
 from icl_theory.llm.optimizers.adamw_muon import OPTIMIZERS
 from icl_theory.llm.optimizers.sam import SHARPNESS
-from icl_theory.llm.training.checkpoints import Checkpoints
+from icl_theory.llm.training.run_checkpoints import Checkpoints
 from icl_theory.llm.training.step import (
     begin,
     check_preconditioned,
@@ -80,13 +80,7 @@ class FinetuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field, minimum in {
-            "length": 2,
-            "batch_size": 1,
-            "accumulate": 1,
-            "warmup": 0,
-            "seed": 0,
-        }.items():
+        for field, minimum in {"length": 2, "batch_size": 1, "accumulate": 1, "warmup": 0, "seed": 0}.items():
             check_number(field, getattr(self, field), minimum=minimum, integer=True)
         check_number("num_steps", self.num_steps, minimum=1, maximum=MOST_STEPS, integer=True)
         for field in ("rho", "learning_rate", "weight_decay", "clip"):
@@ -131,7 +125,7 @@ def finetune(
         record_every: steps.
         folder: for checkpoints; what is there is gone on with. None for no checkpoints.
         save_every: steps between them; the last step is saved too.
-        mesh: devices to lay the work over (`mesh.make_mesh`); None for one. It is no part of what tells runs apart.
+        mesh: devices to lay the work over (`sharding.make_mesh`); None for one. It is no part of what tells runs apart.
         progress: called with steps done, steps in all, and the loss in words.
 
     Raises:
@@ -273,7 +267,7 @@ class Batches:
         return self._orders[epoch]
 
 
-def _digest(examples: Sequence[Tokenized], rows: np.ndarray, params: Any) -> str:
+def _digest(examples: Sequence[Tokenized], rows: np.ndarray, params: PyTree) -> str:
     """Ten letters for the data, the set of rows, and the weights at the start (the first thousand of each array)."""
     known = hashlib.sha256(np.ascontiguousarray(rows, np.int64).tobytes())
     for example in examples:
@@ -284,7 +278,7 @@ def _digest(examples: Sequence[Tokenized], rows: np.ndarray, params: Any) -> str
 
 
 @jax.jit
-def _finite(params: Any) -> Any:
+def _finite(params: PyTree) -> Any:
     return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
 
 

@@ -22,8 +22,9 @@ from icl_theory.tasks.mixture import TaskDistribution, TaskMixture, beta_second_
 from icl_theory.tasks.prompts import Prompts
 from icl_theory.tasks.sampling import sample_prompts
 from icl_theory.tasks.spectra import linear_spectrum, power_law_spectrum, random_basis
+from icl_theory.training.gradient_descent import gd
 from icl_theory.training.losses import make_loss, quadratic_loss
-from icl_theory.training.optimizers import gd, sam
+from icl_theory.training.sam import sam
 from icl_theory.training.train import train
 from icl_theory.verification.claim import Claim, Progress
 from icl_theory.verification.labels import LOSS, dataset, variable
@@ -232,9 +233,7 @@ def second_moment_equals_its_monte_carlo_mean(data: xr.Dataset) -> tuple[xr.Data
 
 
 @table.agrees(
-    "Ψ(W) equals −½ ∂L/∂W by automatic differentiation (two groups)",
-    rtol_of_largest=1e-12,
-    predictor=population_force,
+    "Ψ(W) equals −½ ∂L/∂W by automatic differentiation (two groups)", rtol_of_largest=1e-12, predictor=population_force
 )
 def force_is_minus_half_the_gradient(data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return data.force, data.half_gradient
@@ -251,8 +250,8 @@ def parameter_flow_is_minus_the_gradient(data: xr.Dataset) -> tuple[xr.DataArray
 
 
 @table.agrees(
-    "The loss of full blocks at random coefficients equals its Monte Carlo mean "
-    "(two groups, noise, priors, fixed task)",
+    "The loss of full blocks at random coefficients equals its Monte Carlo mean (two groups, noise, priors, fixed "
+    "task)",
     standard_errors=4.0,
     source="notes §9",
     predictor=full_population_moments,

@@ -20,8 +20,9 @@ from icl_theory.theory.fixed_points import nested_plateau_losses
 from icl_theory.verification.changes import known_median
 from icl_theory.verification.claim import Claim, Progress, part_of
 from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model, train_starts
+from icl_theory.verification.judging import Reading
 from icl_theory.verification.labels import LOSS, dataset, variable
-from icl_theory.verification.statements import Reading, Statements
+from icl_theory.verification.statements import Statements
 
 TRAINED = {"one_length": "at length 31", "many_lengths": "over lengths 1 to 31"}
 
@@ -169,11 +170,12 @@ def training_lengths_change_the_loss_on(data: xr.Dataset, contexts: str) -> Read
     worst = np.argmin(gap / error)
     interval = tuple(gap[worst] + 4.0 * error[worst] * np.array([-1.0, 1.0]))
     note = f"difference, the least clear of {gap.size}, with 4 standard errors"
-    return Reading(gap[worst], interval=interval, count=gap.size, note=note)
+    return Reading(gap[worst], interval=interval, compared=gap.size, note=note)
 
 
 @table.agrees(
-    "The population loss of the trained W at every one of these lengths is the predicted one, both trainings",
+    "The population loss of the trained W is the predicted one at each of {length} lengths, trained at 31 or "
+    "over lengths 1 to 31",
     rtol=1e-3,
     predictor=Features.loss,
     figure="context_lengths",

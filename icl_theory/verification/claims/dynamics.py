@@ -22,12 +22,13 @@ from icl_theory.tasks.features import find_features
 from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.sampling import sample_prompts
 from icl_theory.tasks.spectra import linear_spectrum, random_basis, white_spectrum
-from icl_theory.theory.aligned import AlignedClosedForm, AlignedDescent, AlignedFlow, Ascent
+from icl_theory.theory.aligned_dynamics import AlignedClosedForm, AlignedDescent, AlignedFlow, Ascent
 from icl_theory.theory.hitting_time import hitting_time
-from icl_theory.theory.merged import MergedFlow, MergedLogistic, effective_start
+from icl_theory.theory.merged_dynamics import MergedFlow, MergedLogistic, effective_start
+from icl_theory.training.gradient_descent import gd
 from icl_theory.training.losses import make_loss
-from icl_theory.training.optimizers import gd, sam, unnormalised_sam
 from icl_theory.training.run import Run, snapshot_schedule
+from icl_theory.training.sam import sam, unnormalised_sam
 from icl_theory.training.tracked import EffectiveMatrix
 from icl_theory.training.train import train
 from icl_theory.verification.claim import Claim, Progress

@@ -7,9 +7,9 @@ import xarray as xr
 
 from icl_theory.models.cubic_mlp import CubicFeatureMLP
 from icl_theory.tasks.features import find_features
-from icl_theory.theory.aligned import AlignedDescent, AlignedFlow
+from icl_theory.theory.aligned_dynamics import AlignedDescent, AlignedFlow
 from icl_theory.theory.hitting_time import fraction_at_time, hitting_time
-from icl_theory.theory.merged import MergedFlow, MergedLogistic
+from icl_theory.theory.merged_dynamics import MergedFlow, MergedLogistic
 from icl_theory.verification.statements import Statements
 
 table = Statements("dynamics", source="notes §5")
@@ -26,7 +26,8 @@ def gd_follows_the_reduced_system(data: xr.Dataset) -> xr.DataArray:
 
 
 @table.at_most(
-    "Under normalised SAM such attention follows the reduced system until the first feature has 95 % of its optimum",
+    "Aligned, balanced rank-one attention under normalised SAM follows the reduced system until the first "
+    "feature has 95 % of its optimum",
     bound=1e-12,
     source="notes §6",
     predictor=AlignedDescent,
@@ -37,7 +38,7 @@ def sam_follows_the_reduced_system(data: xr.Dataset) -> xr.DataArray:
 
 
 @table.at_most(
-    "Under unnormalised SAM such attention follows the reduced system along the whole trajectory",
+    "Aligned, balanced rank-one attention under unnormalised SAM follows the reduced system along the whole trajectory",
     bound=1e-12,
     source="notes §6",
     predictor=AlignedDescent,

@@ -105,8 +105,7 @@ table = Statements("fixed_points", source="notes §4")
 
 @table.at_most(
     "The gradient vanishes at all {subset} predicted fixed points of rank-one attention ({case}); largest norm, "
-    "relative "
-    "to the gradient at u = 1",
+    "relative to the gradient at u = 1",
     bound=1e-13,
     predictor=fixed_point_strengths,
     cases=TASKS,
@@ -116,7 +115,7 @@ def gradient_vanishes(data: xr.Dataset, task: str) -> xr.DataArray:
 
 
 @table.agrees(
-    "The loss there is L_S = tr(ΛΓ) − Σ_S a_d²/c_d ({case})",
+    "The loss at every predicted fixed point is L_S = tr(ΛΓ) − Σ_S a_d²/c_d ({case})",
     rtol_of_largest=1e-12,
     predictor=plateau_loss,
     figure="loss_plateaus",
@@ -147,7 +146,8 @@ def merged_gradient_vanishes_at_both_ends(data: xr.Dataset) -> xr.DataArray:
 
 
 @table.at_least(
-    "Merged attention has a gradient at balanced heads that hold any other subset (smallest norm, relative as before)",
+    "Merged attention has a gradient at balanced heads that hold any other subset of features (smallest norm, "
+    "relative to rank-one's at u = 1)",
     bound=1e-3,
     predictor=fixed_point_strengths,
     figure="merged_model",

@@ -18,10 +18,10 @@ from icl_theory.tasks.features import find_features
 from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.sampling import sample_prompts
 from icl_theory.tasks.spectra import linear_spectrum, white_spectrum
-from icl_theory.training.optimizers import sam
 from icl_theory.training.run import Run
+from icl_theory.training.sam import sam
 from icl_theory.verification.claim import Claim, Progress
-from icl_theory.verification.claims.arms import fresh_arms, judge, weighted_arms
+from icl_theory.verification.claims.finite_data_arms import fresh_arms, judge, weighted_arms
 from icl_theory.verification.claims.generalisation_losses import (
     CHANGES,
     Losses,

@@ -10,9 +10,9 @@ import scipy.stats
 import xarray as xr
 
 from icl_theory.analysis.simplicity_bias import simplicity_bias
-from icl_theory.training.optimizers import sam
+from icl_theory.training.sam import sam
 from icl_theory.verification.changes import CONFIDENCE, Change, absolute
-from icl_theory.verification.claims.arms import fresh_arms, judge, weighted_arms
+from icl_theory.verification.claims.finite_data_arms import fresh_arms, judge, weighted_arms
 from icl_theory.verification.claims.generalisation_readings import (
     FEW,
     MANY,
@@ -24,7 +24,8 @@ from icl_theory.verification.claims.generalisation_readings import (
     pooled,
     ratio_changes,
 )
-from icl_theory.verification.statements import Reading, Statements
+from icl_theory.verification.judging import Reading
+from icl_theory.verification.statements import Statements
 
 BIAS: dict[str, Any] = {"source": "notes §8", "predictor": simplicity_bias, "figure": "generalisation"}
 SAM: dict[str, Any] = {"predictor": sam, "figure": "generalisation", "after_measurement": "found in a first run"}
@@ -171,8 +172,7 @@ def fresh_late_prompts_help_small_data_sets(data: xr.Dataset) -> Change:
 
 
 @table.at_least(
-    "Upsampling late to the end raises the final held-out loss in distribution, both mixtures (P ≥ 1000)",
-    **LATE,
+    "Upsampling late to the end raises the final held-out loss in distribution, both mixtures (P ≥ 1000)", **LATE
 )
 def upsampling_late_hurts_at_the_end(data: xr.Dataset) -> list[Change]:
     return _upsampling_late(data.end_change, ("training",))
@@ -273,8 +273,8 @@ def controls_gain_nothing_half_way(data: xr.Dataset) -> list[Change]:
 
 
 @table.at_least(
-    "One group: SAM leaves more runs without a feature at the end than gradient descent, which also leaves some (share "
-    "more, 99 % interval)",
+    "One group: SAM leaves more runs without a feature at the end than gradient descent, which also leaves some "
+    "(share more, 99 % interval)",
     **SAM,
 )
 def sam_misses_features_more_often(data: xr.Dataset) -> Reading:
@@ -283,4 +283,4 @@ def sam_misses_features_more_often(data: xr.Dataset) -> Reading:
     more = (missed.sel(arm="sam") - missed.sel(arm="gd")).values
     half = float(scipy.stats.norm.ppf(0.5 + CONFIDENCE / 2.0)) * float(more.std(ddof=1)) / np.sqrt(more.size)
     middle = float(more.mean())
-    return Reading(middle, interval=(middle - half, middle + half), count=more.size)
+    return Reading(middle, interval=(middle - half, middle + half), compared=more.size)

@@ -130,8 +130,8 @@ def training_loss_ends_at_least_squares(data: xr.Dataset) -> Pair:
 
 
 @table.agrees(
-    "For every share of random task vectors {case} ends where least squares on the cubic features puts it "
-    "(median of {seed} seeds)",
+    "For every share of random task vectors {case} ends where least squares on the cubic features puts it (median of "
+    "{seed} seeds)",
     rtol=1e-3,
     predictor=best_tensor,
     figure="in_weight_learning",
@@ -147,7 +147,7 @@ def tests_end_at_least_squares(data: xr.Dataset, test: str) -> Pair:
     "with the target gives gradient descent, 2 ln(1 + 2ησ₁)/η (medians)",
     rtol=0.02,
     predictor=escape_rate,
-    after_measurement="the rate, of steps and not of the flow, and the range in which growth is measured",
+    after_measurement="the first run showed that the rate is that of steps, and in which range it is measured",
 )
 def coefficients_first_grow_as_predicted(data: xr.Dataset) -> Pair:
     return data.predicted_growth, data.growth.median("seed", skipna=False)
@@ -177,8 +177,8 @@ def in_context_learning_is_best_midway(data: xr.Dataset) -> np.ndarray:
 
 
 @table.at_least(
-    "With such shares weights know the fixed task better on the way than at the end: the in-weight test loss rises "
-    "again, by a fifth and more (log of last over lowest, the least of all seeds and shares)",
+    "With shares between 0 and 1 weights know the fixed task better on the way than at the end: the in-weight "
+    "test loss rises by a fifth and more (log of last over lowest, the least of all)",
     bound=np.log(1.2),
     source="found here",
     predictor=tensor_loss,
@@ -190,8 +190,8 @@ def weights_know_the_fixed_task_midway(data: xr.Dataset) -> np.ndarray:
 
 
 @table.at_least(
-    "With such shares the in-weight test loss ends no lower than the loss of saying zero, 1 "
-    "(the least of all seeds and shares)",
+    "With shares between 0 and 1 the in-weight test loss ends no lower than 1, the loss of predicting zero (the "
+    "least of all seeds and shares)",
     bound=1.0,
     predictor=tensor_loss,
     figure="in_weight_learning",

@@ -27,8 +27,9 @@ from icl_theory.training.train import train
 from icl_theory.verification.changes import Change, known_median, median_change
 from icl_theory.verification.claim import Claim, Progress, part_of
 from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model, train_starts
+from icl_theory.verification.judging import Reading
 from icl_theory.verification.labels import MEANING, dataset, variable
-from icl_theory.verification.statements import Reading, Statements
+from icl_theory.verification.statements import Statements
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _full_against_free(times: xr.DataArray, rank: int) -> np.ndarray:
     return np.log(np.mean(waits[:, full], axis=1) / np.mean(waits[:, ~full], axis=1))
 
 
-START = "the start, so that training shows its waits"
+START = "the start was chosen after a first run, so that training shows its waits"
 table = Statements("low_rank", source="notes §11; ZSLS25")
 
 
@@ -162,13 +163,12 @@ def next_feature_grows_in_a_free_rank(data: xr.Dataset) -> tuple[xr.DataArray, x
 
 
 @table.at_least(
-    "Rank {case}: training waits longer after every {case} features, when heads are full, than rank 8 does there "
-    "(first six features; log of the ratio of mean waits ln(t_next/t) there and in between, minus that of rank 8, by "
-    "seed)",
+    "Rank {case}: training waits longer where heads are full than rank 8 does at the same features (ln of the "
+    "wait after every {case} features over the others, less that of rank 8, first six features)",
     bound=0.01,  # ranks that do not differ must not pass
     predictor=growth_rate,
     figure="low_rank",
-    cases={"2": "2", "4": "4"},
+    cases=("2", "4"),
     after_measurement=f"{START}; the bound, so that equal ranks do not pass",
 )
 def full_heads_wait_longer_at_rank(data: xr.Dataset, rank: str) -> Change:

@@ -15,11 +15,12 @@ from icl_theory.models.parameters import aligned_parameters
 from icl_theory.tasks.features import find_features
 from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.spectra import power_law_spectrum
-from icl_theory.theory.aligned import AlignedDescent, Ascent
+from icl_theory.theory.aligned_dynamics import AlignedDescent, Ascent
 from icl_theory.theory.hitting_time import hitting_time
+from icl_theory.training.gradient_descent import gd
 from icl_theory.training.losses import make_loss
-from icl_theory.training.optimizers import gd, sam
 from icl_theory.training.run import require_sound
+from icl_theory.training.sam import sam
 from icl_theory.training.tracked import FeatureStrength
 from icl_theory.training.train import train_many
 from icl_theory.verification.changes import Change, log_change, median_change
@@ -89,10 +90,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
         AlignedDescent(features, start, settings.learning_rate, ascent).predict(time).strength
         for ascent in (Ascent(), Ascent(settings.aligned_rho))
     ]
-    variables = {
-        "time": variable("snapshot", time, "time"),
-        "drive": variable("feature", features.drive, "a_d"),
-    }
+    variables = {"time": variable("snapshot", time, "time"), "drive": variable("feature", features.drive, "a_d")}
     for prefix, dims, strengths, words in (
         ("aligned_", "optimizer", [strength[0] for strength in trained[:2]], "a head a feature"),
         ("predicted_", "optimizer", maps, "the reduced map's for a head a feature"),
@@ -145,8 +143,7 @@ def sam_lowers_aligned_learning_time_ratios(data: xr.Dataset) -> np.ndarray:
 
 @table.at_least(
     "Random starts, 64 heads: under {case} the order of learning follows the drives (Kendall's τ of {feature} "
-    "features, "
-    "never learned last)",
+    "features, never learned last)",
     bound=0.9,
     source="found here",
     predictor=bias_of_fractions,
@@ -172,8 +169,7 @@ def sam_lowers_learning_time_ratios(data: xr.Dataset) -> list[Change]:
 
 @table.agrees(
     "Random starts, gradient descent: from the second feature on t_d ∝ 1/a_d, as aligned heads have it (slope, "
-    "log-log, "
-    "median)",
+    "log-log, median)",
     atol=0.1,
     source="found here",
     predictor=hitting_time,

@@ -17,11 +17,11 @@ from icl_theory.models.parameters import aligned_parameters, split_model
 from icl_theory.moments.population import PopulationMoments, population_moments
 from icl_theory.tasks.features import find_features
 from icl_theory.tasks.mixture import TaskMixture
-from icl_theory.theory.aligned import AlignedFlow, Ascent
-from icl_theory.theory.sam import stable_learning_rate
+from icl_theory.theory.aligned_dynamics import AlignedFlow, Ascent
+from icl_theory.theory.sam_dynamics import stable_learning_rate
 from icl_theory.training.losses import MomentsLoss
-from icl_theory.training.optimizers import sam
 from icl_theory.training.run import require_sound
+from icl_theory.training.sam import sam
 from icl_theory.training.tracked import EffectiveMatrix
 from icl_theory.training.train import train_many
 from icl_theory.verification.claim import Claim, Progress

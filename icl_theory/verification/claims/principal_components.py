@@ -15,12 +15,13 @@ from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.prompts import Prompts
 from icl_theory.tasks.sampling import sample_prompt_chunks
 from icl_theory.tasks.spectra import linear_spectrum, random_basis
-from icl_theory.theory.components import component_regression, plateau_predictions, regression_gap
+from icl_theory.theory.principal_components import component_regression, plateau_predictions, regression_gap
 from icl_theory.verification.changes import known_median
 from icl_theory.verification.claim import Claim, Progress, part_of
 from icl_theory.verification.ensembles import clear_plateaus, random_starts, separate_model, train_starts
+from icl_theory.verification.judging import Reading
 from icl_theory.verification.labels import dataset, variable
-from icl_theory.verification.statements import Reading, Statements
+from icl_theory.verification.statements import Statements
 
 REGRESSIONS = {"fixed point": plateau_predictions, "least squares": component_regression}
 SHOWN = 400  # prompts whose predictions are kept for the figure
@@ -68,13 +69,13 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
             num_snapshots=settings.num_snapshots,
             progress=part_of(progress, place, len(lengths)),
         )
-        looks = plateau_looks(run.time, run.loss, simplicity_bias(run.trajectory(features), features).times)
+        snapshots = plateau_snapshots(run.time, run.loss, simplicity_bias(run.trajectory(features), features).times)
         key = jax.random.fold_in(jax.random.key(settings.seed), place)
         sums = np.zeros((4, settings.num_seeds, settings.dim))
         for prompts in sample_prompt_chunks(mixture, settings.num_prompts, key=key, chunk_size=settings.chunk_size):
-            sums += _squares(prompts, features, run.tracked, looks)
-            shown = shown or _shown(prompts, features, run.tracked, looks)  # of the first chunk at the first length
-        difference[:, place] = np.where(looks >= 0, sums[:2] / sums[2:], np.nan)
+            sums += _squares(prompts, features, run.tracked, snapshots)
+            shown = shown or _shown(prompts, features, run.tracked, snapshots)  # of the first chunk at the first length
+        difference[:, place] = np.where(snapshots >= 0, sums[:2] / sums[2:], np.nan)
     meaning = "mean square difference of attention's predictions on a plateau from a regression's, over the mean square"
     gap = [[regression_gap(int(m), n) for m in learned] for n in lengths]
     return dataset(
@@ -90,44 +91,44 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
     )
 
 
-def plateau_looks(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np.ndarray:
+def plateau_snapshots(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Return the snapshot at which the loss is flattest against log-time with m features learned, (seeds, D); −1 for
     none.
 
     None where there is no clear plateau. The last is the end.
     """
-    looks = np.full(times.shape, -1)
+    snapshots = np.full(times.shape, -1)
     slopes = np.abs(np.gradient(losses[:, 1:], np.log(time[1:]), axis=1))
     for seed, learned in enumerate(times):
         for m, before, after in clear_plateaus(learned):
             inside = 1 + np.flatnonzero((time[1:] > before) & (time[1:] < after))
-            looks[seed, m - 1] = inside[np.argmin(slopes[seed, inside - 1])]
+            snapshots[seed, m - 1] = inside[np.argmin(slopes[seed, inside - 1])]
         if np.isfinite(learned).all():
-            looks[seed, -1] = len(time) - 1
-    return looks
+            snapshots[seed, -1] = len(time) - 1
+    return snapshots
 
 
-def _squares(prompts: Prompts, features: Features, matrices: np.ndarray, looks: np.ndarray) -> np.ndarray:
+def _squares(prompts: Prompts, features: Features, matrices: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
     """Return sums of squared differences from both regressions, and of their squares; (4, seeds, m)."""
-    sums = np.zeros((4, *looks.shape))
-    for m in range(1, looks.shape[1] + 1):
+    sums = np.zeros((4, *snapshots.shape))
+    for m in range(1, snapshots.shape[1] + 1):
         others = [regression(prompts, features, m) for regression in REGRESSIONS.values()]
-        chosen = matrices[np.arange(len(looks)), looks[:, m - 1]]
+        chosen = matrices[np.arange(len(snapshots)), snapshots[:, m - 1]]
         predicted = jnp.einsum("pd,sde,pe->sp", prompts.beta, jnp.asarray(chosen), prompts.x_query)
         sums[:2, :, m - 1] = [jnp.sum((predicted - other) ** 2, axis=1) for other in others]
         sums[2:, :, m - 1] = np.asarray([jnp.sum(other**2) for other in others])[:, None]
     return sums
 
 
-def _shown(prompts: Prompts, features: Features, matrices: np.ndarray, looks: np.ndarray) -> list[np.ndarray]:
+def _shown(prompts: Prompts, features: Features, matrices: np.ndarray, snapshots: np.ndarray) -> list[np.ndarray]:
     """Return predictions of one seed (the first with all plateaus) and of both regressions, (3, prompts) for each m."""
-    complete = np.flatnonzero((looks >= 0).all(axis=1))
+    complete = np.flatnonzero((snapshots >= 0).all(axis=1))
     if not complete.size:
-        return [np.full((3, SHOWN), np.nan)] * looks.shape[1]
+        return [np.full((3, SHOWN), np.nan)] * snapshots.shape[1]
     few = jax.tree.map(lambda leaf: leaf[:SHOWN], prompts)
     shown = []
-    for m, look in enumerate(looks[complete[0]], start=1):
-        attention = jnp.einsum("pd,de,pe->p", few.beta, jnp.asarray(matrices[complete[0], look]), few.x_query)
+    for m, snapshot in enumerate(snapshots[complete[0]], start=1):
+        attention = jnp.einsum("pd,de,pe->p", few.beta, jnp.asarray(matrices[complete[0], snapshot]), few.x_query)
         shown.append(np.asarray([attention, *(regression(few, features, m) for regression in REGRESSIONS.values())]))
     return shown
 
@@ -151,8 +152,8 @@ def predictions_are_those_of_the_fixed_point(data: xr.Dataset) -> Reading:
 
 
 @table.agrees(
-    "From least squares on the first m components they differ by (m + 1)/N, here N = 511, as theory has it to leading "
-    "order",
+    "On plateau m predictions differ from least squares on the first m components by (m + 1)/N, to leading order "
+    "(N = 511)",
     rtol=0.1,
     predictor=regression_gap,
     figure="principal_components",

@@ -14,12 +14,13 @@ from icl_theory.analysis.simplicity_bias import simplicity_bias
 from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.spectra import linear_spectrum
 from icl_theory.theory.fixed_points import nested_plateau_losses
-from icl_theory.training.optimizers import gd
+from icl_theory.training.gradient_descent import gd
 from icl_theory.verification.changes import CONFIDENCE
 from icl_theory.verification.claim import Claim, Progress, part_of
 from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model, train_ensemble
+from icl_theory.verification.judging import Reading
 from icl_theory.verification.labels import bias_variables, dataset, variable
-from icl_theory.verification.statements import Reading, Statements
+from icl_theory.verification.statements import Statements
 
 STARTS = ("notes", "small")
 
@@ -111,7 +112,7 @@ def learned_in_the_order_of_their_drives(data: xr.Dataset) -> float:
     rtol_of_largest=0.02,
     predictor=nested_plateau_losses,
     figure="loss_plateaus",
-    cases={"1": "1", "2": "2", "3": "3"},
+    cases=("1", "2", "3"),
 )
 def plateau_lies_at_the_predicted_loss(data: xr.Dataset, learned: str) -> Reading:
     levels = data.level.sel(start="small", learned=int(learned)).values

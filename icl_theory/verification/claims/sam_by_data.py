@@ -15,7 +15,8 @@ from icl_theory.models.parameters import split_model
 from icl_theory.tasks.features import find_features
 from icl_theory.tasks.spectra import linear_spectrum
 from icl_theory.theory.upsampling import path_matched_factors, two_phase_factor
-from icl_theory.training.optimizers import gd, sam
+from icl_theory.training.gradient_descent import gd
+from icl_theory.training.sam import sam
 from icl_theory.upsampling.factor import ratio_factor, sam_equivalent_factor, secant_factor
 from icl_theory.verification.changes import known_median
 from icl_theory.verification.claim import Claim, Progress

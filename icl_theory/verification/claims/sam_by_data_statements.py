@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 
 from icl_theory.theory.upsampling import path_matched_factors, two_phase_factor
-from icl_theory.training.optimizers import sam
+from icl_theory.training.sam import sam
 from icl_theory.upsampling.factor import ratio_factor, sam_equivalent_factor, secant_factor
 from icl_theory.verification.changes import Change, log_change, median_change, worst_of
-from icl_theory.verification.statements import Reading, Statements
+from icl_theory.verification.judging import Reading
+from icl_theory.verification.statements import Statements
 
 READING = 0.3  # largest δ up to which the closed-form factors are judged
 FOUND: dict[str, Any] = {"source": "found here", "after_measurement": "found in a first run"}
@@ -48,19 +49,19 @@ def path_matched_factor_gives_sams_ratio(data: xr.Dataset) -> tuple[xr.DataArray
 
 
 @table.agrees(
-    "Aligned: with the closed two-phase κ too, within 10 %, for δ up to 0.3",
+    "Aligned: gradient descent with the closed two-phase κ has SAM's t_2/t_1 within 10 %, for δ up to 0.3",
     rtol=0.1,
     source="derived here (notes §8)",
     predictor=two_phase_factor,
     figure="sam_by_data",
 )
-def two_phase_factor_nearly_gives_it(data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+def two_phase_factor_nearly_gives_sams_ratio(data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return _aligned_ratio(data, "two_phase", largest=READING), _aligned_ratio(data, "sam", largest=READING)
 
 
 @table.at_least(
-    "Found: the κ that is SAM-equivalent at initialisation does worse than none: |ln of t_2/t_1 over SAM's| with it "
-    "less that without, δ from 0.1 to 0.4, least",
+    "The κ that equals SAM's first step misses SAM's t_2/t_1 by more than no upsampling does (|ln| of one miss "
+    "less the other, δ from 0.1 to 0.4, least)",
     **FOUND,
     predictor=sam_equivalent_factor,
     figure="sam_by_data",
@@ -71,7 +72,8 @@ def initial_factor_does_worse_than_none(data: xr.Dataset) -> np.ndarray:
 
 
 @table.at_least(
-    "That κ overshoots, as δ shrinks while features grow: SAM's t_2/t_1 over its own, at δ = 0.5",
+    "The κ that equals SAM's first step overshoots, as δ shrinks while features grow: SAM's t_2/t_1 over its "
+    "own, at δ = 0.5",
     bound=1.5,
     **FOUND,
     predictor=sam_equivalent_factor,
@@ -114,11 +116,11 @@ def factor_from_other_seeds_lowers_ratios(data: xr.Dataset) -> Reading:
     changes = _changes(data.learning_time_ratio[:, -1], "late", "gd")
     worst, kappas = worst_of(changes, upper=True), ", ".join(f"{kappa:.2f}" for kappa in data.factor.values[-1, 1:])
     note = f"κ = {kappas}; {worst.pairs} runs: median, 99 % interval, the worst of {len(changes)}"
-    return Reading(worst.median, interval=(worst.low, worst.high), count=len(changes), note=note)
+    return Reading(worst.median, interval=(worst.low, worst.high), compared=len(changes), note=note)
 
 
 @table.at_least(
-    "Found: it falls short of SAM's ratios there, d = 2, 3, 4: ln of its t_d/t_1 over SAM's",
+    "Random starts: κ_d from SAM's ratios falls short of them, d = 2, 3, 4 (ln of its t_d/t_1 over SAM's, ρ = 0.05)",
     **FOUND | RANDOM,
 )
 def factor_falls_short_of_sam(data: xr.Dataset) -> list[Change]:
@@ -126,8 +128,8 @@ def factor_falls_short_of_sam(data: xr.Dataset) -> list[Change]:
 
 
 @table.at_least(
-    "One secant step on κ closes more than half of what lies between gradient descent and SAM: share of SAM's change "
-    "of ln(t_d/t_1), medians, d = 2, 3, 4, ρ = 0.03 and 0.05, least",
+    "One secant step on κ closes more than half of the gap between gradient descent and SAM (share of SAM's "
+    "change of ln(t_d/t_1), medians, ρ = 0.03 and 0.05, least)",
     bound=0.5,
     source="derived here (notes §8)",
     predictor=secant_factor,
@@ -140,8 +142,8 @@ def secant_step_closes_half_the_gap(data: xr.Dataset) -> np.ndarray:
 
 
 @table.at_least(
-    "This is not mere delay: with that κ (ρ = 0.05) features 2 to 4 are further on when the first is learned: change "
-    "of w_d/w_d*",
+    "Upsampling by the secant's κ does more than delay: features 2 to 4 are further on when the first is learned "
+    "(change of w_d/w_d*, ρ = 0.05)",
     source="notes §7",
     **RANDOM,
 )
@@ -152,7 +154,8 @@ def late_features_are_further_on(data: xr.Dataset) -> list[Change]:
 
 
 @table.at_most(
-    "At half the gradient evaluations a step it also takes less time than SAM (ρ = 0.05): ln of its t_d over SAM's",
+    "Gradient descent with the secant's κ takes less time than SAM, at half the gradient evaluations a step (ln "
+    "of its t_d over SAM's, ρ = 0.05)",
     **FOUND | RANDOM,
 )
 def secant_factor_takes_less_time_than_sam(data: xr.Dataset) -> list[Change]:

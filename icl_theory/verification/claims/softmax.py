@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from flax import nnx
+from jaxtyping import PyTree
 
 from icl_theory.analysis.simplicity_bias import bias_of_fractions
 from icl_theory.models.attention import MergedAttention, SeparateAttention
@@ -20,9 +21,10 @@ from icl_theory.tasks.prompts import Prompts
 from icl_theory.tasks.sampling import sample_prompt_chunks, sample_prompts
 from icl_theory.tasks.spectra import linear_spectrum
 from icl_theory.theory.softmax import small_weight_drive
+from icl_theory.training.gradient_descent import gd
 from icl_theory.training.losses import PromptsLoss, make_loss
-from icl_theory.training.optimizers import gd, sam
 from icl_theory.training.run import require_sound
+from icl_theory.training.sam import sam
 from icl_theory.training.train import train_many
 from icl_theory.verification.changes import Change, log_change, median_change
 from icl_theory.verification.claim import Claim, Progress, part_of
@@ -71,7 +73,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
     start_seed = int(jax.random.randint(start_key, (), 0, 2**30))
     drives = _initial_drives(settings, mixture, drive_key)
     rates, num_steps = {"learning_rate": settings.learning_rate}, round(settings.duration / settings.learning_rate)
-    looks = np.unique(np.geomspace(1, num_steps, settings.num_snapshots).astype(int))
+    snapshots = np.unique(np.geomspace(1, num_steps, settings.num_snapshots).astype(int))
     cells: list[Any] = []
     for scores in SCORES:
         make = separate_model(settings.dim, settings.num_heads, settings.init_scale, scores=scores)
@@ -85,7 +87,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
                 optimizer=sam if name == "sam" else gd,
                 hyperparameters=rates | ({"rho": settings.rho} if name == "sam" else {}),
                 num_steps=num_steps,
-                snapshots=np.append(0, looks),
+                snapshots=np.append(0, snapshots),
                 track=all_parameters,
                 progress=part_of(progress, len(cells), len(SCORES) * len(OPTIMIZERS)),
             )
@@ -108,7 +110,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
     return dataset(variables, scores=list(SCORES), optimizer=list(OPTIMIZERS))
 
 
-def _single(tree: Any) -> Any:
+def _single(tree: PyTree) -> Any:
     """In float32, whatever the session's precision: no statement here needs more, and it takes half the time."""
     return jax.tree.map(
         lambda leaf: leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
@@ -124,14 +126,14 @@ def _asked(graphdef: Any, tracked: Any, prompts: Prompts) -> tuple[np.ndarray, n
     parts = prompts.task_vector * prompts.x_query
 
     @jax.jit
-    def ask(params: Any) -> tuple[jax.Array, jax.Array]:
+    def ask(params: PyTree) -> tuple[jax.Array, jax.Array]:
         predicted = merge_model(graphdef, params)(prompts)
         return predicted @ parts / jnp.sum(parts**2, axis=0), jnp.mean((prompts.y_query - predicted) ** 2)
 
-    count, looks = jax.tree.leaves(tracked)[0].shape[:2]
+    count, snapshots = jax.tree.leaves(tracked)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: jnp.asarray(leaf).reshape(-1, *leaf.shape[2:]), tracked)
     shares, losses = jax.lax.map(ask, flat)
-    return np.asarray(shares, float).reshape(count, looks, -1), np.asarray(losses, float).reshape(count, looks)
+    return np.asarray(shares, float).reshape(count, snapshots, -1), np.asarray(losses, float).reshape(count, snapshots)
 
 
 def _initial_drives(settings: Settings, mixture: TaskMixture, key: Any) -> list[np.ndarray]:
@@ -190,8 +192,8 @@ def sam_lowers_learning_time_ratios(data: xr.Dataset) -> list[Change]:
 
 
 @table.at_least(
-    "Softmax attention fits its prompts better than linear attention does in the same time "
-    "(log of the ratio of training losses, GD and SAM)",
+    "Softmax attention fits its prompts better than linear attention does in the same time (log of the ratio of "
+    "training losses, GD and SAM)",
     predictor=SeparateAttention,
     **FOUND,
 )

@@ -25,7 +25,7 @@ from icl_theory.training.run import Run
 from icl_theory.upsampling.factor import example_weights
 from icl_theory.upsampling.lateness import late_by_clustering, late_by_threshold
 from icl_theory.verification.claim import Claim, Progress
-from icl_theory.verification.claims.arms import Pilot, judge, weighted_arms
+from icl_theory.verification.claims.finite_data_arms import Pilot, judge, weighted_arms
 from icl_theory.verification.claims.upsampling_statements import table
 from icl_theory.verification.ensembles import (
     aligned_start,
@@ -271,9 +271,9 @@ def _examples(settings: Settings) -> Variables:
 def _other_rules(examples: CompressedPrompts, pilot: Pilot, settings: Settings) -> dict[str, np.ndarray]:
     """Return the weights of the same factor on groups that a threshold and a two-cluster split call late."""
     losses = np.asarray(examples.losses(pilot.tensors), float)
-    look = int(np.argmin(np.abs(pilot.time - settings.threshold_time)))
+    nearest = int(np.argmin(np.abs(pilot.time - settings.threshold_time)))
     groups = {
-        "threshold": late_by_threshold(losses, threshold=settings.threshold, checkpoint=look, floor=losses[-1]),
+        "threshold": late_by_threshold(losses, threshold=settings.threshold, checkpoint=nearest, floor=losses[-1]),
         "clusters": late_by_clustering(losses, floor=losses[-1]),
     }
     return {name: example_weights(group, pilot.factor) for name, group in groups.items()}

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 from jax.flatten_util import ravel_pytree
+from jaxtyping import PyTree
 
 from icl_theory.analysis.learning_times import learning_times
 from icl_theory.models.attention import MergedAttention
@@ -22,14 +23,16 @@ from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.spectra import linear_spectrum, random_basis
 from icl_theory.theory.balance import imbalance, imbalance_change
 from icl_theory.theory.fixed_points import fixed_point_strengths
+from icl_theory.training.gradient_descent import gd
 from icl_theory.training.losses import make_loss
-from icl_theory.training.optimizers import gd, sam
 from icl_theory.training.run import snapshot_schedule
+from icl_theory.training.sam import sam
 from icl_theory.training.train import train
 from icl_theory.verification.claim import Claim, Progress
 from icl_theory.verification.ensembles import all_parameters, merged_model, random_starts, separate_model, train_starts
+from icl_theory.verification.judging import Reading
 from icl_theory.verification.labels import dataset, variable
-from icl_theory.verification.statements import Reading, Statements
+from icl_theory.verification.statements import Statements
 
 Variables = dict[str, tuple[Any, ...]]
 MODELS: dict[str, Any] = {"merged": merged_model, "rank 1": separate_model, "rank 2": partial(separate_model, rank=2)}
@@ -151,13 +154,13 @@ def _pictures(settings: Settings, mixture: TaskMixture) -> Variables:
     times = learning_times(run.time, strength)
     learned = np.sort(times[np.isfinite(times)])
     moments = [0.0, *np.sqrt(learned[:-1] * learned[1:]), run.time[-1]]
-    looks = np.searchsorted(run.time, moments).clip(max=len(run.time) - 1)
+    shown = np.searchsorted(run.time, moments).clip(max=len(run.time) - 1)
     return {
-        "picture_time": variable("picture", run.time[looks], "start, half-way between learning times, end"),
-        "value": variable("picture head", value[looks], "v of a head"),
-        "key": variable("picture head feature", key[looks], "k of a head in the features' basis"),
-        "query": variable("picture head feature", query[looks], "q of a head in the features' basis"),
-        "strength": variable("picture feature", strength[looks], "w_d / w_d*"),
+        "picture_time": variable("picture", run.time[shown], "start, half-way between learning times, end"),
+        "value": variable("picture head", value[shown], "v of a head"),
+        "key": variable("picture head feature", key[shown], "k of a head in the features' basis"),
+        "query": variable("picture head feature", query[shown], "q of a head in the features' basis"),
+        "strength": variable("picture feature", strength[shown], "w_d / w_d*"),
     }
 
 
@@ -202,8 +205,8 @@ def _empty_blocks(settings: Settings, mixture: TaskMixture) -> Variables:
     }
 
 
-def _flat(tree: Any) -> np.ndarray:
-    """(T, everything)."""
+def _flat(tree: PyTree) -> np.ndarray:
+    """Return all leaves side by side, (T, numbers)."""
     leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(tree)]
     return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
 
@@ -217,8 +220,8 @@ def _largest(values: xr.DataArray) -> xr.DataArray:
 
 
 @table.at_most(
-    "Step by step {case} changes v² − |k|², KKᵀ − QQᵀ and v² − ‖U‖² as derived "
-    "(merged, rank 1 and 2; largest error over the largest change)",
+    "Step by step {case} changes v² − |k|², KKᵀ − QQᵀ and v² − ‖U‖² as derived (merged, rank 1 and 2; largest error "
+    "over the largest change)",
     bound=1e-9,
     predictor=imbalance_change,
     figure="weights",
@@ -240,8 +243,8 @@ def drift_is_proportional_to_learning_rate(data: xr.Dataset) -> tuple[float, flo
 
 
 @table.at_least(
-    "SAM brings unbalanced heads that hold a feature each towards balance "
-    "(log of the imbalance at the start over that at the end, the least of the starts)",
+    "SAM brings unbalanced heads that hold a feature each towards balance (log of the imbalance at the start over "
+    "that at the end, the least of the starts)",
     predictor=imbalance_change,
     after_measurement="which heads it speaks of was settled after a first run",
 )
@@ -264,8 +267,8 @@ def sam_moves_imbalance_tenfold(data: xr.Dataset) -> xr.DataArray:
 
 
 @table.at_most(
-    "Blocks of value and key-query weights that touch other entries stay empty, in population "
-    "(largest entry over that of W)",
+    "Blocks of value and key-query weights that touch other entries stay empty, in population (largest entry over "
+    "that of W)",
     bound=1e-10,
     source="notes §2; ZSLS25",
     predictor=full_population_moments,
@@ -284,7 +287,7 @@ def other_blocks_stay_empty(data: xr.Dataset) -> xr.DataArray:
     after_measurement="found in a first run",
 )
 def heads_end_on_one_feature(data: xr.Dataset) -> Reading:
-    return Reading((data.head_share > 0.9).mean(), count=data.head_share.size)
+    return Reading((data.head_share > 0.9).mean(), compared=data.head_share.size)
 
 
 CLAIM = Claim(

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from icl_theory.analysis.trajectory import Trajectory
 from icl_theory.errors import InputError, check_number
 from icl_theory.tasks.features import Features
-from icl_theory.theory.flow import integrate
+from icl_theory.theory.gradient_flow import integrate
 
 
 def effective_start(

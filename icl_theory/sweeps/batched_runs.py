@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from icl_theory.models.parameters import aligned_parameters, split_model
 from icl_theory.moments.empirical import prompt_moments
@@ -28,20 +29,13 @@ from icl_theory.simulation.config import RunConfig, optimizer_factory
 from icl_theory.simulation.prediction import theory_of
 from icl_theory.simulation.simulate import CHUNK_SIZE
 from icl_theory.sweeps.measures import COMPARED, PREDICTED, deviation, measure
-from icl_theory.sweeps.structure import (
-    batch_numbers,
-    data_numbers,
-    join_config,
-    numbers_of,
-    structure_of,
-    uses_prompts,
-)
+from icl_theory.sweeps.structure import batch_numbers, data_numbers, join_config, numbers_of, structure_of, uses_prompts
 from icl_theory.tasks.features import Features, features_along, group_matrices
 from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.prompts import concatenate_prompts
 from icl_theory.tasks.sampling import sample_prompt_chunks
-from icl_theory.theory import reduced
-from icl_theory.theory.merged import effective_start
+from icl_theory.theory import reduced_loss as reduced
+from icl_theory.theory.merged_dynamics import effective_start
 from icl_theory.training.losses import MomentsLoss, PromptsLoss
 from icl_theory.training.tracked import FeatureStrength
 from icl_theory.training.train import Progress, train_many
@@ -78,7 +72,7 @@ class Prepared(NamedTuple):
         factors: κ of each group.
     """
 
-    params: Any
+    params: PyTree
     basis: Any
     original: TaskMixture
     mixture: TaskMixture
@@ -258,7 +252,7 @@ _reduced_moments = jax.jit(jax.vmap(population_moments))
 _full_moments = jax.jit(jax.vmap(full_population_moments))
 
 
-def _population_losses(structure: RunConfig, params: Any, original: TaskMixture, graphdef: Any) -> np.ndarray:
+def _population_losses(structure: RunConfig, params: PyTree, original: TaskMixture, graphdef: Any) -> np.ndarray:
     """The loss of each run's weights on infinite data, nothing upsampled."""
     return np.asarray(_losses(params, MomentsLoss(graphdef, _population(original, structure.blocks))))
 
@@ -271,11 +265,11 @@ def _data_key(structure: RunConfig, config: RunConfig) -> Any:
     return structure, tuple(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(numbers))
 
 
-def _row(tree: Any, run: int) -> Any:
+def _row(tree: PyTree, run: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[run], tree)
 
 
-def _size(tree: Any) -> int:
+def _size(tree: PyTree) -> int:
     return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
 
 

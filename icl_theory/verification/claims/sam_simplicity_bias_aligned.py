@@ -16,8 +16,8 @@ from icl_theory.models.attention import SeparateAttention
 from icl_theory.models.parameters import aligned_parameters
 from icl_theory.tasks.features import Features, find_features
 from icl_theory.tasks.mixture import TaskMixture
-from icl_theory.theory.aligned import AlignedDescent, AlignedFlow, Ascent
-from icl_theory.theory.sam import (
+from icl_theory.theory.aligned_dynamics import AlignedDescent, AlignedFlow, Ascent
+from icl_theory.theory.sam_dynamics import (
     first_learning_time,
     stable_learning_rate,
     stall_strengths,
@@ -25,8 +25,8 @@ from icl_theory.theory.sam import (
     two_phase_ratio,
 )
 from icl_theory.training.losses import make_loss
-from icl_theory.training.optimizers import sam
 from icl_theory.training.run import require_sound, snapshot_schedule
+from icl_theory.training.sam import sam
 from icl_theory.training.tracked import EffectiveMatrix
 from icl_theory.training.train import train_many
 from icl_theory.verification.claim import Progress

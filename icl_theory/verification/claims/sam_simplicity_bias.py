@@ -10,10 +10,10 @@ import xarray as xr
 from icl_theory.analysis.simplicity_bias import simplicity_bias
 from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.spectra import linear_spectrum
-from icl_theory.training.optimizers import sam
+from icl_theory.training.sam import sam
 from icl_theory.verification.claim import Claim, Progress, part_of
-from icl_theory.verification.claims.sharpness_aligned import AlignedSettings, measure_aligned
-from icl_theory.verification.claims.sharpness_statements import table
+from icl_theory.verification.claims.sam_simplicity_bias_aligned import AlignedSettings, measure_aligned
+from icl_theory.verification.claims.sam_simplicity_bias_statements import table
 from icl_theory.verification.ensembles import merged_model, random_starts, separate_model, train_ensemble
 from icl_theory.verification.labels import bias_variables, dataset, variable
 
@@ -79,7 +79,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 CLAIM = Claim(
-    "sharpness",
+    "sam_simplicity_bias",
     "Does SAM lower simplicity bias (claim A), from aligned and random starts, and in the merged model?",
     Settings(),
     measure,

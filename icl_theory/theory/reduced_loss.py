@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from icl_theory.numerics.contraction import contract
 
@@ -24,11 +24,11 @@ class ReducedLoss(NamedTuple):
     """
 
     strength: Any
-    drive: Any
-    curvature: Any
-    energy: Any
+    drive: Float[Any, " D"]
+    curvature: Float[Any, " D"]
+    energy: float | Float[Any, ""]
 
-    def __call__(self, params: Any) -> Float[Array, ""]:
+    def __call__(self, params: PyTree) -> Float[Array, ""]:
         w = self.strength(params)
         return self.energy + contract("d,d->", w, self.curvature * w - 2.0 * self.drive)
 
@@ -40,14 +40,14 @@ class AlignedStrength(NamedTuple):
     u_d`. The descent is that of `AlignedDescent`.
     """
 
-    def __call__(self, params: Any) -> Float[Array, " D"]:
+    def __call__(self, params: PyTree) -> Float[Array, " D"]:
         return (params["root"] / 3.0**0.5) ** 3
 
 
 class MergedStrength(NamedTuple):
     """ATTN_M as one balanced head, `U = Σ_d s_d e_d e_dᵀ`: `w_d = v s_d`. The gradient flow is that of `MergedFlow`."""
 
-    def __call__(self, params: Any) -> Float[Array, " D"]:
+    def __call__(self, params: PyTree) -> Float[Array, " D"]:
         return params["value"] * params["merged"]
 
 

@@ -31,12 +31,7 @@ class Pilot(NamedTuple):
 
 
 def judge(
-    examples: CompressedPrompts,
-    time: np.ndarray,
-    matrices: np.ndarray,
-    *,
-    quantile: float,
-    own_floor: bool = True,
+    examples: CompressedPrompts, time: np.ndarray, matrices: np.ndarray, *, quantile: float, own_floor: bool = True
 ) -> Pilot:
     """Return learning times of the examples under a pilot's W (T, D, D), the late ones, and the ratio rule's factor.
 

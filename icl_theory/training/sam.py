@@ -1,7 +1,7 @@
-"""Gradient descent and sharpness-aware minimization as optax transformations (theory notes, §6).
+"""Sharpness-aware minimization as an optax transformation (theory notes, §6).
 
-Both are made from plain numbers that may be traced, so a sweep over η and ρ compiles once. SAM needs the
-gradient at a second point: pass `grad_fn` to `update`, as `train` does.
+Made from plain numbers that may be traced, so a sweep over η and ρ compiles once. SAM needs the gradient at a second
+point: pass `grad_fn` to `update`, as `train` does.
 """
 
 from __future__ import annotations
@@ -11,15 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from icl_theory.errors import InputError, check_number
-
-
-def gd(learning_rate: float | Float[Array, ""]) -> optax.GradientTransformationExtraArgs:
-    """Gradient descent, `θ ← θ − η ∇L(θ)`."""
-    check_number("learning_rate", learning_rate, minimum=0.0)
-    return optax.with_extra_args_support(optax.sgd(learning_rate))
 
 
 def sam(
@@ -53,7 +47,9 @@ def sam(
     check_number("rho", rho, minimum=0.0)
     base = optax.with_extra_args_support(optax.sgd(learning_rate) if base is None else base)
 
-    def update(updates: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, *, grad_fn: Any = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
         if grad_fn is None or params is None:
             missing = "params" if params is None else "grad_fn"
             raise InputError(missing, None, "SAM's update needs params and grad_fn=jax.grad(loss)")
@@ -70,7 +66,7 @@ def unnormalised_sam(
     return sam(learning_rate, rho, normalised=False)
 
 
-def perturb(params: Any, grads: Any, *, rho: float | Float[Array, ""], normalised: bool = True) -> Any:
+def perturb(params: PyTree, grads: PyTree, *, rho: float | Float[Array, ""], normalised: bool = True) -> Any:
     """`θ + ρ g/‖g‖` (zero gradient: θ) or, unnormalised, `θ + ρ g`."""
     scale = jnp.asarray(rho)
     if normalised:

@@ -32,7 +32,7 @@ def trap_radius(start: np.ndarray) -> float:
     """`ρ = √3 ‖u(0)‖ = ‖θ(0)‖`, beyond which normalised SAM stalls near the saddle at zero.
 
     Exact for one feature, and for equal ones from an equal start; with unlike features an equal start is not trapped
-    there (statement E11).
+    there (claim `sam_simplicity_bias`).
     """
     return float(np.sqrt(3.0) * np.linalg.norm(start))
 

@@ -17,7 +17,7 @@ from icl_theory.analysis.trajectory import Trajectory
 from icl_theory.errors import InputError, check_number, check_shape
 from icl_theory.numerics.tracing import is_traced
 from icl_theory.tasks.features import Features
-from icl_theory.theory.flow import integrate
+from icl_theory.theory.gradient_flow import integrate
 from icl_theory.theory.hitting_time import fraction_at_time
 
 LEARNED = 0.95  # normalised SAM's flow is stopped when every feature has this share of its optimum
@@ -27,7 +27,7 @@ ROUNDING_UNITS = 1.0  # that every step of the discrete map adds and takes off i
 class Ascent(NamedTuple):
     """SAM's perturbation: radius ρ, normalised or not. ρ = 0 is gradient descent."""
 
-    rho: Any = 0.0
+    rho: float | Float[Any, ""] = 0.0
     normalised: Any = True
 
 
@@ -63,7 +63,7 @@ class AlignedFlow(NamedTuple):
     """
 
     features: Features
-    start: Any
+    start: Float[Any, " D"]
     ascent: Ascent = Ascent()
     stiff: bool = False
 
@@ -88,7 +88,7 @@ class AlignedDescent(NamedTuple):
     """
 
     features: Features
-    start: Any
+    start: Float[Any, " D"]
     learning_rate: float
     ascent: Ascent = Ascent()
 
@@ -108,7 +108,7 @@ class AlignedClosedForm(NamedTuple):
     """Gradient flow by inverting the hitting time, no differential equation solved (a `Dynamics`)."""
 
     features: Features
-    start: Any
+    start: Float[Any, " D"]
 
     def predict(self, time: np.ndarray) -> Trajectory:
         """`u_d(t)` of every feature, each on its own."""

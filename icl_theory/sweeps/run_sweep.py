@@ -16,7 +16,7 @@ from icl_theory.errors import InputError
 from icl_theory.results import check_place, exists, set_aside
 from icl_theory.simulation.config import RunConfig
 from icl_theory.sweeps.axes import Axis
-from icl_theory.sweeps.batch import Cache, run_batch
+from icl_theory.sweeps.batched_runs import Cache, run_batch
 from icl_theory.sweeps.folder import OWN, SweepFolder, open_sweep
 from icl_theory.sweeps.measures import DIVERGED, PREDICTED
 from icl_theory.sweeps.plan import Plan, Unit
@@ -176,11 +176,7 @@ def run_unit(
 
 
 def _run_units(
-    plan: Plan,
-    folder: SweepFolder,
-    own: list[Unit],
-    missing: list[Unit],
-    progress: Callable[[State], None] | None,
+    plan: Plan, folder: SweepFolder, own: list[Unit], missing: list[Unit], progress: Callable[[State], None] | None
 ) -> tuple[int, int, float]:
     """(runs, diverged runs, seconds of writing)."""
     cache = Cache()

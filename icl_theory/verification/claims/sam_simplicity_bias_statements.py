@@ -9,17 +9,18 @@ import xarray as xr
 
 from icl_theory.analysis.intervals import median_interval
 from icl_theory.analysis.simplicity_bias import simplicity_bias
-from icl_theory.theory.aligned import AlignedDescent, AlignedFlow
-from icl_theory.theory.sam import (
+from icl_theory.theory.aligned_dynamics import AlignedDescent, AlignedFlow
+from icl_theory.theory.sam_dynamics import (
     first_learning_time,
     stable_learning_rate,
     stall_strengths,
     trap_radius,
     two_phase_ratio,
 )
-from icl_theory.training.optimizers import sam
+from icl_theory.training.sam import sam
 from icl_theory.verification.changes import CONFIDENCE, Change, absolute, log_change
-from icl_theory.verification.statements import Reading, Statements
+from icl_theory.verification.judging import Reading
+from icl_theory.verification.statements import Statements
 
 # Medians over 64 seeds measured independently for the theory notes (§6): t_2/t_1, t_3/t_1, t_4/t_1 by ρ,
 REFERENCE_MEDIANS = {0.0: (1.68, 4.59, 17.7), 0.02: (1.55, 3.76, 16.8), 0.05: (1.30, 2.76, 13.6)}
@@ -34,7 +35,7 @@ FALSE_HERE = "notes §6: claim A is false here"
 
 Pair = tuple[xr.DataArray, xr.DataArray]
 
-table = Statements("sharpness", source="notes §6")
+table = Statements("sam_simplicity_bias", source="notes §6")
 
 
 def aligned_ratio(data: xr.Dataset, system: str = "model") -> xr.DataArray:
@@ -134,7 +135,7 @@ def first_learning_time_has_a_closed_form(data: xr.Dataset) -> Pair:
 
 
 @table.at_least(
-    "In the separate model the ratio falls from each ρ to the next (smallest fall over the three spectra)",
+    "In the separate model t_2/t_1 falls from each ρ to the next (smallest fall over the three spectra)",
     source="abstract, claim A",
     **SEPARATE,
 )
@@ -161,7 +162,7 @@ def trapped_run_stalls_as_predicted(data: xr.Dataset) -> Pair:
 
 
 @table.at_least(
-    "Found: from an equal start with λ = (2,1), ρ = √3 ‖u(0)‖ does not trap (first ρ that does, in units of it; "
+    "From an equal start with λ = (2,1), ρ = √3 ‖u(0)‖ does not trap (first ρ that does, in units of it; "
     "infinite: none up to 5)",
     bound=2.0,
     source="found here; notes §6",
@@ -191,7 +192,7 @@ def medians_agree_with_the_notes(data: xr.Dataset, case: str) -> Reading:
     errors = np.where(np.isfinite(high), errors, np.nan)
     worst = int(np.argmax(errors))
     interval, note = (float(low[worst]), float(high[worst])), f"99 % intervals; t_{worst + 2}/t_1 shown"
-    return Reading(median[worst], reference[worst], interval, error=errors[worst], count=3, note=note)
+    return Reading(median[worst], reference[worst], interval, error=errors[worst], compared=3, note=note)
 
 
 @table.at_most(
@@ -204,8 +205,8 @@ def sam_lowers_learning_time_ratios(data: xr.Dataset) -> list[Change]:
 
 
 @table.at_least(
-    "Not mere delay: with SAM at ρ = 0.05 features 2, 3 and 4 are further on when the first is learned: change of "
-    "ln(w_d/w_d*) then",
+    "SAM does more than delay, random starts: at ρ = 0.05 features 2, 3 and 4 are further on when the first is "
+    "learned (change of ln(w_d/w_d*) then)",
     source="notes §7",
     **SEPARATE,
 )
@@ -214,7 +215,7 @@ def slow_features_are_further_on(data: xr.Dataset) -> list[Change]:
 
 
 @table.at_least(
-    "Found: in absolute time SAM at ρ = 0.05 learns the slow features later, not sooner: change of ln t_d, d = 2, 3, 4",
+    "In absolute time SAM at ρ = 0.05 learns the slow features later, not sooner (change of ln t_d, d = 2, 3, 4)",
     source="found here",
     **SEPARATE,
     after_measurement="found in a first run",
@@ -245,7 +246,8 @@ def merged_drop_comes_later(data: xr.Dataset) -> list[Change]:
 
 
 @table.at_most(
-    "Found: in the merged model SAM does not lower simplicity bias: change of ln(w_d/w_d*) at the drop, d = 2, 3, 4",
+    "Claim A does not extend to the merged model: SAM does not lower its simplicity bias (change of ln(w_d/w_d*) "
+    "at the drop, d = 2, 3, 4)",
     source=FALSE_HERE,
     **MERGED,
 )
@@ -254,7 +256,7 @@ def merged_bias_does_not_fall(data: xr.Dataset) -> list[Change]:
 
 
 @table.at_most(
-    "Found: in the merged model SAM hardly changes simplicity bias: |change| of ln(w_d/w_d*), d = 2, 3, 4",
+    "SAM hardly changes the merged model's simplicity bias (|change| of ln(w_d/w_d*), d = 2, 3, 4)",
     bound=0.1,
     source=FALSE_HERE,
     **MERGED,

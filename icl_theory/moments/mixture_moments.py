@@ -28,10 +28,10 @@ class MomentsMixture(NamedTuple):
         shares: π_g, (G,), summing to one.
     """
 
-    grams: Any
-    crosses: Any
-    energies: Any
-    shares: Any
+    grams: Float[Any, "G F F"]
+    crosses: Float[Any, "G F"]
+    energies: Float[Any, " G"]
+    shares: Float[Any, " G"]
 
     @property
     def cross(self) -> Float[Array, " F"]:
