@@ -4,7 +4,7 @@
 # make bench       what steps, batches of runs, folding, sweeps, upsampling and fine-tuning cost, against bounds and the
 #                  last release; stopped, it goes on where it was; make bench PARTS="steps sweeps" takes some of it
 # make study       the small study of language models: easy and hard arithmetic, a quarter of an hour on two cores
-# make docs        reference of the package from its docstrings, with every formula: results/docs/index.html
+# make docs        the site: guides, tutorials (which it runs), formulas, reference: results/docs/index.html
 # make lock        resolve requirements.lock again from pyproject.toml
 
 VENV := .venv
@@ -36,13 +36,8 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Annotations of re-exported names are not resolved, and the one module that needs torch is left out. Matplotlib may look for
-# fonts, by a program of the system, which a first import on a new machine does.
-PACKAGES := tasks models moments training analysis theory upsampling simulation sweeps verification llm plotting
 docs: $(VENV)/.ready
-	PDOC_ALLOW_EXEC=1 $(BIN)/python -W error -W "ignore:Error parsing type annotation" \
-		-W "ignore:Couldn't import icl_theory.upsampling.huggingface" -m pdoc --docformat google -t figures/reference -o results/docs \
-		icl_theory $(PACKAGES:%=icl_theory.%) '!icl_theory.upsampling.huggingface'
+	$(BIN)/python -m experiments.docs
 
 lock: $(VENV)/.ready
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --no-emit-index-url --no-emit-find-links \

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import click
 
-from experiments import reproduce as parallel
+from experiments.reproduce import reproduce
+from experiments.results_page import PAGE, results_page
 from figures import FIGURES
 from figures.report import write_report
+from icl_theory import __version__
 from icl_theory.cli.one_line import run
 from icl_theory.results import set_aside
-from icl_theory.verification import NAMES, all_claims
+from icl_theory.verification import NAMES, all_claims, rows_of
+from icl_theory.verification.saved import load_all
 from icl_theory.verification.table import count
 
 
@@ -30,7 +33,7 @@ def cli(context: click.Context, results: Path, fresh: bool) -> None:
     if fresh and context.invoked_subcommand is not None:
         raise click.UsageError(f"--fresh goes without {context.invoked_subcommand}: it starts everything over")
     if context.invoked_subcommand is None:
-        reproduce(results, fresh)
+        everything(results, fresh)
 
 
 @cli.command("list")
@@ -61,17 +64,26 @@ def _describe(name: str, title: str, takes: str, shows: str) -> None:
 @click.pass_obj
 def run_command(default: Path, names: tuple[str, ...], results: Path | None) -> None:
     """Make the data of single claims."""
-    parallel.reproduce(names, (), results or default, say=click.echo)
+    reproduce(names, (), results or default, say=click.echo)
 
 
-def reproduce(results: Path, fresh: bool) -> None:
+@cli.command("results-page")
+@click.pass_obj
+def results_page_command(results: Path) -> None:
+    """Write icl_theory/verification/RESULTS.md from data that are complete."""
+    rows = [row for claim in all_claims() for row in rows_of(claim, *load_all(claim, results))]
+    PAGE.write_text(results_page(rows, __version__))
+    click.echo(f"wrote {PAGE}")
+
+
+def everything(results: Path, fresh: bool) -> None:
     """Everything, in the order of the table; ends by naming the report."""
     began = time.monotonic()
     if fresh:
         old = set_aside(results)
         if old is not None:
             click.echo(f"set the older results aside: {old}")
-    parallel.reproduce(list(NAMES), list(FIGURES), results, say=click.echo)
+    reproduce(list(NAMES), list(FIGURES), results, say=click.echo)
     page, rows = write_report(results, time.monotonic() - began)
     click.echo(count(rows))
     failing = [row.statement.name for row in rows if not row.holds]

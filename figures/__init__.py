@@ -16,6 +16,7 @@ from figures import (
     low_rank,
     many_features,
     merged_model,
+    overview,
     phase_diagram,
     principal_components,
     sam_by_data,
@@ -29,6 +30,7 @@ from figures.figure import FigureSpec
 FIGURES: dict[str, FigureSpec] = {
     figure.name: figure
     for figure in (
+        overview.FIGURE,
         loss_plateaus.FIGURE,
         feature_strengths.FIGURE,
         simplicity_bias.FIGURE,

@@ -15,7 +15,7 @@ from figures import FIGURES, generalisation_table
 from icl_theory.errors import InputError
 from icl_theory.results import plain
 from icl_theory.verification import Row, all_claims, load_claim, rows_of
-from icl_theory.verification.saved import load, manifest
+from icl_theory.verification.saved import load, load_all, manifest
 from icl_theory.verification.table import as_json, count, error_text, measured_text, predicted_text
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
@@ -26,7 +26,7 @@ def write_report(results: Path, seconds: float) -> tuple[Path, list[Row]]:
     sections: list[dict[str, Any]] = []
     all_rows: list[Row] = []
     for claim in all_claims():
-        rows = rows_of(claim, *(load(claim, results, precision) for precision in claim.precisions()))
+        rows = rows_of(claim, *load_all(claim, results))
         all_rows += rows
         about = manifest(claim, results)
         sections.append({"claim": claim, "rows": rows, "about": about, "settings": _settings(about["config"])})

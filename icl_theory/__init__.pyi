@@ -120,7 +120,8 @@ from .upsampling.rule import Upsampling as Upsampling, upsample as upsample
 
 # Simulation and sweeps: runs from settings
 from .simulation.config import GroupConfig as GroupConfig, RunConfig as RunConfig
-from .simulation.simulate import Simulation as Simulation, simulate as simulate
+from .simulation.simulate import simulate as simulate
+from .simulation.simulation import Simulation as Simulation
 from .sweeps.folder import open_sweep as open_sweep
 from .sweeps.run_sweep import sweep as sweep
 from .sweeps.specification import Sweep as Sweep

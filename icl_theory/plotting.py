@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from icl_theory.tasks.features import Features
 
 # Distinguishable under the common colour-vision deficiencies (Okabe and Ito), dark enough on white.
 FEATURE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#000000")
-GD, SAM, THEORY = "#4D4D4D", "#C1440E", "#000000"
+GD, SAM, UPSAMPLED, THEORY = "#4D4D4D", "#C1440E", "#5B3A9E", "#000000"
 
 STYLE: Any = {
     "figure.dpi": 100,
@@ -43,11 +44,20 @@ STYLE: Any = {
 styled = matplotlib.rc_context(STYLE)  # decorator of every function that draws
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows where it is the last thing in a cell, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png")
+        return picture.getvalue()
+
+
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, **settings: Any
 ) -> tuple[Figure, np.ndarray]:
     """A figure with no window behind it, and its axes as an array (rows, columns); call from a `styled` function."""
-    figure = Figure(figsize=(width, height))
+    figure = ShownFigure(figsize=(width, height))
     return figure, figure.subplots(rows, columns, squeeze=False, **settings)
 
 
@@ -59,9 +69,15 @@ def save_figure(figure: Figure, stem: Path) -> None:
 
 
 @styled
-def save_picture(figure: Figure, path: Path) -> None:
-    """Write one `.png` or `.svg`, the same bytes for the same data."""
+def save_picture(figure: Figure, path: Path) -> Figure:
+    """Write one `.png` or `.svg`, the same bytes for the same data, in a folder that is made if need be.
+
+    Returns:
+        The figure, so that a notebook shows it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})
+    return figure
 
 
 def feature_colour(index: int) -> str:

@@ -47,12 +47,16 @@ class Settings:
 
     Attributes:
         seeds: of problems, starts and orders.
-        adamw_steps, muon_steps: a multiple of 40 each; the second learns faster, so fewer do.
-        adamw_rate, muon_rate: learning rates; of some in steps of two what learned most on seeds 100 and 101, without
+        adamw_steps: of a run with AdamW, a multiple of 40.
+        muon_steps: the same for Muon, which learns faster, so fewer do.
+        adamw_rate: learning rate of AdamW: of some in steps of two, what learned most on seeds 100 and 101 without
             upsampling.
+        muon_rate: that of Muon, chosen the same way.
         batch_size: rows of a step.
-        width, layers: of the decoder.
-        train, test: problems.
+        width: of the decoder.
+        layers: of the decoder.
+        train: problems to train on.
+        test: problems to test on.
         rhos: ρ of SAM and functional SAM.
     """
 

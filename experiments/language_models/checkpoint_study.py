@@ -58,11 +58,14 @@ class Settings:
     Attributes:
         mixture: of problems, a name in `MIXTURES`.
         seeds: of problems and orders.
-        adamw_steps, muon_steps: of a run, a multiple of `2 records` each.
-        adamw_rate, muon_rate: learning rates.
+        adamw_steps: of a run with AdamW, a multiple of `2 records`.
+        muon_steps: the same for Muon.
+        adamw_rate: learning rate of AdamW.
+        muon_rate: learning rate of Muon.
         batch_size: rows of a step.
         length: tokens of a row.
-        train, test: problems.
+        train: problems to train on.
+        test: problems to test on.
         records: times that losses are recorded, an even number.
         followed: examples whose losses are recorded in all arms.
         rhos: ρ of SAM and functional SAM.

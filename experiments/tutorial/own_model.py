@@ -5,12 +5,15 @@
 # whose ridge is learned.
 
 # %%
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 import icl_theory as icl
+from icl_theory.plotting import feature_colour, new_figure, save_picture, styled
 
 
 class LearnedRidge(nnx.Module):
@@ -74,3 +77,24 @@ for name, model, rate, num_steps in (
 bayes = LearnedRidge(4, start=float(np.log(0.5**2 / 8)))
 least = float(jnp.mean((bayes(asked) - asked.y_query) ** 2))
 print(f"Bayes risk on the same prompts: {least:.3f}; saying zero: {float(jnp.mean(asked.y_query**2)):.3f}")
+
+
+# %%
+@styled
+def draw():
+    """Held-out losses along training, with the Bayes risk."""
+    figure, ((axis,),) = new_figure(6.5, 3.6)
+    for place, (name, losses) in enumerate(held_out.items()):
+        axis.plot(np.linspace(0, 1, len(losses)), losses, "o-", color=feature_colour(place), markersize=3, label=name)
+    axis.axhline(least, color="black", linestyle="--", label="Bayes risk")
+    axis.set(
+        title="The learned ridge reaches the Bayes risk",
+        xlabel="share of training",
+        ylabel="held-out loss",
+        ylim=(0, None),
+    )
+    axis.legend()
+    return figure
+
+
+save_picture(draw(), Path("results/tutorial/own_model.png"))

@@ -91,5 +91,4 @@ def draw():
     return figure
 
 
-Path("results/tutorial").mkdir(parents=True, exist_ok=True)
 save_picture(draw(), Path("results/tutorial/own_optimizer.png"))

@@ -4,11 +4,14 @@
 # follows.
 
 # %%
+from pathlib import Path
+
 import jax
 import numpy as np
 from flax import nnx
 
 import icl_theory as icl
+from icl_theory.plotting import GD, draw_run, save_picture
 
 eigenvalues = np.array([1.0, 0.8, 0.3])  # yours
 basis = icl.random_basis(jax.random.key(0), 3)
@@ -42,6 +45,18 @@ plateaus = icl.nested_plateau_losses(features)
 levels = np.array([plateau.level for plateau in icl.find_plateaus(trajectory.time, trajectory.loss)])
 print("plateau losses, predicted:", plateaus.round(4))
 print("plateau losses, measured: ", levels.round(4))
+
+# %%
+figure = draw_run(
+    trajectory,
+    features=features,
+    plateaus=plateaus,
+    prediction=None,
+    threshold=0.5,
+    colour=GD,
+    title="Two groups of prompts, one head a feature",
+)
+save_picture(figure, Path("results/tutorial/own_spectrum.png"))
 
 # %% [markdown]
 # Groups that share no eigenbasis have no features; the error says so, and what to do.

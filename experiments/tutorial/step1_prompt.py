@@ -4,12 +4,15 @@
 # drawn anew for every prompt; the model has to say `y_q = w·x_q` from the context alone (notes §1).
 
 # %%
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 import icl_theory as icl
+from icl_theory.plotting import feature_colour, new_figure, save_picture, styled
 
 mixture = icl.TaskMixture.single(icl.linear_spectrum(4), num_context=31)  # λ = 0.4, 0.3, 0.2, 0.1; w ~ N(0, I)
 one = icl.sample_prompts(mixture, 1, key=jax.random.key(0))
@@ -28,6 +31,31 @@ print(
     np.round(np.asarray(one.beta[0], float), 3),
 )
 print("Λw, its mean:", np.round(icl.linear_spectrum(4) * np.asarray(one.task_vector[0], float), 3))
+
+# %% [markdown]
+# The same for 500 prompts, each coordinate against its mean. Large eigenvalues stand out of the noise of a context:
+# these directions are easy.
+
+# %%
+several = icl.sample_prompts(mixture, 500, key=jax.random.key(2))
+
+
+@styled
+def draw():
+    """Context averages against their means, coordinate by coordinate."""
+    figure, (axes,) = new_figure(10, 3.0, 1, 4, sharex=True, sharey=True)
+    for d, axis in enumerate(axes):
+        eigenvalue = icl.linear_spectrum(4)[d]
+        axis.plot(
+            eigenvalue * several.task_vector[:, d], several.beta[:, d], ".", color=feature_colour(d), markersize=3
+        )
+        axis.axline((0, 0), slope=1, color="black", linestyle="--", linewidth=1)
+        axis.set(title=f"λ = {eigenvalue:.1f}", xlabel="$(Λw)_d$")
+    axes[0].set_ylabel("$β_d$")
+    return figure
+
+
+save_picture(draw(), Path("results/tutorial/step1_prompt.png"))
 
 # %% [markdown]
 # A model maps prompts to predictions. Linear attention is `ŷ = βᵀ W x_q`, with one effective matrix W of all its heads.

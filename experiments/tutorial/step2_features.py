@@ -4,11 +4,14 @@
 # gradient descent meets it first. Its best strength is `w_d* = a_d/c_d` (notes §3).
 
 # %%
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import icl_theory as icl
+from icl_theory.plotting import feature_colour, new_figure, save_picture, styled
 
 mixture = icl.TaskMixture.single(icl.linear_spectrum(4), num_context=31)
 features = icl.find_features(mixture)
@@ -38,3 +41,24 @@ print(f"a random W: measured {measured:.3f} ± {error:.3f}, predicted {predicted
 # %%
 plateaus = icl.nested_plateau_losses(features)
 print("predicted plateaus:", plateaus.round(3))
+
+
+# %%
+@styled
+def draw():
+    """The staircase of plateaus, each step with the gain of its feature."""
+    figure, ((axis,),) = new_figure(6, 3.6)
+    for d in range(4):
+        axis.plot([d + 0.5, d + 1.5], [plateaus[d + 1]] * 2, color="black")
+        axis.bar(d + 1, features.gain[d], bottom=plateaus[d + 1], color=feature_colour(d), width=0.5)
+    axis.plot([-0.5, 0.5], [plateaus[0]] * 2, color="black")
+    axis.set(
+        title="Each feature takes a_d²/c_d off the loss",
+        xlabel="features learned",
+        ylabel="loss at rest",
+        ylim=(0, 1.05),
+    )
+    return figure
+
+
+save_picture(draw(), Path("results/tutorial/step2_features.png"))

@@ -47,7 +47,6 @@ print("measured:         ", levels.round(3))
 print("nearest predicted:", nearest.round(3))
 
 # %%
-Path("results/tutorial").mkdir(parents=True, exist_ok=True)
 figure = draw_run(
     trajectory,
     features=features,

@@ -5,11 +5,14 @@
 # seeds.
 
 # %%
+from pathlib import Path
+
 import jax
 import numpy as np
 from flax import nnx
 
 import icl_theory as icl
+from icl_theory.plotting import GD, SAM, UPSAMPLED, new_figure, save_picture, styled
 
 spectra = (
     np.array([0.4, 0.3, 0.0, 0.0]),
@@ -66,3 +69,23 @@ print(f"{'':22}" + "".join(f"t_{d + 1}/t_1".rjust(22) for d in (1, 2, 3)))
 for name, values in found.items():
     cells = ["{:.2f} ({:.2f} to {:.2f})".format(*icl.median_interval(values[:, d])) for d in (1, 2, 3)]
     print(f"{name:22}" + "".join(cell.rjust(22) for cell in cells))
+
+
+# %%
+@styled
+def draw():
+    """Medians of t_d/t_1 with their intervals, the three arms side by side."""
+    figure, ((axis,),) = new_figure(7, 3.6)
+    for place, ((name, values), colour) in enumerate(zip(found.items(), (GD, SAM, UPSAMPLED), strict=True)):
+        middle, low, high = np.array([icl.median_interval(values[:, d]) for d in (1, 2, 3)]).T
+        x = np.arange(3) + 0.15 * (place - 1)
+        axis.errorbar(x, middle, [middle - low, high - middle], fmt="o", capsize=3, color=colour, label=name)
+    axis.set(title="Both bring the slow features closer", yscale="log", ylabel="$t_d / t_1$, log scale")
+    axis.set_xticks(range(3), labels=["$t_2/t_1$", "$t_3/t_1$", "$t_4/t_1$"])
+    axis.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
+    axis.minorticks_off()
+    axis.legend(loc="upper left")
+    return figure
+
+
+save_picture(draw(), Path("results/tutorial/step4_sam_and_data.png"))

@@ -5,6 +5,9 @@
 # stands beside each.
 
 # %%
+from pathlib import Path
+
+from icl_theory.plotting import GD, new_figure, save_picture, styled
 from icl_theory.verification import NAMES, load_claim, verify
 from icl_theory.verification.table import print_table
 
@@ -18,6 +21,26 @@ for name, title in NAMES.items():
 # %%
 rows = verify([load_claim("fixed_points")], float32=False)
 print_table(rows)
+
+# %% [markdown]
+# How far inside its tolerance each equality is. At the line it would fail.
+
+
+# %%
+@styled
+def draw():
+    """Error over tolerance of each statement."""
+    figure, ((axis,),) = new_figure(8, 3.2)
+    shares = [max(row.statement.error / row.statement.tolerance, 1e-6) for row in rows if row.statement.tolerance]
+    names = [row.statement.name.partition("/")[2].replace("_", " ") for row in rows if row.statement.tolerance]
+    axis.barh(names, shares, color=GD, left=1e-6)
+    axis.axvline(1.0, color="black", linestyle="--")
+    axis.set(title="Error over tolerance, where numbers are compared", xscale="log", xlim=(1e-6, 3))
+    axis.invert_yaxis()
+    return figure
+
+
+save_picture(draw(), Path("results/tutorial/step5_table.png"))
 
 # %% [markdown]
 # The rest, from a shell: `icl-theory verify --only dynamics,softmax` for single groups,

@@ -12,18 +12,19 @@ import click
 
 from icl_theory.cli.options import config_options, short_hash
 from icl_theory.environment import code_version
-from icl_theory.errors import DivergenceError
+from icl_theory.errors import DivergenceError, InputError
 from icl_theory.progress import ProgressReport
 from icl_theory.results import check_place, is_complete, save_arrays, set_aside, write_result
-from icl_theory.simulation.config import RunConfig
+from icl_theory.simulation.config import SAM_OPTIMIZERS, RunConfig
 
 
 @click.command("simulate")
 @click.option("--out", type=click.Path(path_type=Path), help="result folder  [default: results/simulate/run-HASH]")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings; options win")
+@click.option("--json", "as_json", is_flag=True, help="print all numbers as JSON instead of a summary")
 @click.option("--quiet", is_flag=True, help="no progress bar")
 @config_options
-def simulate_command(out: Path | None, config_file: Path | None, quiet: bool, **options: Any) -> None:
+def simulate_command(out: Path | None, config_file: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Train one model and write what was learned when, beside theory where there is one.
 
     \b
@@ -35,20 +36,29 @@ def simulate_command(out: Path | None, config_file: Path | None, quiet: bool, **
       icl-theory simulate --scores softmax --data prompts --num-prompts 2000 --num-steps 2000
       icl-theory simulate --config mixture.toml                  groups with shares: [[groups]] tables
 
-    Time is learning rate × step; the loss is the mean square error without a ½. The folder holds
-    summary.json, trajectory.csv, trajectory.npz, parameters.npz, run.png and run.svg. A finished folder of the
-    same settings is reused; anything else in its place is left alone and named.
+    Time is learning rate × step; the loss is the mean square error without a ½. The folder holds summary.json,
+    summary.txt, trajectory.csv, trajectory.npz, parameters.npz, run.png and run.svg. A finished folder of the same
+    settings is reused; anything else in its place is left alone and named.
     """
     given = {name: value for name, value in options.items() if value is not None}
     config = RunConfig.from_toml(config_file, given) if config_file else RunConfig.from_mapping(given)
+    if "rho" in given and config.optimizer not in SAM_OPTIMIZERS:
+        raise InputError(
+            "--rho", given["rho"], f"{config.optimizer} does not use it; leave it out, or take --optimizer sam"
+        )
     folder = out or Path("results/simulate") / f"run-{short_hash(config)}"
     code = code_version()
     if is_complete(folder, config=config, code=code, remedy="give another --out"):
-        click.echo(f"{folder}: complete already, reused")
-        click.echo((folder / "summary.json").read_text(), nl=False)
+        if as_json:
+            click.echo((folder / "summary.json").read_text(), nl=False)
+        else:
+            click.echo((folder / "summary.txt").read_text(), nl=False)
+            click.echo(f"{folder}: complete already, reused")
         return
     check_place(folder)
-    from icl_theory.simulation.simulate import save_simulation, simulate, summary
+    from icl_theory.simulation.save import save_simulation
+    from icl_theory.simulation.simulate import simulate
+    from icl_theory.simulation.summary import lines, summary
 
     began = time.monotonic()
     try:
@@ -82,5 +92,8 @@ def simulate_command(out: Path | None, config_file: Path | None, quiet: bool, **
         code=code,
         seconds=time.monotonic() - began,
     )
-    click.echo(json.dumps(summary(result), indent=2, ensure_ascii=False))
-    click.echo(f"wrote {folder}/ (run.png, summary.json, trajectory.csv, trajectory.npz, parameters.npz)")
+    if as_json:
+        click.echo(json.dumps(summary(result), indent=2, ensure_ascii=False))
+        return
+    click.echo("\n".join(lines(result)))
+    click.echo(f"wrote {folder}/ (run.png, summary.json, summary.txt, trajectory.csv, trajectory.npz, parameters.npz)")

@@ -151,8 +151,9 @@ def _join(distributed: bool, coordinator: str | None, count: int | None, index: 
 def _detail(state: State) -> str:
     speed = state.run_steps / max(state.seconds, 1e-9)
     left = (state.total_run_steps - state.run_steps) / max(speed, 1e-9)
-    shown = f"{state.runs_done:,} of {state.runs:,} runs, {speed / 1e6:.2g} million run-steps/s"
-    return shown + (f", {duration(left)} left" if state.run_steps and left else "")
+    shown = f"{state.runs_done:,} of {state.runs:,} runs"
+    shown += f", {duration(left)} left" if state.run_steps and left else ""
+    return f"{shown}, {speed / 1e6:.2g} M run-steps/s"
 
 
 def _tell(outcome: Outcome, folder: Path, process: Process) -> None:

@@ -98,7 +98,8 @@ class MergedAttention(_Attention):
         dim: D.
         num_heads: H.
         init_scale: expected norm of `v_i` (per entry) and of `U_i` (Frobenius); normal entries.
-        value_scale, key_query_scale: standard deviation of single entries, overriding `init_scale`.
+        value_scale: standard deviation of single value entries, overriding `init_scale`.
+        key_query_scale: the same of key-query entries.
         blocks: `"reduced"` or `"full"`.
         scores: `"linear"` or `"softmax"`.
         rngs: `nnx.Rngs`, stream `params`.
@@ -140,8 +141,9 @@ class SeparateAttention(_Attention):
         num_heads: H.
         rank: R between 1 and D.
         init_scale: expected norm of `v_i` (per entry) and of each key and query row; normal entries.
-        value_scale, key_query_scale: standard deviation of single entries, overriding `init_scale`
-            (the theory notes' measurements use 0.1 and 0.05 at D = 4, which is `init_scale=0.1`).
+        value_scale: standard deviation of single value entries, overriding `init_scale`.
+        key_query_scale: the same of key and query entries. The theory notes' measurements use 0.1 and 0.05 at D = 4,
+            which is `init_scale=0.1`.
         blocks: `"reduced"` or `"full"`.
         scores: `"linear"` or `"softmax"`.
         rngs: `nnx.Rngs`, stream `params`.

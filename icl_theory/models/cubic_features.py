@@ -27,8 +27,9 @@ from icl_theory.tasks.prompts import Prompts
 def num_features(dim: int, blocks: str) -> int:
     """F = D² (reduced) or D·(D+1)(D+2)/2 (full).
 
-    >>> num_features(4, "reduced"), num_features(4, "full")
-    (16, 60)
+    Examples:
+        >>> num_features(4, "reduced"), num_features(4, "full")
+        (16, 60)
     """
     check_choice("blocks", blocks, BLOCKS)
     return dim**2 if blocks == "reduced" else dim * (dim + 1) * (dim + 2) // 2
@@ -38,8 +39,9 @@ def num_features(dim: int, blocks: str) -> int:
 def token_pairs(dim: int) -> tuple[tuple[int, int], ...]:
     """The pairs (e, f) of token entries in the order of the features; entry D is y.
 
-    >>> token_pairs(2)
-    ((0, 2), (1, 2), (0, 0), (0, 1), (1, 1), (2, 2))
+    Examples:
+        >>> token_pairs(2)
+        ((0, 2), (1, 2), (0, 0), (0, 1), (1, 1), (2, 2))
     """
     inner = [(e, f) for e in range(dim) for f in range(e, dim)]
     return (*((e, dim) for e in range(dim)), *inner, (dim, dim))

@@ -18,7 +18,9 @@ class CubicFeatureMLP(nnx.Module):
     Args:
         dim: D.
         num_heads: H, hidden units.
-        init_scale, value_scale, key_query_scale: as in `MergedAttention`.
+        init_scale: as in `MergedAttention`.
+        value_scale: as in `MergedAttention`.
+        key_query_scale: as in `MergedAttention`.
         rngs: `nnx.Rngs`, stream `params`.
 
     Raises:

@@ -24,7 +24,9 @@ class MomentsMixture(NamedTuple):
     In `train_many` with a row of shares for each run, `M T` of all runs and groups is still one matrix product.
 
     Attributes:
-        grams, crosses, energies: of each group, (G, F, F), (G, F), (G,).
+        grams: of each group, (G, F, F).
+        crosses: of each group, (G, F).
+        energies: of each group, (G,).
         shares: π_g, (G,), summing to one.
     """
 

@@ -31,12 +31,14 @@ def contract(spec: str, left: Any, right: Any) -> jax.Array:
 
     Args:
         spec: lower-case letters, each in two of the three places; no letter twice in one place.
-        left, right: the operands.
+        left: the first operand.
+        right: the second.
 
     Carry batched arrays with their batch axis last (`vmap(..., in_axes=-1, out_axes=-1)`) and nothing is moved.
 
-    >>> contract("ij,j->i", jnp.eye(2), jnp.asarray([1.0, 2.0])).tolist()
-    [1.0, 2.0]
+    Examples:
+        >>> contract("ij,j->i", jnp.eye(2), jnp.asarray([1.0, 2.0])).tolist()
+        [1.0, 2.0]
     """
     dtype = jnp.result_type(left, right)
     return _contract_p.bind(jnp.asarray(left, dtype), jnp.asarray(right, dtype), spec=spec)

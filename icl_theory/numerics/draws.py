@@ -32,8 +32,9 @@ def standard_normal(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[np.nda
     Returns:
         Numbers in the session's precision, on the host unless the key is traced.
 
-    >>> bool((standard_normal(jax.random.key(0), (3, 2)) == jax.random.normal(jax.random.key(0), (3, 2))).all())
-    True
+    Examples:
+        >>> bool((standard_normal(jax.random.key(0), (3, 2)) == jax.random.normal(jax.random.key(0), (3, 2))).all())
+        True
     """
     words, count = jax.random.key_data(key), math.prod(shape)
     if is_traced(words) or not _made_by_index(key):  # inside `jit` the words of any key are traced

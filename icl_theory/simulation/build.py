@@ -18,7 +18,7 @@ from icl_theory.models.attention import MergedAttention, SeparateAttention
 from icl_theory.models.cubic_mlp import CubicFeatureMLP
 from icl_theory.numerics.draws import standard_normal
 from icl_theory.numerics.tracing import is_traced
-from icl_theory.simulation.config import GroupConfig, RunConfig
+from icl_theory.simulation.config import SAM_OPTIMIZERS, GroupConfig, RunConfig
 from icl_theory.tasks.features import Features, features_along, find_group_features, group_matrices
 from icl_theory.tasks.mixture import TaskDistribution, TaskMixture
 from icl_theory.tasks.spectra import (
@@ -34,7 +34,7 @@ from icl_theory.tasks.spectra import (
 def hyperparameters(config: RunConfig) -> dict[str, float]:
     """Return the arguments of the optimizer factory."""
     rate = {"learning_rate": config.learning_rate}
-    return rate | {"rho": config.rho} if config.optimizer in ("sam", "unnormalised-sam") else rate
+    return rate | {"rho": config.rho} if config.optimizer in SAM_OPTIMIZERS else rate
 
 
 def has_fixed_task(config: RunConfig) -> bool:

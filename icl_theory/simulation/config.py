@@ -22,6 +22,7 @@ BASES = ("random", "axes")
 MOST_STEPS, MOST_TOKENS = 10**12, 2**31 - 1
 MODELS = ("separate", "merged", "cubic-mlp")
 OPTIMIZERS = ("gd", "sam", "unnormalised-sam")
+SAM_OPTIMIZERS = OPTIMIZERS[1:]  # those that use rho
 
 
 def _field(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -74,7 +75,7 @@ class RunConfig(GroupConfig):
     init_scale: float = _field(0.1, "norm of each v, key and query at the start (u_0 when aligned)")
     optimizer: str = _field("gd", "gd, sam, unnormalised-sam, or any optax optimizer such as optax.adam")
     learning_rate: float = _field(0.02, "learning rate η; time is η × step")
-    rho: float = _field(0.05, "SAM's radius ρ (ignored by other optimizers)")
+    rho: float = _field(0.05, "SAM's radius ρ")
     num_steps: int = _field(50_000, "training steps")
     num_snapshots: int = _field(500, "evenly spaced snapshots of the model")
     threshold: float = _field(0.5, "share of its optimum at which a feature counts as learned")

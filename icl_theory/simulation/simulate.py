@@ -2,62 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icl_theory.analysis.plateaus import Plateau, find_plateaus
-from icl_theory.analysis.simplicity_bias import SimplicityBias, simplicity_bias
-from icl_theory.analysis.trajectory import Comparison, Trajectory, compare
+from icl_theory.analysis.plateaus import find_plateaus
+from icl_theory.analysis.simplicity_bias import simplicity_bias
+from icl_theory.analysis.trajectory import Trajectory, compare
 from icl_theory.environment import memory_bytes
 from icl_theory.errors import InputError
 from icl_theory.models.cubic_features import num_features
 from icl_theory.models.parameters import aligned_parameters
 from icl_theory.moments.empirical import prompt_moments
-from icl_theory.plotting import GD, SAM, draw_run, save_figure
-from icl_theory.results import plain, save_arrays
 from icl_theory.simulation.build import build_mixture, build_model, config_features, hyperparameters, prompts_key
 from icl_theory.simulation.config import RunConfig, optimizer_factory
-from icl_theory.simulation.prediction import predicted_dynamics, predicted_plateaus
-from icl_theory.tasks.features import Features
+from icl_theory.simulation.prediction import predicted_dynamics
+from icl_theory.simulation.simulation import Simulation
 from icl_theory.tasks.prompts import Prompts, concatenate_prompts
 from icl_theory.tasks.sampling import sample_prompt_chunks
 from icl_theory.training.losses import make_loss
-from icl_theory.training.run import Run
 from icl_theory.training.tracked import EffectiveMatrix
 from icl_theory.training.train import Progress, train
 
 CHUNK_SIZE = 2**15  # prompts drawn at a time
-
-
-class Simulation(NamedTuple):
-    """A run, what was measured on it and what theory says of it.
-
-    Attributes:
-        config: the settings.
-        run: steps, losses, effective matrices and final parameters.
-        features: None where the task mixture has no joint eigenbasis (a fixed task vector, say).
-        trajectory: loss and strengths, simplest feature first; strengths NaN without features.
-        bias: learning times and the other measures of simplicity bias; None without features.
-        plateaus: flat stretches of the loss curve.
-        prediction: the theory's trajectory; None where there is no theory of the whole curve.
-        comparison: largest deviations of the prediction; None without one.
-    """
-
-    config: RunConfig
-    run: Run
-    features: Features | None
-    trajectory: Trajectory
-    bias: SimplicityBias | None
-    plateaus: list[Plateau]
-    prediction: Trajectory | None
-    comparison: Comparison | None
 
 
 def simulate(config: RunConfig, *, progress: Progress | None = None, folding: Progress | None = None) -> Simulation:
@@ -161,61 +131,5 @@ def _simulate(config: RunConfig, progress: Progress | None, folding: Progress | 
         plateaus=find_plateaus(run.time, run.loss) if len(run.time) > 4 and config.learning_rate > 0 else [],
         prediction=prediction,
         comparison=None if prediction is None else compare(prediction, trajectory),
+        start_norm=float(np.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(params)))),
     )
-
-
-def save_simulation(simulation: Simulation, folder: Path) -> None:
-    """`summary.json`, `trajectory.csv`, `trajectory.npz`, `parameters.npz`, `run.png` and `run.svg`."""
-    trajectory, prediction = simulation.trajectory, simulation.prediction
-    dim = trajectory.strength.shape[-1]
-    columns = {"step": simulation.run.step, "time": trajectory.time, "loss": trajectory.loss}
-    columns |= {f"strength_{d + 1}": trajectory.strength[:, d] for d in range(dim)}
-    if prediction is not None:
-        columns["predicted_loss"] = prediction.loss
-        columns |= {f"predicted_strength_{d + 1}": prediction.strength[:, d] for d in range(dim)}
-    with (folder / "trajectory.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-    save_arrays(folder / "trajectory.npz", {**columns, "effective_matrix": simulation.run.tracked})
-    save_arrays(folder / "parameters.npz", {name: np.asarray(leaf) for name, leaf in simulation.run.params.items()})
-    (folder / "summary.json").write_text(json.dumps(summary(simulation), indent=2, ensure_ascii=False) + "\n")
-    config = simulation.config
-    sharp = "sam" in config.optimizer
-    figure = draw_run(
-        trajectory,
-        features=simulation.features,
-        plateaus=predicted_plateaus(config, simulation.features),
-        prediction=prediction,
-        threshold=config.threshold,
-        colour=SAM if sharp else GD,
-        title=f"{config.model}, {config.optimizer}{f', ρ = {config.rho:g}' if sharp else ''}, {config.data}",
-    )
-    save_figure(figure, folder / "run")
-
-
-def summary(simulation: Simulation) -> dict[str, Any]:
-    """The numbers of a simulation, ready for JSON (never learned = null)."""
-    features, bias, comparison = simulation.features, simulation.bias, simulation.comparison
-    values: dict[str, Any] = {
-        "final_loss": float(simulation.trajectory.loss[-1]),
-        "plateaus": [plateau._asdict() for plateau in simulation.plateaus],
-    }
-    if features is not None and bias is not None:
-        values |= {
-            "drive": features.drive,
-            "optimal_strength": features.optimum,
-            "predicted_plateau_losses": predicted_plateaus(simulation.config, features),
-            "learning_times": _finite(bias.times),
-            "learning_order": bias.order + 1,
-            "learning_time_ratios": _finite(bias.ratios),
-            "progress_when_first_learned": _finite(bias.progress),
-            "rank_agreement": _finite(bias.rank_agreement),
-        }
-    if comparison is not None:
-        values["prediction_error"] = {name: _finite(getattr(comparison, name))[0] for name in ("loss", "strength")}
-    return plain(values)
-
-
-def _finite(values: Any) -> Any:
-    return [None if not np.isfinite(v) else float(v) for v in np.atleast_1d(values)]

@@ -85,8 +85,9 @@ def parse_axis(text: str) -> Axis:
     `1e-3:1e-1:5:log` five at equal ratios; `0:256` counts the whole numbers from 0 to 255. Fields that are lists
     themselves take several of them with semicolons, `eigenvalues=2,1;3,1`.
 
-    >>> [setting["rho"] for setting in parse_axis("rho=0:0.1:5").settings]
-    [0.0, 0.025, 0.05, 0.075, 0.1]
+    Examples:
+        >>> [setting["rho"] for setting in parse_axis("rho=0:0.1:5").settings]
+        [0.0, 0.025, 0.05, 0.075, 0.1]
 
     Raises:
         InputError: no `=`, an unknown field, values that cannot be read.

@@ -10,7 +10,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from icl_theory.errors import InputError
-from icl_theory.sweeps.comparison_figures import SEEDS, draw_curves, draw_maps, draw_points, is_numeric, stacked_like
+from icl_theory.sweeps.comparison_figures import (
+    ROUNDING,
+    SEEDS,
+    draw_curves,
+    draw_maps,
+    draw_points,
+    is_numeric,
+    stacked_like,
+)
 from icl_theory.sweeps.measures import PREDICTED
 
 
@@ -83,7 +91,10 @@ def summary_of(shown: xr.Dataset, variable: str) -> list[str]:
             f"{name} = {value:g}" if _is_number(value) else f"{name} = {value}" for name, value in labels.items()
         )
         lines.append(f"{variable}: measured against predicted, median |error| {np.median(np.abs(values[finite])):.2g}")
-        lines.append(f"largest |error| {abs(values[worst]):.2g}" + (f" at {place}" if place else ""))
+        if abs(values[worst]) < ROUNDING:
+            lines.append("measured and predicted agree to rounding")
+        else:
+            lines.append(f"largest |error| {abs(values[worst]):.2g}" + (f" at {place}" if place else ""))
     measured, predicted = (np.asarray(stacked_like(shown[name], error)) for name in (variable, PREDICTED + variable))
     both = np.isposinf(measured) & np.isposinf(predicted)
     one = np.isposinf(measured) ^ np.isposinf(predicted)

@@ -14,6 +14,8 @@ from icl_theory.analysis.intervals import median_interval
 from icl_theory.plotting import GD, THEORY, feature_colour, new_figure, styled
 from icl_theory.sweeps.measures import MEASURES, PREDICTED
 
+ROUNDING = 1e-9  # errors below are those of floating-point numbers
+
 
 @styled
 def draw_curves(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
@@ -59,7 +61,9 @@ def draw_maps(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
     wide = finite.size and finite.min() > 0 and finite.max() > 20 * finite.min()
     scale: Any = LogNorm if wide else Normalize
     error = np.where(np.isfinite(measured) & np.isfinite(predicted), error, np.nan)
-    largest = 100 * float(np.max(np.abs(error[np.isfinite(error)]), initial=1e-14))
+    largest = 100 * float(np.max(np.abs(error[np.isfinite(error)]), initial=0.0))
+    rounding = largest < 100 * ROUNDING
+    largest = 1.0 if rounding else largest  # rounding is not to be painted in full colours
     x, y = _positions(shown[across].values), _positions(shown[along].values)
     for axis, values, title in ((axes[0], measured, "Measured"), (axes[1], predicted, "Predicted")):
         mesh = axis.pcolormesh(
@@ -77,7 +81,7 @@ def draw_maps(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
         x, y, 100 * _drawn(error), cmap="RdBu", vmin=-largest, vmax=largest, shading="nearest", rasterized=True
     )
     figure.colorbar(mesh, ax=axes[2], label="measured / predicted − 1, %", pad=0.02)
-    axes[2].set(title="Difference")
+    axes[2].set(title="Difference: agree to rounding" if rounding else "Difference")
     for axis in axes:
         axis.grid(False)
         axis.set_facecolor("#DDDDDD")

@@ -30,7 +30,8 @@ class State(NamedTuple):
     """Progress of a sweep.
 
     Attributes:
-        runs_done, runs: of this process's share.
+        runs_done: of this process's share.
+        runs: of this process's share, in all.
         run_steps: taken by this call so far.
         total_run_steps: that this call will take.
         seconds: since the first unit was begun.

@@ -56,7 +56,8 @@ class Sweep:
             base: settings shared by all runs, a dictionary or a `RunConfig`; others have their defaults.
             grid: values by field, the product of all; texts such as `"0:0.1:21"` as on the command line.
             points: a list of settings instead, or as one more (the outermost) dimension.
-            system, curves: see the attributes.
+            system: as the attribute.
+            curves: as the attribute.
 
         Raises:
             InputError: what `RunConfig` refuses at any point; an axis without effect; two axes for one field.

@@ -141,9 +141,10 @@ class TaskMixture(NamedTuple):
     def upsampled(self, factors: Any) -> TaskMixture:
         """The mixture after drawing group g κ_g times as often: `π_g κ_g / Σ_h π_h κ_h`.
 
-        >>> group = TaskDistribution.create([1.0], num_context=4)
-        >>> TaskMixture.create([group, group], [0.5, 0.5]).upsampled([1.0, 3.0]).shares.tolist()
-        [0.25, 0.75]
+        Examples:
+            >>> group = TaskDistribution.create([1.0], num_context=4)
+            >>> TaskMixture.create([group, group], [0.5, 0.5]).upsampled([1.0, 3.0]).shares.tolist()
+            [0.25, 0.75]
         """
         if not is_traced(factors):
             values = np.asarray(factors, dtype=float)

@@ -57,13 +57,13 @@ class Prompts(NamedTuple):
 
         Raises:
             InputError: shapes that do not fit, no prompt or context token, numbers that are not real or not finite
-            (with
-                the index of the first), tokens beyond `num_context` that are not zero, weights that are negative or all
-                zero.
+                (with the index of the first), tokens beyond `num_context` that are not zero, weights that are negative
+                or all zero.
 
-        >>> prompts = Prompts.from_arrays([[[1.0, 0.0], [0.0, 2.0]]], [[1.0, 0.5]], [[1.0, 1.0]], [1.5])
-        >>> prompts.beta.tolist()
-        [[0.5, 0.5]]
+        Examples:
+            >>> prompts = Prompts.from_arrays([[[1.0, 0.0], [0.0, 2.0]]], [[1.0, 0.5]], [[1.0, 1.0]], [1.5])
+            >>> prompts.beta.tolist()
+            [[0.5, 0.5]]
         """
         found = {"x": x, "y": y, "x_query": x_query, "y_query": y_query}
         arrays = {name: as_floats(name, values) for name, values in found.items()}

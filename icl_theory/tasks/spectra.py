@@ -16,8 +16,9 @@ from icl_theory.numerics.tracing import array_module, device_array, is_traced
 def linear_spectrum(dim: int) -> Float[np.ndarray, " D"]:
     """λ_d = d / Σ_j j for d = D..1 (largest first), trace one: the default of ZSLS25.
 
-    >>> linear_spectrum(4)
-    array([0.4, 0.3, 0.2, 0.1])
+    Examples:
+        >>> linear_spectrum(4)
+        array([0.4, 0.3, 0.2, 0.1])
     """
     check_number("dim", dim, minimum=1, integer=True)
     values = np.arange(dim, 0, -1, dtype=float)
@@ -41,8 +42,9 @@ def power_law_spectrum(dim: int, exponent: float | Float[Array, ""]) -> Float[np
 def geometric_spectrum(dim: int, ratio: float | Float[Array, ""]) -> Float[np.ndarray | Array, " D"]:
     """λ_d ∝ ratio^(−(d−1)), trace one: each eigenvalue is `ratio` times the next (ratio 1 is white).
 
-    >>> geometric_spectrum(2, 3.0)
-    array([0.75, 0.25])
+    Examples:
+        >>> geometric_spectrum(2, 3.0)
+        array([0.75, 0.25])
     """
     check_number("dim", dim, minimum=1, integer=True)
     check_number("eigenvalue_ratio", ratio, minimum=0.0, exclusive=True)

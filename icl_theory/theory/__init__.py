@@ -1,6 +1,4 @@
-"""Predictions: closed forms, reduced systems and flows; every formula with its code, test and figure, then the
-derivations.
+"""Predictions: closed forms, reduced systems and flows.
 
-.. include:: FORMULAS.md
-.. include:: NOTES.md
+FORMULAS.md lists every formula with its code, test and figure; NOTES.md derives them.
 """

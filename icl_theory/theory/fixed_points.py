@@ -14,8 +14,9 @@ from icl_theory.tasks.features import Features
 def subsets(dim: int) -> Iterator[tuple[int, ...]]:
     """All 2^D subsets of the features, smallest first.
 
-    >>> list(subsets(2))
-    [(), (0,), (1,), (0, 1)]
+    Examples:
+        >>> list(subsets(2))
+        [(), (0,), (1,), (0, 1)]
     """
     check_number("dim", dim, minimum=1, integer=True)
     for size in range(dim + 1):

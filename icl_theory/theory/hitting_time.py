@@ -18,7 +18,7 @@ def antiderivative(z: np.ndarray | float) -> np.ndarray:
     )
 
 
-def hitting_time(fraction: float, *, drive: np.ndarray, optimum: np.ndarray, start: np.ndarray) -> np.ndarray:
+def hitting_time(fraction: float, *, drive: np.ndarray, optimum: np.ndarray, start: np.ndarray | float) -> np.ndarray:
     """`t = [F(z) − F(z_0)] / (2 a u*)` until the strength is `fraction` of `w* = u*³`, so `z = fraction^{1/3}`.
 
     Time is η × step; the head is aligned and balanced. 0 where the start is already there.

@@ -19,7 +19,8 @@ class ReducedLoss(NamedTuple):
 
     Attributes:
         strength: `AlignedStrength()` or `MergedStrength()`, which manifold; also what is tracked.
-        drive, curvature: a_d and c_d, (D,).
+        drive: a_d, (D,).
+        curvature: c_d, (D,).
         energy: loss of the zero model.
     """
 

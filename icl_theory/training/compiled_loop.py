@@ -5,6 +5,7 @@ Its arrays of a block carry the axis of runs last. What is a number is traced; o
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,75 +38,94 @@ class Axes(NamedTuple):
     track: Any
 
 
-@partial(jax.jit, static_argnames=("optimizer", "many", "axes", "mesh"))
-def start(
-    loss: Any, params: PyTree, hyperparameters: Any, optimizer: Any, many: bool, axes: Axes, mesh: Mesh | None
-) -> tuple[State, Any]:
-    """Return the state before the first step, and the loss beyond which a run counts as diverged."""
+SHARED = Axes(None, None)  # by all runs
 
-    def one(loss: Any, params: PyTree, hyperparameters: Any) -> tuple[State, Any]:
-        optimizer_state = optimizer(**hyperparameters).init(params)
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=("loss", "track"), meta_fields=("optimizer", "many", "axes", "mesh")
+)
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """All that is compiled once. The numbers of `loss` and `track` are traced; everything else is structure.
+
+    Attributes:
+        loss: a function of the parameters, as a pytree.
+        track: another, what is recorded.
+        optimizer: makes a transformation from its hyperparameters.
+        many: whether it is for a block of runs.
+        axes: axes of `loss` and `track` that differ between these.
+        mesh: devices that share the runs; None for one.
+    """
+
+    loss: Any
+    track: Any
+    optimizer: Any
+    many: bool = False
+    axes: Axes = SHARED
+    mesh: Mesh | None = None
+
+
+class Block(NamedTuple):
+    """Runs that are advanced together, or the one run: state, loss beyond which it diverged, hyperparameters."""
+
+    state: State
+    limit: Any
+    hyperparameters: PyTree
+
+
+@jax.jit
+def start(program: Program, params: PyTree, hyperparameters: PyTree) -> Block:
+    """Return a block before its first step."""
+
+    def one(loss: Any, params: PyTree, hyperparameters: PyTree) -> tuple[State, Any]:
+        optimizer_state = program.optimizer(**hyperparameters).init(params)
         zero = jnp.zeros((), int)
         state = State(params, optimizer_state, (params, optimizer_state), zero, zero - 1)
         return state, DIVERGENCE_FACTOR * jnp.maximum(loss(params), 1.0)
 
-    begin: Any = jax.vmap(one, in_axes=(axes.loss, -1, -1), out_axes=-1) if many else one
+    loss, axis, last = program.loss, program.axes.loss, run_sharding.last
+    begin: Any = jax.vmap(one, in_axes=(axis, -1, -1), out_axes=-1) if program.many else one
     given = (loss, params, hyperparameters)
-    if mesh is not None:
-        specs = (run_sharding.leading(loss, axes.loss), run_sharding.last(params), run_sharding.last(hyperparameters))
-        begin = run_sharding.shared_out(begin, mesh, specs, run_sharding.last(jax.eval_shape(begin, *given)))
-    return begin(*given)
+    if program.mesh is not None:
+        specs = (run_sharding.leading(loss, axis), last(params), last(hyperparameters))
+        begin = run_sharding.shared_out(begin, program.mesh, specs, last(jax.eval_shape(begin, *given)))
+    state, limit = begin(*given)
+    return Block(state, limit, hyperparameters)
 
 
-@partial(jax.jit, static_argnames=("optimizer", "many", "axes", "mesh"))
-def run_chunk(
-    state: State,
-    begin: Any,
-    steps: Any,
-    limit: Any,
-    hyperparameters: Any,
-    loss: Any,
-    track: Any,
-    optimizer: Any,
-    many: bool,
-    axes: Axes,
-    mesh: Mesh | None,
-) -> tuple[State, Any]:
-    """From step `begin` through the ascending `steps`, with a snapshot at each; `NO_SNAPSHOT` fills the chunk up."""
-    run: Any = partial(_through_snapshots, optimizer=optimizer, many=many, axes=axes)
-    given = (state, begin, steps, limit, hyperparameters, loss, track)
-    if mesh is not None:
+@jax.jit
+def run_chunk(program: Program, block: Block, begin: Any, steps: Any) -> tuple[State, Any]:
+    """From step `begin` through the ascending `steps`, with a snapshot at each; `NO_SNAPSHOT` fills the chunk up.
+
+    Returns:
+        The state after the last step, and (losses, tracked) of every snapshot.
+    """
+    run: Any = partial(_through_snapshots, program)
+    given = (program.loss, program.track, block, begin, steps)
+    if program.mesh is not None:
         held, seen = jax.eval_shape(run, *given)
         specs = (
-            run_sharding.last(state),
+            run_sharding.leading(program.loss, program.axes.loss),
+            run_sharding.leading(program.track, program.axes.track),
+            run_sharding.last(block),
             run_sharding.everywhere(begin),
             run_sharding.everywhere(steps),
-            run_sharding.last(limit),
-            run_sharding.last(hyperparameters),
-            run_sharding.leading(loss, axes.loss),
-            run_sharding.leading(track, axes.track),
         )
-        run = run_sharding.shared_out(run, mesh, specs, (run_sharding.last(held), run_sharding.second(seen)))
+        run = run_sharding.shared_out(run, program.mesh, specs, (run_sharding.last(held), run_sharding.second(seen)))
     return run(*given)
 
 
 def _through_snapshots(
-    state: State,
-    begin: Any,
-    steps: Any,
-    limit: Any,
-    hyperparameters: Any,
-    loss: Any,
-    track: Any,
-    *,
-    optimizer: Any,
-    many: bool,
-    axes: Axes,
+    program: Program, loss: Any, track: Any, block: Block, begin: Any, steps: Any
 ) -> tuple[State, Any]:
+    """The same on one device's share of the runs, for which `loss` and `track` stand in the place of the program's."""
+    state, limit, hyperparameters = block
+    axes = program.axes
+
     def update_one(
         loss: Any, hyperparameters: Any, params: PyTree, optimizer_state: PyTree, peak: Any
     ) -> tuple[Any, Any, Any]:
-        transformation = optax.with_extra_args_support(optimizer(**hyperparameters))
+        transformation = optax.with_extra_args_support(program.optimizer(**hyperparameters))
         value, grads = jax.value_and_grad(loss)(params)
         updates, optimizer_state = transformation.update(
             grads, optimizer_state, params, value=value, grad=grads, value_fn=loss, grad_fn=jax.grad(loss)
@@ -125,7 +145,7 @@ def _through_snapshots(
 
     update: Any = update_one
     see: Any = see_one
-    if many:
+    if program.many:
         update = jax.vmap(update, in_axes=(axes.loss, -1, -1, -1, -1), out_axes=-1)
         see = jax.vmap(see, in_axes=(axes.loss, axes.track, -1, -1, -1, -1, -1, None), out_axes=(-1, 0))
 

@@ -107,8 +107,8 @@ def make_loss(
         `(loss, params)` with `loss(params)` the (weighted) mean square error, no ½.
 
     Raises:
-        InputError: moments or the population asked of a model that is not linear in cubic features; empty,
-            non-finite or badly weighted prompts; differing dimensions; reduced moments for a model with full blocks.
+        InputError: moments or the population asked of a model that is not linear in cubic features; empty, non-finite
+            or badly weighted prompts; differing dimensions; reduced moments for a model with full blocks.
     """
     check_choice("engine", engine, ENGINES)
     graphdef, params = split_model(model)

@@ -10,9 +10,10 @@ several local devices, the runs of a block are shared out among them (see `run_s
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from icl_theory.errors import DivergenceError, InputError
 from icl_theory.numerics.cpu_workers import Workers, run_blocks
 from icl_theory.numerics.tracing import device_array
 from icl_theory.training import run_sharding
-from icl_theory.training.compiled_loop import NO_SNAPSHOT, Axes, State, run_chunk, start
+from icl_theory.training.compiled_loop import NO_SNAPSHOT, Axes, Program, State, run_chunk, start
 from icl_theory.training.gradient_descent import gd
 from icl_theory.training.run import Run, checked_schedule
 from icl_theory.training.settings import OptimizerFactory, as_pytree, check_axes, checked_settings, track_nothing
@@ -63,8 +64,8 @@ def train(
         The `Run`; `time = learning_rate * step`.
 
     Raises:
-        DivergenceError: the loss became NaN, infinite or 1000 times the larger of its start and 1; carries the step
-            and the last good state.
+        DivergenceError: the loss became NaN, infinite or 1000 times the larger of its start and 1; carries the step and
+            the last good state.
         InputError: impossible hyperparameters, numbers of steps or snapshots.
     """
     axes = Axes(None, None)
@@ -143,19 +144,18 @@ def _train(
         check_axes("loss", loss, axes.loss, runs)
         check_axes("track", track, axes.track, runs)
     mesh = run_sharding.runs_mesh() if runs else None
-    program = _Program(loss, track, optimizer, runs is not None, axes, mesh)
+    program = Program(loss, track, optimizer, runs is not None, axes, mesh)
     blocks = [
-        _start_block(program, params, settings, dtype, chosen)
+        _Progressing(program, params, settings, dtype, chosen)
         for chosen in (run_blocks(runs, 1 if mesh is None else mesh.size) if runs else [slice(None)])
     ]
-    if runs is None and not np.isfinite(blocks[0].limit):
+    if runs is None and not np.isfinite(blocks[0].now.limit):
         remedy = "it is not finite at the initial parameters; lower their scale or the data's"
-        raise InputError("loss", float(blocks[0].limit), remedy)
+        raise InputError("loss", float(blocks[0].now.limit), remedy)
     done = 0
     if len(blocks) > 1 and mesh is None:  # compile before several threads ask for it: a chunk without a snapshot
         nowhere = np.full(SNAPSHOTS_PER_CHUNK, NO_SNAPSHOT)
-        first = blocks[0]
-        run_chunk(first.state, np.int64(0), nowhere, first.limit, first.hyperparameters, *first.program)
+        run_chunk(blocks[0].program, blocks[0].now, np.int64(0), nowhere)
     with Workers(1 if mesh is not None else len(blocks)) as workers:  # a mesh is busy with one block
         while done < len(steps):
             chunk = steps[done : done + SNAPSHOTS_PER_CHUNK]
@@ -184,44 +184,33 @@ def _train(
     )
 
 
-class _Program(NamedTuple):
-    """Everything that is compiled once: all but `loss` and `track`, whose numbers are traced, is static."""
+class _Progressing:
+    """A block of runs (or the one run) on its way, and its snapshots so far."""
 
-    loss: Any
-    track: Any
-    optimizer: OptimizerFactory
-    many: bool
-    axes: Axes
-    mesh: Any
-
-
-class _Block:
-    """Runs that are advanced together (or the one run), and what was seen of them so far."""
-
-    def __init__(self, program: _Program, hyperparameters: Any, state: State, limit: Any):
-        self.program, self.hyperparameters, self.state, self.limit = program, hyperparameters, state, limit
+    def __init__(self, program: Program, params: PyTree, settings: dict[str, np.ndarray], dtype: Any, chosen: Any):
+        hyperparameters: Any = {name: device_array(values, dtype) for name, values in settings.items()}
+        if program.many:
+            mesh, axes = program.mesh, program.axes
+            params, hyperparameters = _rows(params, chosen, axis=-1), _rows(hyperparameters, chosen)
+            loss, track = _chosen(program.loss, axes.loss, chosen), _chosen(program.track, axes.track, chosen)
+            if mesh is not None:
+                params, hyperparameters = (
+                    run_sharding.place(tree, mesh, run_sharding.last(tree)) for tree in (params, hyperparameters)
+                )
+                loss = run_sharding.place(loss, mesh, run_sharding.leading(loss, axes.loss))
+                track = run_sharding.place(track, mesh, run_sharding.leading(track, axes.track))
+            program = dataclasses.replace(program, loss=loss, track=track)
+        self.program, self.now = program, start(program, params, hyperparameters)
         self.snapshots: list[Any] = []
 
+    @property
+    def state(self) -> State:
+        """State after the last step."""
+        return self.now.state
+
     def seen(self, axis: int) -> Any:
-        """(losses, tracked), the snapshots joined along their axis."""
+        """Return (losses, tracked), the snapshots joined along their axis."""
         return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=axis), *self.snapshots)
-
-
-def _start_block(program: _Program, params: PyTree, settings: dict[str, np.ndarray], dtype: Any, chosen: Any) -> _Block:
-    hyperparameters: Any = {name: device_array(values, dtype) for name, values in settings.items()}
-    if program.many:
-        mesh, axes = program.mesh, program.axes
-        params, hyperparameters = _rows(params, chosen, axis=-1), _rows(hyperparameters, chosen)
-        loss, track = _chosen(program.loss, axes.loss, chosen), _chosen(program.track, axes.track, chosen)
-        if mesh is not None:
-            params, hyperparameters = (
-                run_sharding.place(tree, mesh, run_sharding.last(tree)) for tree in (params, hyperparameters)
-            )
-            loss = run_sharding.place(loss, mesh, run_sharding.leading(loss, axes.loss))
-            track = run_sharding.place(track, mesh, run_sharding.leading(track, axes.track))
-        program = program._replace(loss=loss, track=track)
-    state, limit = start(program.loss, params, hyperparameters, *program[2:])
-    return _Block(program, hyperparameters, state, limit)
 
 
 def _chosen(given: Any, axes: Any, runs: Any) -> Any:
@@ -241,7 +230,7 @@ def _rows(tree: PyTree, runs: np.ndarray, *, axis: int = 0) -> Any:
     return jax.tree.map(rows, tree)
 
 
-def _joined(blocks: list[_Block], runs: int) -> tuple[Any, Any, np.ndarray]:
+def _joined(blocks: list[_Progressing], runs: int) -> tuple[Any, Any, np.ndarray]:
     """Return tracked values, final (or last good) parameters and where runs diverged, runs first."""
     first = lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0)  # noqa: E731
     join = lambda *leaves: np.concatenate(leaves)[:runs]  # noqa: E731
@@ -259,11 +248,10 @@ def _joined(blocks: list[_Block], runs: int) -> tuple[Any, Any, np.ndarray]:
     return seen, jax.tree.map(device_array, final), diverged_at
 
 
-def _advance(block: _Block, begin: int, steps: np.ndarray) -> None:
+def _advance(block: _Progressing, begin: int, steps: np.ndarray) -> None:
     padded = np.concatenate([steps, np.full(SNAPSHOTS_PER_CHUNK - len(steps), NO_SNAPSHOT)])
-    block.state, seen = run_chunk(
-        block.state, np.int64(begin), padded, block.limit, block.hyperparameters, *block.program
-    )
+    state, seen = run_chunk(block.program, block.now, np.int64(begin), padded)
+    block.now = block.now._replace(state=state)
     snapshot_axis = 1 if block.program.many else 0
     seen = jax.tree.map(np.asarray, seen)
     if block.program.many:  # (snapshots, runs, ...) to (runs, snapshots, ...)
@@ -271,7 +259,7 @@ def _advance(block: _Block, begin: int, steps: np.ndarray) -> None:
     block.snapshots.append(jax.tree.map(lambda leaf: np.take(leaf, np.arange(len(steps)), axis=snapshot_axis), seen))
 
 
-def _locate_divergence(block: _Block, settings: dict[str, np.ndarray]) -> DivergenceError:
+def _locate_divergence(block: _Progressing, settings: dict[str, np.ndarray]) -> DivergenceError:
     """Narrow the divergence to one step by running again from the last good state, with the same program."""
     state, value = block.state, float("nan")
     while True:
@@ -279,7 +267,8 @@ def _locate_divergence(block: _Block, settings: dict[str, np.ndarray]) -> Diverg
         steps = np.unique(np.linspace(first, last, SNAPSHOTS_PER_CHUNK).astype(int))[1:]
         params, optimizer_state = state.good
         never = jnp.full_like(state.diverged_at, -1)
-        block.state = state._replace(params=params, optimizer=optimizer_state, diverged_at=never)
+        begun = state._replace(params=params, optimizer=optimizer_state, diverged_at=never)
+        block.now = block.now._replace(state=begun)
         _advance(block, first, steps)
         state = block.state
         value = float(block.snapshots[-1][0][int(np.searchsorted(steps, int(state.diverged_at)))])

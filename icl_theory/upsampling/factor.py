@@ -30,8 +30,7 @@ def learning_time_ratio(times: Float[Any, " P"], late: Bool[Any, " P"], *, last:
 
     Raises:
         InputError: a median of the early that is infinite, or of the late without `last`, no early or late examples
-        that learn, NaN or negative
-            times, shapes that differ.
+            that learn, NaN or negative times, shapes that differ.
     """
     times, late = checked_times(times), _checked_group(late)
     check_shape("times", times, late.shape)
@@ -95,8 +94,8 @@ def secant_factor(
         target: R that is wanted.
 
     Raises:
-        InputError: numbers that are not positive and finite, shapes that do not go together, or a first factor that
-            did not lower R or hardly moved it.
+        InputError: numbers that are not positive and finite, shapes that do not go together, or a first factor that did
+            not lower R or hardly moved it.
     """
     factor, ratio, achieved, target = _positive(factor=factor, ratio=ratio, achieved=achieved, target=target)
     tried, moved = np.log(factor), np.log(ratio) - np.log(achieved)

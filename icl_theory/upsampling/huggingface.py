@@ -44,7 +44,7 @@ def example_losses(model: Any, dataset: Any, collate: Callable[..., Any], *, bat
 
     Raises:
         InputError: a model with an encoder, a data set without a length, a batch without labels or of another number of
-        rows.
+            rows.
     """
     check_number("batch_size", batch_size, minimum=1, integer=True)
     try:

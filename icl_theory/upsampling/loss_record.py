@@ -30,9 +30,10 @@ CHUNK = 2**16  # examples looked at together, so that temporary arrays stay smal
 class LossRecord:
     """Losses of P examples at T checkpoints of one training run.
 
-    >>> record = LossRecord([0, 100, 200], [[1.0, 1.0], [0.3, 0.9], [0.1, 0.4]], ids=["easy", "hard"])
-    >>> record.losses.shape
-    (3, 2)
+    Examples:
+        >>> record = LossRecord([0, 100, 200], [[1.0, 1.0], [0.3, 0.9], [0.1, 0.4]], ids=["easy", "hard"])
+        >>> record.losses.shape
+        (3, 2)
 
     Args:
         steps: (T,), ascending.
@@ -41,8 +42,7 @@ class LossRecord:
 
     Raises:
         InputError: shapes that do not fit, steps that do not ascend, a loss that is not finite or negative (with its
-        step
-            and example), ids of another kind or that occur twice.
+            step and example), ids of another kind or that occur twice.
     """
 
     def __init__(self, steps: Any, losses: Any, ids: Any = None):

@@ -32,7 +32,7 @@ def load_loss_record(path: str | Path) -> LossRecord:
 
     Raises:
         InputError: no such file, another form, damaged, arrays or columns that are missing, and what `LossRecord`
-        refuses.
+            refuses.
     """
     path = Path(path)
     reader = _by_suffix(path, {".npz": _read_npz, ".zarr": _read_zarr, ".parquet": read_parquet, ".csv": read_csv})

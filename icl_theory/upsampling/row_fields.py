@@ -37,10 +37,11 @@ def texts_of(row: Mapping[str, Any]) -> Texts | None:
     and `solution`, `messages` of `role` and `content`, `conversations` of `from` and `value`, and a lone `text`. A text
     may be a list of parts `{"type": "text", "text": ...}`.
 
-    >>> texts_of({"question": "1 + 1?", "answer": "2"})
-    Texts(prompt='1 + 1?', completion='2', whole=False)
-    >>> texts_of({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]})
-    Texts(prompt='Hi', completion='Hello', whole=False)
+    Examples:
+        >>> texts_of({"question": "1 + 1?", "answer": "2"})
+        Texts(prompt='1 + 1?', completion='2', whole=False)
+        >>> texts_of({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]})
+        Texts(prompt='Hi', completion='Hello', whole=False)
 
     Raises:
         InputError: what stands for a text is none.

@@ -99,10 +99,11 @@ def upsample(
         threshold=s   more than the share s of the loss left at the last checkpoint (default ½)
         clusters      in the slower of two clusters of relative-loss trajectories
 
-    >>> record = LossRecord([0, 100, 200], [[1.0, 1.0], [0.3, 0.9], [0.1, 0.4]])
-    >>> found = upsample(record)
-    >>> found.weights.round(2).tolist(), found.why
-    ([1.0, 2.52], 'R / target = 2.52 / 1')
+    Examples:
+        >>> record = LossRecord([0, 100, 200], [[1.0, 1.0], [0.3, 0.9], [0.1, 0.4]])
+        >>> found = upsample(record)
+        >>> found.weights.round(2).tolist(), found.why
+        ([1.0, 2.52], 'R / target = 2.52 / 1')
 
     Args:
         record: losses, the first before training.

@@ -64,6 +64,11 @@ def load(claim: Claim, results: Path, precision: str = "float64") -> xr.Dataset:
     return xr.open_zarr(folder / f"data_{precision}.zarr").load()
 
 
+def load_all(claim: Claim, results: Path) -> list[xr.Dataset]:
+    """Return saved data in every precision in which the claim is measured, the judging one first."""
+    return [load(claim, results, precision) for precision in claim.precisions()]
+
+
 def manifest(claim: Claim, results: Path) -> dict[str, Any]:
     """Return when, where and with what the data were made."""
     return read_manifest(results / claim.name, remedy=REMEDY)

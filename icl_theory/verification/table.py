@@ -77,7 +77,8 @@ def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
         here, _, name = row.statement.name.partition("/")
         if here != group:
             table.add_section()
-            table.add_row("", *([""] if single else []), f"[bold]{here}[/bold]: {NAMES.get(here, here)}")
+            title = f": {NAMES[here]}" if here in NAMES else ""
+            table.add_row("", *([""] if single else []), f"[bold]{here}[/bold]{title}")
             group = here
         words = {True: "holds", False: "beyond", None: "–"}[row.holds_float32]
         verdicts = [verdict(row.holds), *([words] if single else [])]

@@ -73,7 +73,7 @@ def test_a_finished_folder_is_reused_and_another_setting_refused(tmp_path, capsy
 )
 def test_every_kind_of_run(options, capsys):
     assert run_command("simulate", *SHORT, *options) == 0
-    assert "final_loss" in capsys.readouterr().out
+    assert "final loss" in capsys.readouterr().out
 
 
 def test_groups_come_from_a_file_and_options_win(tmp_path, capsys):
@@ -167,7 +167,7 @@ def test_bad_options_are_one_line(options, field, capsys, tmp_path):
 
 def test_unknown_commands_and_groups(capsys):
     assert "simulat" in refused(capsys, "simulat")
-    for names in ("A", "", ",", "dynamics,", "phase_diagram"):
+    for names in ("A", "", ",", "phase_diagram"):
         assert "--only" in refused(capsys, "verify", "--only", names)
     assert "did you mean dynamics" in refused(capsys, "verify", "--only", "fixed_points,dynamcs")
     wrong = refused(capsys, "verify", "--only", "fixed_points/gain")
@@ -175,6 +175,39 @@ def test_unknown_commands_and_groups(capsys):
     assert "fixed_points/gain_has_a_short_formula" in wrong
     assert run_command() == 0
     assert "Commands:" in capsys.readouterr().out
+
+
+def test_a_summary_says_what_was_learned_when(tmp_path, capsys):
+    aligned = ("--init", "aligned", "--eigenvalues", "2,1", "--init-scale", "0.3", "--num-steps", "4000", "--quiet")
+    assert run_command("simulate", "--out", "run", *aligned) == 0
+    printed = capsys.readouterr().out
+    assert "learned at" in printed
+    assert "theory agrees to rounding" in printed
+    assert run_command("simulate", "--out", "run", *aligned) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == printed.splitlines()[:-1]
+    assert run_command("simulate", "--out", "run", "--json", *aligned) == 0
+    assert json.loads(capsys.readouterr().out)["learning_order"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "remark"),
+    [
+        (["--init-scale", "0"], "the start is zero, a saddle"),
+        (["--optimizer", "sam", "--rho", "0.4"], "SAM stalls near the saddle"),
+        (["--num-steps", "20"], "train longer"),
+    ],
+)
+def test_a_run_that_learned_nothing_says_so(options, remark, tmp_path, capsys):
+    assert run_command("simulate", "--out", "run", "--num-steps", "400", *options, "--quiet") == 0
+    printed = capsys.readouterr().out
+    assert "nothing was learned" in printed
+    assert remark in printed
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["learning_order"] == []
+
+
+@pytest.mark.parametrize("optimizer", ["gd", "optax.adam"])
+def test_an_option_that_the_optimizer_ignores_is_refused(optimizer, capsys):
+    assert "does not use it" in refused(capsys, "simulate", "--optimizer", optimizer, "--rho", "0.05")
 
 
 def test_divergence_saves_the_last_good_state(tmp_path, capsys):

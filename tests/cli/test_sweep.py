@@ -41,7 +41,7 @@ def test_a_sweep_is_named_by_its_settings_and_compared(capsys, tmp_path, monkeyp
     (folder,) = (tmp_path / "results" / "sweeps").iterdir()
     assert run_command("compare", folder) == 0
     shown = capsys.readouterr().out
-    assert "largest |error|" in shown
+    assert "agree to rounding" in shown
     assert folder.with_name(f"{folder.name}-compare.png").stat().st_size > 10_000
     assert (
         run_command("compare", folder, "--variable", "learning_time", "--select", "rho=0.05", "--out", "curve.png") == 0

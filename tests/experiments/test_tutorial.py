@@ -12,9 +12,15 @@ matplotlib.use("Agg")
 
 @pytest.fixture
 def run_script(tmp_path, monkeypatch):
-    """The names that a script leaves behind; it runs in an empty folder."""
+    """The names that a script leaves behind; it runs in an empty folder, where it leaves a picture."""
     monkeypatch.chdir(tmp_path)
-    return lambda name: runpy.run_module(f"experiments.tutorial.{name}")
+
+    def run(name):
+        left = runpy.run_module(f"experiments.tutorial.{name}")
+        assert (tmp_path / "results" / "tutorial" / f"{name}.png").stat().st_size > 10_000
+        return left
+
+    return run
 
 
 def test_one_prompt(run_script):
@@ -30,12 +36,11 @@ def test_features(run_script):
     assert np.all(np.diff(left["plateaus"]) < 0)
 
 
-def test_training(run_script, tmp_path):
+def test_training(run_script):
     left = run_script("step3_training")
     assert list(left["bias"].order) == [0, 1, 2, 3]
     np.testing.assert_allclose(left["levels"], left["nearest"], rtol=0.02)
     assert len(set(left["nearest"])) == len(left["levels"]) >= 3
-    assert (tmp_path / "results" / "tutorial" / "step3_training.png").stat().st_size > 10_000
 
 
 def test_sam_and_data(run_script):
@@ -64,7 +69,21 @@ def test_own_spectrum(run_script):
     assert "eigenbasis" in left["refusal"]
 
 
-def test_own_optimizer(run_script, tmp_path):
+def test_own_data(run_script):
+    left = run_script("own_data")
+    assert np.all(np.diff(left["bias"].times) > 0)
+    assert np.all(np.isfinite(left["bias"].times))
+    np.testing.assert_allclose(left["levels"][:3], left["plateaus"][:3], rtol=0.05)
+    assert left["plateaus"][3] < left["levels"][3] < 1.25 * left["plateaus"][3]  # the text: above, and more at the end
+
+
+def test_own_claim(run_script):
+    left = run_script("own_claim")
+    assert [row.holds for row in left["rows"]] == [True, True, False]
+    assert left["data"].learning_time.dims == ("start", "feature")
+
+
+def test_own_optimizer(run_script):
     found = run_script("own_optimizer")["found"]
     assert set(found) == {"GD", "SAM, ρ = 0.05", "Adam", "Muon"}
     for bias in found.values():  # each optimizer learns in most of its runs, else there is nothing to compare
@@ -73,7 +92,6 @@ def test_own_optimizer(run_script, tmp_path):
         assert np.nanmedian(bias.rank_agreement) > 0.9
     last = {name: np.median(bias.ratios[:, 3]) for name, bias in found.items()}
     assert max(last["Adam"], last["Muon"]) < 0.5 * min(last["GD"], last["SAM, ρ = 0.05"])  # what README says of them
-    assert (tmp_path / "results" / "tutorial" / "own_optimizer.png").stat().st_size > 10_000
 
 
 def test_own_model(run_script):
@@ -88,5 +106,5 @@ def test_every_script_is_here():
     folder = Path(__file__).parents[2] / "experiments" / "tutorial"
     scripts = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     tested = Path(__file__).read_text()
-    assert len(scripts) == 8
+    assert len(scripts) == 10
     assert all(f'run_script("{name}")' in tested for name in scripts)

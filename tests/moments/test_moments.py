@@ -341,18 +341,16 @@ def test_the_loss_can_be_differentiated_by_its_data_and_twice():
 
 def test_runs_that_share_moments_make_one_matrix_product_a_step():
     """In the compiled program: M (F, F) times all tensors (F, runs), once in the step and once in the snapshot."""
-    from icl_theory.training.compiled_loop import Axes, run_chunk, start
+    from icl_theory.training.compiled_loop import Program, run_chunk, start
 
     runs, size = 24, num_features(DIM, "full")
     graphdef, params = split_model(make("merged", "full"))
     loss, _ = make_loss(make("merged", "full"), PROMPTS)
     starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * runs, axis=-1), params)
     rates = {"learning_rate": jnp.full(runs, 0.1)}
-    axes = Axes(None, None)
-    state, limit = start(loss, starts, rates, gd, True, axes, None)
-    track = EffectiveTensor(graphdef)
-    arguments = (state, np.int64(0), np.arange(4), limit, rates, loss, track, gd, True, axes, None)
-    compiled = run_chunk.lower(*arguments).compile().as_text()
+    program = Program(loss, EffectiveTensor(graphdef), gd, many=True)
+    block = start(program, starts, rates)
+    compiled = run_chunk.lower(program, block, np.int64(0), np.arange(4)).compile().as_text()
     products = [line for line in compiled.splitlines() if " dot(" in line]
     large = [line for line in products if f"f64[{size},{runs}]" in line.split("dot(")[0]]
     assert len(large) == 2

@@ -106,7 +106,10 @@ def test_killed_twenty_times_and_resumed_it_is_bit_identical(undisturbed, tmp_pa
     assert done.returncode == 0, (seed, done.stderr)
     assert done.stdout.splitlines()[-1].startswith("20 ")
     sweep(BASE, grid=GRID, out=folder)
-    assert chunks(folder) == chunks(undisturbed), f"seed of the kills: {seed}"
+    found = {
+        name: data for name, data in chunks(folder).items() if not name.endswith(".partial")
+    }  # cut off, never read
+    assert found == chunks(undisturbed), f"seed of the kills: {seed}"
 
 
 def test_several_devices_give_the_same_bits(undisturbed, tmp_path):

@@ -22,8 +22,7 @@ def load_rows(source: str) -> list[Row]:
 
     Raises:
         InputError: a file that cannot be read or holds no rows; a generator that is not installed, not known, or
-        refuses
-            its settings.
+            refuses its settings.
     """
     if not source.startswith(GENERATOR):
         rows: list[Row] = list(open_data(source).rows())

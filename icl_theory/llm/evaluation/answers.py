@@ -36,8 +36,9 @@ class Evaluation(NamedTuple):
 def answer_in(completion: str) -> str:
     """Return the answer in a completion: the text after its last `####`, else all of it.
 
-    >>> answer_in("She sold 3 + 4 = 7. #### 7")
-    '7'
+    Examples:
+        >>> answer_in("She sold 3 + 4 = 7. #### 7")
+        '7'
     """
     return completion.rsplit(MARK, 1)[-1].strip()
 
@@ -46,8 +47,9 @@ def is_right(reply: str, completion: str) -> bool:
     """True where the last number or formula of a reply means the answer; or, if that is neither, where it is the same
     text.
 
-    >>> is_right("So the sum is 12.", "12"), is_right("It is 1/2", "0.5"), is_right("13", "12")
-    (True, True, False)
+    Examples:
+        >>> is_right("So the sum is 12.", "12"), is_right("It is 1/2", "0.5"), is_right("13", "12")
+        (True, True, False)
     """
     seconds = SECONDS if threading.current_thread() is threading.main_thread() else None  # its clock is a signal
     expected = parse(answer_in(completion), parsing_timeout=seconds)

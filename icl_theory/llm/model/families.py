@@ -19,7 +19,8 @@ class Rope:
         theta: the base.
         factor: by which the frequencies are divided; 1 for none.
         original: context length before scaling, for llama3's scaling by wavelength; 0 to divide all frequencies.
-        low, high: llama3: wavelengths above original/low are divided, below original/high left, between interpolated.
+        low: llama3: wavelengths above original/low are divided.
+        high: llama3: wavelengths below original/high are left; those between are interpolated.
     """
 
     theta: float = 10_000.0
@@ -41,7 +42,13 @@ class DecoderConfig:
     """Everything that tells one decoder from another.
 
     Attributes:
-        vocab_size, hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim: sizes.
+        vocab_size: tokens.
+        hidden_size: width of the residual stream.
+        intermediate_size: width of an MLP.
+        num_layers: blocks of attention and MLP.
+        num_heads: of queries.
+        num_kv_heads: of keys and values.
+        head_dim: entries of one head.
         norm: "rms" (scale), "rms_offset" (1 + scale), "layer" (scale and bias).
         norm_eps: added to the mean square.
         activation: "silu" or "gelu" (the tanh form).

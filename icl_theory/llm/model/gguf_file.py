@@ -37,8 +37,7 @@ def load_gguf(path: str | Path, **settings: Any) -> tuple[Decoder, dict[str, Any
 
     Raises:
         InputError: no such file, damaged, another architecture than llama, scaled positions, tensors that are missing
-        or do
-            not fit.
+            or do not fit.
     """
     path = Path(path)
     if not exists(path) or path.is_dir():

@@ -25,7 +25,8 @@ def build_optimizer(
     Args:
         kind: "adamw" or "muon".
         weight_decay: times the learning rate, as in PyTorch.
-        b1, b2: Adam's decay rates.
+        b1: decay rate of Adam's first moment.
+        b2: decay rate of Adam's second moment.
         momentum: Muon's.
 
     Raises:

@@ -130,9 +130,8 @@ def finetune(
 
     Raises:
         InputError: no examples, some that do not fit or hold tokens that the model has not, rows that are none of them,
-        a
-            folder of other settings, a checkpoint that cannot be written; a loss or weights that are not finite, which
-            are not saved.
+            a folder of other settings, a checkpoint that cannot be written; a loss or weights that are not finite,
+            which are not saved.
     """
     for name, value in {"record_every": record_every, "save_every": save_every}.items():
         check_number(name, value, minimum=1, integer=True)

@@ -75,7 +75,8 @@ def changes(
     """Return ln of an arm's held-out loss over gradient descent's, (run, test), in each way that `CHANGES` names.
 
     Args:
-        own, gd: losses of the arm and of gradient descent, at the same snapshots.
+        own: losses of the arm.
+        gd: losses of gradient descent at the same snapshots.
         paid: held-out losses of gradient descent after twice as long, (run, test).
         levels: training losses (run,) at which to compare; the last axis of `matched_change`.
         gradients: how many the arm evaluates a step; gradient descent evaluates one.

@@ -20,10 +20,11 @@ HALF_WAY = 0.5  # the level of the training loss
 def only(values: xr.DataArray, **labels: Any) -> xr.DataArray:
     """Return the part with these labels, one or several for each name: dimensions, or properties of cases.
 
-    >>> import xarray as xr
-    >>> loss = xr.DataArray([[1.0, 2.0], [3.0, 4.0]], dims=("case", "seed"))
-    >>> only(loss.assign_coords(num_prompts=("case", [100, 300]), seed=[0, 1]), num_prompts=300, seed=1).item()
-    4.0
+    Examples:
+        >>> import xarray as xr
+        >>> loss = xr.DataArray([[1.0, 2.0], [3.0, 4.0]], dims=("case", "seed"))
+        >>> only(loss.assign_coords(num_prompts=("case", [100, 300]), seed=[0, 1]), num_prompts=300, seed=1).item()
+        4.0
     """
     for name, wanted in labels.items():
         values = values.sel({name: wanted}) if name in values.dims else values.isel(case=np.isin(values[name], wanted))
@@ -35,7 +36,8 @@ def pooled(changes: xr.DataArray, arm: str, test: str = "training", **labels: An
 
     Args:
         changes: one of the variables `…_change`.
-        arm, test: which.
+        arm: which arm.
+        test: which held-out test.
         labels: `mixture`, `num_prompts`, `noise_std`, as for `only`; all cases where none is given.
     """
     return median_change(only(changes, arm=arm, test=test, **labels))

@@ -1,0 +1,49 @@
+"""`python -m experiments.docs` (`make docs`) builds the site in results/docs; a dead link is an error."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import click
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+
+from experiments.docs.pages import write_pages
+from icl_theory.cli.one_line import run
+
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / "results" / "docs"
+SOURCE, KERNELS = ROOT / "results" / "docs-source", ROOT / "results" / "docs-kernels"
+
+
+@click.command()
+def main() -> None:
+    """Put the pages together, run the tutorials and build the site."""
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    write_pages(ROOT, SOURCE)
+    _keep_kernels_apart()
+    config = load_config(str(ROOT / "mkdocs.yml"), docs_dir=str(SOURCE), site_dir=str(SITE), strict=True)
+    build(config)
+    _search_offline()
+    click.echo(f"wrote {SITE / 'index.html'}")
+
+
+def _search_offline() -> None:
+    """Let the search work from files too: the theme would fetch the script for it."""
+    for page in SITE.rglob("*.html"):
+        own = os.path.relpath(SITE / "worker.js", page.parent)
+        page.write_text(page.read_text().replace("https://unpkg.com/iframe-worker/shim", own))
+
+
+def _keep_kernels_apart() -> None:
+    """Run tutorials without the user's own start-up files, and quietly."""
+    profile = KERNELS / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    (profile / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 40\n")
+    os.environ |= {"IPYTHONDIR": str(KERNELS), "JUPYTER_PLATFORM_DIRS": "1"}
+
+
+if __name__ == "__main__":
+    run(main, "docs")
