@@ -56,6 +56,20 @@ def texts_of(row: Mapping[str, Any]) -> Texts | None:
     return Texts(_text(row["text"]), "", whole=True) if "text" in row else None
 
 
+def answer_of(row: Mapping[str, Any]) -> str:
+    """Return what a reply to a row is judged by: its field `answer`, where a solution is learned; else its completion.
+
+    Examples:
+        >>> answer_of({"problem": "2x = 14. Find x.", "solution": "x = 14/2 = 7, not 12.", "answer": 7})
+        '7'
+
+    Raises:
+        InputError: what stands for a text is none.
+    """
+    texts = texts_of(row)
+    return _text(row.get("answer")) or ("" if texts is None else texts.completion)
+
+
 def turns_of(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     """Speakers and texts of `messages`, `conversations`, or a `prompt` that is such a list; None for a row of another
     shape.

@@ -11,6 +11,7 @@ import pytest
 from icl_theory.errors import InputError
 from icl_theory.llm.data.problems import load_rows
 from icl_theory.llm.evaluation.answers import Evaluation, answer_in, is_right, judge
+from icl_theory.upsampling.row_fields import answer_of, texts_of
 
 
 @pytest.mark.parametrize(
@@ -25,10 +26,94 @@ from icl_theory.llm.evaluation.answers import Evaluation, answer_in, is_right, j
         ("", "5", False),
         ("Yes", "yes", True),
         ("no", "yes", False),
+        ("\\boxed{11}", "11\\sqrt2", False),
+        ("\\boxed{11\\sqrt{2}}", "11\\sqrt2", True),
+        ("\\boxed{2\\sqrt{3}}", "2\\sqrt{3}", True),
+        ("\\boxed{2}", "2\\sqrt{3}", False),
+        ("2\\sqrt 3", "2\\sqrt{3}", True),
+        ("\\boxed{(3,5)}", "(3, 5)", True),
+        ("\\boxed{(5,3)}", "(3, 5)", False),
+        ("5", "(3, 5)", False),
+        ("(3, 5)", "(3, 5)", True),
+        ("The point is $(3,5)$.", "(3, 5)", True),
+        ("\\boxed{6-5i}", "6 - 5i", True),
+        ("5", "6 - 5i", False),
+        ("\\boxed{6}", "6 - 5i", False),
+        ("-5i+6", "6 - 5i", True),
+        ("\\boxed{x^2+3x-4}", "x^2 + 3x - 4", True),
+        ("4", "x^2 + 3x - 4", False),
+        ("$(x+4)(x-1)$", "x^2 + 3x - 4", True),
+        ("\\boxed{3\\pi}", "3\\pi", True),
+        ("3", "3\\pi", False),
+        ("3 \\pi", "3\\pi", True),
+        ("2, 3", "2, 3", True),
+        ("3, 2", "2, 3", True),
+        ("\\boxed{2,3}", "2, 3", True),
+        ("3", "2, 3", False),
+        ("\\boxed{3}", "2, 3", False),
+        ("10^6", "10^{6}", True),
+        ("1000000", "10^{6}", True),
+        ("1,000,000", "10^{6}", True),
+        ("10", "10^{6}", False),
+        ("1e6", "10^{6}", True),
+        ("[0,1)", "[0, 1)", True),
+        ("\\boxed{[0,1)}", "[0, 1)", True),
+        ("(0,1)", "[0, 1)", False),
+        ("1", "[0, 1)", False),
+        ("B", "B", True),
+        ("The answer is B.", "B", True),
+        ("\\boxed{B}", "B", True),
+        ("\\boxed{\\text{B}}", "B", True),
+        ("(B)", "B", True),
+        ("A", "B", False),
+        ("The answer is (B).", "B", True),
+        ("**B**", "B", True),
+        ("b", "B", True),
+        ("Tuesday", "\\text{Tuesday}", True),
+        ("\\boxed{\\text{Tuesday}}", "\\text{Tuesday}", True),
+        ("Monday", "\\text{Tuesday}", False),
+        ("The answer is Tuesday.", "\\text{Tuesday}", True),
+        ("−3", "-3", True),
+        ("-3", "−3", True),
+        ("3", "−3", False),
+        ("x = 7", "7", True),
+        ("7", "x = 7", True),
+        ("I get \\boxed{18}.\n#### Check\nWe have 9+9=18, and 20 is not.", "18", True),
+        ("\\boxed{18}\n#### Check: 20", "18", True),
+        ("18", "So \\boxed{18}.\n#### Check\nfine", True),
+        ("50%", "50%", True),
+        ("$50", "50", True),
+        ("3.5 cm", "3.5 \\text{ cm}", True),
+        ("2 hours 20 minutes", "1 hour 20 minutes", False),
+        ("1 hour 20 minutes", "1 hour 20 minutes", True),
+        ("", "", False),
+        ("1/2", "0.5", True),
+        ("\\frac12", "0.5", True),
+        ("\\{1,2\\}", "\\{1,2\\}", True),
+        ("\\boxed{\\{2,1\\}}", "\\{1,2\\}", True),
+        ("2.5e3", "2500", True),
+        ("x \\in (0,1]", "(0,1]", True),
+        ("42 apples", "42", True),
+        ("We have 3 apples and 4 pears, so 7", "She has 3 + 4 = 7 fruits.", True),
+        ("\\boxed{12}", "The total is 12.", True),
+        ("90^\\circ", "90", True),
+        ("\\boxed{\\frac{3}{4}}", "\\dfrac{3}{4}", True),
+        ("0.75", "\\frac{3}{4}", True),
+        ("Paris", "Paris", True),
+        ("\\boxed{x=7}", "7", True),
     ],
 )
 def test_answers_are_compared_by_what_they_mean(reply, completion, right):
     assert is_right(reply, completion) is right
+
+
+def test_a_row_with_a_solution_is_judged_by_its_answer():
+    row = {"problem": "Find x.", "solution": "Since 2x = 14, $x = 7$. (Remark: the same holds for 12.)", "answer": "7"}
+    assert texts_of(row).completion == row["solution"]
+    assert is_right("\\boxed{7}", answer_of(row))
+    assert not is_right("12", answer_of(row))
+    assert answer_of({"question": "1 + 1?", "answer": "2"}) == "2"
+    assert answer_of({"prompt": "1 + 1?", "completion": "2"}) == "2"
 
 
 def test_answers_are_judged_outside_the_main_thread_too():

@@ -1,16 +1,23 @@
-"""Grading of replies by `math-verify`: numbers and formulas are compared by value."""
+"""Grading of replies by `math-verify`: numbers and formulas are compared by value, words as they are written."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from math_verify import parse, verify
 from scipy.stats import binomtest
 
-MARK = "####"  # before the answer, in grade-school sets
+MARK = re.compile(r"####[ \t]*([^\n]*)")  # before the answer, in grade-school sets
+SAID = re.compile(r"answer is:?\s+([^\n]+?)\.?\s*(?:\n|$)", re.IGNORECASE)
+WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")  # not a command of LaTeX
+MATHEMATICAL = {"sin", "cos", "tan", "ln", "log", "exp", "pi", "sqrt", "or", "and", "mod", "gcd", "lcm", "max", "min"}
+DRESS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|operatorname)\s*\{([^{}]*)\}")
+SCIENTIFIC = re.compile(r"(?<![\w.])([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d+)(?!\w)")
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 SECONDS = 5  # for one formula
 
 
@@ -33,33 +40,94 @@ class Evaluation(NamedTuple):
         return float(found.low), float(found.high)
 
 
-def answer_in(completion: str) -> str:
-    """Return the answer in a completion: the text after its last `####`, else all of it.
+def answer_in(text: str) -> str:
+    """Return the answer in a text: what stands after `####` or in the last `\\boxed{}`, else all of it.
+
+    `####` before a heading is no mark: what follows has to be a formula, or to end a text that has no `\\boxed{}`.
 
     Examples:
         >>> answer_in("She sold 3 + 4 = 7. #### 7")
         '7'
+        >>> answer_in("So it is \\\\boxed{18}. #### Check: 9 + 9 is that.")
+        '18'
     """
-    return completion.rsplit(MARK, 1)[-1].strip()
+    boxed = _last_boxed(text)
+    for found in reversed(list(MARK.finditer(text))):
+        answer = found[1].strip()
+        ends = not text[found.end() :].strip()
+        if answer and (_is_formula(answer) or (ends and boxed is None)):
+            return answer
+    return text.strip() if boxed is None else boxed
 
 
-def is_right(reply: str, completion: str) -> bool:
-    """True where the last number or formula of a reply means the answer; or, if that is neither, where it is the same
-    text.
+def is_right(reply: str, reference: str) -> bool:
+    """Return whether a reply says what the reference does.
+
+    A reference that is a formula as a whole (a number, a tuple, an interval, a set, LaTeX without dollars) is compared
+    by value, as a whole. A letter or words are compared as text. Of a longer text the last number or formula counts.
+    Of a reply the same is taken: what is marked or boxed, else all of it where it is a formula, else its last formula.
 
     Examples:
         >>> is_right("So the sum is 12.", "12"), is_right("It is 1/2", "0.5"), is_right("13", "12")
         (True, True, False)
+        >>> is_right("\\\\boxed{11}", "11\\\\sqrt2"), is_right("\\\\boxed{11\\\\sqrt{2}}", "11\\\\sqrt2")
+        (False, True)
     """
+    wanted, said = answer_in(_plain(reference)), answer_in(_plain(reply))
+    if _undressed(said) == _undressed(wanted):
+        return bool(_undressed(wanted))
+    if (not _is_formula(wanted) and _must_be_whole(wanted)) or _is_letter(wanted):
+        return any(_undressed(found) == _undressed(wanted) for found in SAID.findall(said))
     seconds = SECONDS if threading.current_thread() is threading.main_thread() else None  # its clock is a signal
-    expected = parse(answer_in(completion), parsing_timeout=seconds)
-    if not expected:
-        return answer_in(reply).casefold() == answer_in(completion).casefold()
-    found = parse(answer_in(reply), parsing_timeout=seconds)
-    return bool(verify(expected, found, timeout_seconds=seconds))
+    expected, found = _parsed(wanted, seconds), _parsed(said, seconds)
+    return bool(expected) and bool(verify(expected, found, timeout_seconds=seconds))
 
 
-def judge(replies: Sequence[str], completions: Sequence[str], cut: Sequence[bool]) -> Evaluation:
-    """Each reply against the completion that the data give."""
-    right = [is_right(reply, completion) for reply, completion in zip(replies, completions, strict=True)]
+def judge(replies: Sequence[str], references: Sequence[str], cut: Sequence[bool]) -> Evaluation:
+    """Judge each reply by the answer that the data give."""
+    right = [is_right(reply, reference) for reply, reference in zip(replies, references, strict=True)]
     return Evaluation(np.array(right, bool), list(replies), np.array(cut, bool))
+
+
+def _plain(text: str) -> str:
+    """The text with ASCII minus signs, and powers of ten written out."""
+    return SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", text.replace("\u2212", "-"))
+
+
+def _parsed(text: str, seconds: int | None) -> list[Any]:
+    return parse(f"${text.strip().strip('$')}$" if _is_formula(text) else text, parsing_timeout=seconds)
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a text is a formula or number as a whole, without a word around it."""
+    bare = DRESS.sub(" ", text).strip().strip("$").strip()
+    if not bare or "$" in bare or "\n" in bare or "\\boxed" in bare or bare.endswith((".", "!", "?")):
+        return False
+    return all(word.lower() in MATHEMATICAL for word in WORD.findall(bare))
+
+
+def _must_be_whole(text: str) -> bool:
+    """Whether words, or several numbers among them, are the answer, of which a last number would be a fragment."""
+    numbers = NUMBER.findall(text)
+    return not numbers or (len(numbers) > 1 and len(text.split()) <= 8 and "=" not in text and "$" not in text)
+
+
+def _is_letter(text: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z]", _undressed(text)))
+
+
+def _undressed(text: str) -> str:
+    """A text to compare: no dollars, no commands for fonts, no brackets around a letter, one case, single blanks."""
+    text = " ".join(DRESS.sub(r"\1", text).replace("$", " ").replace("**", "").split()).rstrip(".").strip()
+    return re.sub(r"^\(([A-Za-z])\)$", r"\1", text).casefold()
+
+
+def _last_boxed(text: str) -> str | None:
+    """What stands in the last `\\boxed{}`, with the braces in it; None without one that is closed."""
+    begin = text.rfind("\\boxed{")
+    depth = 0
+    for place in range(begin + len("\\boxed"), len(text)) if begin >= 0 else ():
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return text[begin + len("\\boxed{") : place].strip()
+    return None

@@ -16,7 +16,7 @@ from icl_theory.llm.evaluation.answers import Evaluation, judge
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.generate import generate
 from icl_theory.results import writing
-from icl_theory.upsampling.row_fields import texts_of
+from icl_theory.upsampling.row_fields import answer_of, texts_of
 
 Progress = Callable[[int, int], None]
 
@@ -31,7 +31,7 @@ def evaluate(
     mesh: Mesh | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """The model's greedy replies to the prompts of rows, judged by their completions; `mesh` as in `generate`.
+    """The model's greedy replies to the prompts of rows, judged by their answers; `mesh` as in `generate`.
 
     Raises:
         InputError: rows without an answer.
@@ -41,15 +41,20 @@ def evaluate(
         decoder, prompts, max_new=max_new, stop=prompting.stop, batch_size=batch_size, mesh=mesh, progress=progress
     )
     replies = [prompting.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in made]
-    return judge(replies, [_texts(row)[1] for row in rows], [len(tokens) == max_new for tokens in made])
+    return judge(replies, [answer_of(row) for row in rows], [len(tokens) == max_new for tokens in made])
 
 
 def write_replies(path: Path, rows: Sequence[Mapping[str, Any]], found: Evaluation) -> None:
     """JSON lines of question, answer, reply, right and cut."""
     with writing(path) as partial, partial.open("w") as file:
         for row, *said in zip(rows, found.replies, found.right.tolist(), found.cut.tolist(), strict=True):
-            question, answer = _texts(row)
-            line = {"question": question, "answer": answer, **dict(zip(("reply", "right", "cut"), said, strict=True))}
+            texts = texts_of(row)
+            assert texts is not None
+            line = {
+                "question": texts.prompt,
+                "answer": answer_of(row),
+                **dict(zip(("reply", "right", "cut"), said, strict=True)),
+            }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -76,9 +81,3 @@ def by_kind(found: Evaluation, kinds: Sequence[str]) -> dict[str, Evaluation]:
         )
         for kind in sorted(set(named.tolist()))
     }
-
-
-def _texts(row: Mapping[str, Any]) -> tuple[str, str]:
-    texts = texts_of(row)
-    assert texts is not None
-    return texts.prompt, texts.completion
