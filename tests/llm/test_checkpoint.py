@@ -12,7 +12,7 @@ from flax import nnx
 from safetensors.flax import load_file, save_file
 
 from icl_theory.errors import InputError
-from icl_theory.llm.model.checkpoint import count_parameters, load_decoder, save_decoder
+from icl_theory.llm.model.checkpoint import count_parameters, load_decoder, read_folder, save_decoder
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.families import DecoderConfig, from_huggingface
 from icl_theory.llm.model.paper_models import PUBLISHED, model_flops
@@ -72,6 +72,56 @@ def test_shards_are_read_together(folder):
     np.testing.assert_array_equal(load_decoder(folder)(TOKENS), load_decoder(GOLDENS / "llama")(TOKENS))
     (folder / "b.safetensors").unlink()
     with pytest.raises(InputError, match=r"b\.safetensors is missing"):
+        load_decoder(folder)
+
+
+def test_a_whole_file_counts_before_an_index_that_it_outlived(folder):
+    stale = {"weight_map": {"model.norm.weight": "gone.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(stale))
+    np.testing.assert_array_equal(load_decoder(folder)(TOKENS), load_decoder(GOLDENS / "llama")(TOKENS))
+
+
+def test_a_tied_matrix_may_be_saved_as_the_output(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, folder / "model.safetensors")
+    np.testing.assert_array_equal(load_decoder(folder)(TOKENS), load_decoder(GOLDENS / "llama")(TOKENS))
+
+
+def test_another_output_than_the_embedding_is_kept_whatever_the_config_says(folder, tmp_path):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = 2.0 * tensors["model.embed_tokens.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    model = load_decoder(folder)
+    np.testing.assert_allclose(model(TOKENS), 2.0 * load_decoder(GOLDENS / "llama")(TOKENS), rtol=1e-5, atol=1e-6)
+    config, said = read_folder(folder)
+    assert (config.tied, said["tie_word_embeddings"]) == (False, False)
+    save_decoder(model, tmp_path, said)
+    np.testing.assert_array_equal(load_decoder(tmp_path)(TOKENS), model(TOKENS))
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    assert read_folder(folder)[0].tied
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_named(folder, value):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].at[0].set(value)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"model\.norm\.weight = 'NaN or infinite"):
+        load_decoder(folder)
+
+
+def test_quantised_weights_are_refused_by_name(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(jnp.float8_e4m3fn)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"model\.norm\.weight = 'F8_E4M3': quantised weights"):
+        load_decoder(folder)
+    (folder / "config.json").write_text(
+        json.dumps(described("llama") | {"quantization_config": {"quant_method": "fp8"}})
+    )
+    with pytest.raises(InputError, match="quantization_config = 'fp8'"):
         load_decoder(folder)
 
 

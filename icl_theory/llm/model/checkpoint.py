@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from icl_theory.results import exists, writing
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 UNUSED = ("rotary_emb.inv_freq",)  # ends of names of tensors that old files hold beside the weights
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+DTYPES = ("F64", "F32", "F16", "BF16")
 Path_ = tuple[Any, ...]  # of a weight in a decoder
 
 
@@ -40,9 +44,25 @@ def load_decoder(
             that is missing, of another shape, or that the model has no place for.
     """
     folder = Path(folder)
-    config, _ = read_config(folder)
+    config, _ = read_folder(folder)
     settings = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat, "host": host}
-    return build_decoder(config, _tensors(folder), where=str(folder), **settings)
+    return build_decoder(config, _tensors(folder, config), where=str(folder), **settings)
+
+
+def read_folder(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
+    """As `read_config`, untied where the weights have an output matrix that is not the embedding, as `transformers`
+    reads them.
+
+    Raises:
+        InputError: as `read_config`; weights that are missing or damaged.
+    """
+    config, described = read_config(folder)
+    files = _files_of(folder)
+    if not config.tied or not {EMBEDDING, HEAD} <= files.keys():
+        return config, described
+    if np.array_equal(_tensor(files[EMBEDDING], EMBEDDING), _tensor(files[HEAD], HEAD)):
+        return config, described
+    return replace(config, tied=False), {**described, "tie_word_embeddings": False}
 
 
 def build_decoder(
@@ -65,7 +85,7 @@ def build_decoder(
     flat = dict(nnx.to_flat_state(state))
     places, filled = weight_places(config), set()
     for name, tensor in tensors:
-        if name.endswith(UNUSED) or (config.tied and name == "lm_head.weight"):
+        if name.endswith(UNUSED) or (config.tied and name == HEAD):
             continue
         if name not in places:
             raise InputError("model", where, f"no place for its tensor {name} in a {config.family} model")
@@ -75,6 +95,8 @@ def build_decoder(
         if found.shape != shape:
             wanted = shape[::-1] if transposed else shape
             raise InputError(name, f"shape {tuple(tensor.shape)}", f"config.json of {where} asks for {wanted}")
+        if not np.isfinite(found).all():
+            raise InputError(name, "NaN or infinite numbers", f"the weights in {where} are damaged; fetch them again")
         kept = np.ascontiguousarray(found, param_dtype) if host else jnp.asarray(found, param_dtype)
         flat[path] = flat[path].replace(kept)
         filled.add(name)
@@ -142,7 +164,7 @@ def weight_places(config: DecoderConfig) -> dict[str, tuple[Path_, bool]]:
         matrices["mlp.gate_proj"] = ("mlp", "gate")
     if config.qk_norm:
         norms |= {"self_attn.q_norm": ("attention", "query_norm"), "self_attn.k_norm": ("attention", "key_norm")}
-    places: dict[str, tuple[Path_, bool]] = {"model.embed_tokens.weight": (("embedding",), False)}
+    places: dict[str, tuple[Path_, bool]] = {EMBEDDING: (("embedding",), False)}
     for layer in range(config.num_layers):
         prefix, block = f"model.layers.{layer}", ("blocks", layer)
         for name, ours in norms.items():
@@ -166,27 +188,50 @@ def _matrix(name: str, path: Path_, config: DecoderConfig) -> dict[str, tuple[Pa
     return {f"{name}.weight": ((*path, "kernel"), True), **bias}
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Every tensor of a folder, one at a time."""
-    if (folder / INDEX).is_file():
+def _files_of(folder: Path) -> dict[str, Path]:
+    """Return the file of each tensor of a folder; a whole file counts before an index, which it may have outlived."""
+    if (folder / SINGLE).is_file():
+        names = [SINGLE]
+    elif (folder / INDEX).is_file():
         try:
             names = sorted({str(name) for name in json.loads((folder / INDEX).read_text())["weight_map"].values()})
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             raise InputError("model", str(folder / INDEX), "it is damaged; fetch it again") from None
-    elif (folder / SINGLE).is_file():
-        names = [SINGLE]
     else:
         raise InputError("model", str(folder), f"it holds no {SINGLE} and no {INDEX}; fetch the whole model")
+    found: dict[str, Path] = {}
     for name in names:
         if not (folder / name).is_file():
             raise InputError("model", str(folder), f"its part {name} is missing; fetch the whole model")
-        try:
-            with safe_open(folder / name, framework="numpy") as file:
-                for tensor in file.keys():  # noqa: SIM118
-                    yield tensor, file.get_tensor(tensor)
-        except (SafetensorError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError("model", str(folder / name), f"it is damaged ({reason}); fetch it again") from None
+        with _opened(folder / name) as file:
+            found |= dict.fromkeys(file.keys(), folder / name)
+    return found
+
+
+def _tensors(folder: Path, config: DecoderConfig) -> Iterator[tuple[str, Any]]:
+    """Yield every tensor of a folder, one at a time; a tied output that is saved alone as the embedding."""
+    files = _files_of(folder)
+    saved = HEAD if config.tied and EMBEDDING not in files and HEAD in files else None
+    for name in files:
+        yield EMBEDDING if name == saved else name, _tensor(files[name], name)
+
+
+def _tensor(path: Path, name: str) -> np.ndarray:
+    with _opened(path) as file:
+        kind = file.get_slice(name).get_dtype()
+        if kind not in DTYPES:
+            raise InputError(name, kind, f"quantised weights are not read ({path}); give the model in one of {DTYPES}")
+        return file.get_tensor(name)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError("model", str(path), f"it is damaged ({reason}); fetch it again") from None
 
 
 def count_parameters(model: Decoder) -> int:

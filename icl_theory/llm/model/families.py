@@ -126,7 +126,7 @@ def read_config(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
     """`config.json` of a model folder: its shape, and the file as it is.
 
     Raises:
-        InputError: no such file, damaged, or an architecture that is not supported.
+        InputError: no such file, damaged, quantised weights, or an architecture that is not supported.
     """
     path = folder / "config.json"
     try:
@@ -137,6 +137,12 @@ def read_config(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
         raise InputError("model", str(path), f"cannot be read ({error})") from None
     if not isinstance(described, dict):
         raise InputError("model", str(path), "it holds no settings; fetch it again")
+    if described.get("quantization_config"):
+        how = described["quantization_config"]
+        kind = how.get("quant_method", how) if isinstance(how, Mapping) else how
+        raise InputError(
+            "quantization_config", kind, "quantised weights are not read; give the model without, or as GGUF"
+        )
     return from_huggingface(described), described
 
 

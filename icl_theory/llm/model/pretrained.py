@@ -11,9 +11,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from icl_theory.errors import InputError, error_text
-from icl_theory.llm.model.checkpoint import load_decoder, save_decoder
+from icl_theory.llm.model.checkpoint import load_decoder, read_folder, save_decoder
 from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.families import read_config
 from icl_theory.llm.model.gguf_file import load_gguf
 from icl_theory.llm.model.tokenizer import check_tokenizer, load_tokenizer
 from icl_theory.results import exists, writing
@@ -65,7 +64,7 @@ def load_model(path: Path, **settings: Any) -> Model:
         decoder, described = load_gguf(path, **settings)
         tokenizer = load_tokenizer(path)
     else:
-        described = read_config(path)[1]
+        described = read_folder(path)[1]
         tokenizer = load_tokenizer(path)
         decoder = load_decoder(path, **settings)
     check_tokenizer(tokenizer, decoder.config)
