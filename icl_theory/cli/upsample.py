@@ -15,7 +15,8 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.progress import ProgressReport
 from icl_theory.results import exists, writing
 from icl_theory.upsampling import GROUPS
-from icl_theory.upsampling.data_files import Scan, copy_unchanged, open_data
+from icl_theory.upsampling.data_file import Scan
+from icl_theory.upsampling.data_files import copy_unchanged, open_data
 from icl_theory.upsampling.loss_record import LossRecord, match_ids
 from icl_theory.upsampling.paraphrases import Paraphrases
 from icl_theory.upsampling.picture import save_upsampling_picture, with_examples

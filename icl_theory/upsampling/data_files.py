@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,50 +18,12 @@ import pyarrow.parquet
 
 from icl_theory.errors import InputError
 from icl_theory.results import exists, writing
-from icl_theory.upsampling.loss_record import id_array
+from icl_theory.upsampling.data_file import DataFile, Progress, Scan, Versions, check_form, check_unchanged
+from icl_theory.upsampling.parquet_data import ParquetData
 
 LINES = (".jsonl", ".ndjson", ".json")
 ONE_A_LINE = "one JSON object a line is wanted; `jq -c '.[]' FILE` makes that of an array"
-BATCH = 2**14  # rows of Parquet held at a time
 REPORT_EVERY = 2**14  # rows
-Progress = Callable[[int, int], None]
-Versions = Callable[[int], list[dict[str, Any]]]  # of a row of the data, what stands in for its further copies
-
-
-class Scan(NamedTuple):
-    """Ids and number of rows, found in one pass over a data file.
-
-    Attributes:
-        num_rows: P.
-        ids: (P,) as texts; None where no field holds them.
-        id_field: the field that does.
-        fields: of all rows, in the order in which they first come.
-    """
-
-    num_rows: int
-    ids: pa.Array | None
-    id_field: str | None
-    fields: tuple[str, ...]
-
-
-@runtime_checkable
-class DataFile(Protocol):
-    """A fine-tuning set on disk."""
-
-    path: Path
-
-    def scan(self, id_field: str | None, *, with_ids: bool = True, progress: Progress | None = None) -> Scan:
-        """Check every row; read ids, if asked for, from `id_field` (default `id`, where the first row has it)."""
-
-    def rows(self, wanted: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
-        """Rows as dictionaries, all or those numbered in `wanted` (ascending), in their order."""
-
-    def write(
-        self, out: Path, copies: np.ndarray, versions: Versions | None = None, progress: Progress | None = None
-    ) -> None:
-        """Write row p `copies[p]` times in the order of the input; with `versions`, further copies take turns with
-        them.
-        """
 
 
 def open_data(path: str | Path) -> DataFile:
@@ -126,7 +88,7 @@ class JsonLines:
     def write(
         self, out: Path, copies: np.ndarray, versions: Versions | None = None, progress: Progress | None = None
     ) -> None:
-        _check_form(self.path, out, LINES)
+        check_form(self.path, out, LINES)
         count = 0
         with writing(out) as partial, partial.open("wb") as file:
             for number, line in self._lines():
@@ -141,7 +103,7 @@ class JsonLines:
                 count += 1
                 if progress is not None and count % REPORT_EVERY == 0:
                     progress(count, len(copies))
-            _check_unchanged(self.path, count, len(copies))
+            check_unchanged(self.path, count, len(copies))
         if progress is not None:
             progress(count, count)
 
@@ -180,90 +142,6 @@ class JsonLines:
         return text
 
 
-class ParquetData:
-    """A Parquet file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            self._file = pa.parquet.ParquetFile(path)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError("data", str(path), f"cannot be read ({_first_line(error)})") from None
-
-    def scan(self, id_field: str | None, *, with_ids: bool = True, progress: Progress | None = None) -> Scan:
-        names, count = tuple(self._file.schema_arrow.names), self._file.metadata.num_rows
-        if not count:
-            raise InputError("data", str(self.path), "it holds no rows")
-        id_field = "id" if id_field is None and with_ids and "id" in names else id_field
-        if id_field is None:
-            return Scan(count, None, None, names)
-        if id_field not in names:
-            raise InputError("data", str(self.path), f"it has no field {id_field!r}; its fields are {', '.join(names)}")
-        try:
-            column = self._file.read(columns=[id_field]).column(0)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError("data", str(self.path), f"cannot be read ({_first_line(error)})") from None
-        return Scan(count, id_array(id_field, column), id_field, names)
-
-    def rows(self, wanted: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
-        first = 0
-        for batch in self._batches():
-            if wanted is not None:
-                inside = wanted[(wanted >= first) & (wanted < first + len(batch))] - first
-                first += len(batch)
-                batch = batch.take(pa.array(inside))
-            yield from batch.to_pylist()
-
-    def write(
-        self, out: Path, copies: np.ndarray, versions: Versions | None = None, progress: Progress | None = None
-    ) -> None:
-        _check_form(self.path, out, (".parquet",))
-        schema, count = self._file.schema_arrow, 0
-        packed = self._file.metadata.row_group(0).column(0).compression
-        with writing(out) as partial, pa.parquet.ParquetWriter(partial, schema, compression=packed) as writer:
-            for batch in self._batches():
-                often = copies[count : count + len(batch)]
-                turns = np.repeat(np.arange(len(often)), often)
-                table = pa.Table.from_batches([batch], schema)
-                if versions is not None:
-                    table, turns = self._with_versions(table, count, often, versions)
-                if len(turns):
-                    writer.write_table(table.take(pa.array(turns)))
-                count += len(batch)
-                if progress is not None:
-                    progress(count, len(copies))
-            _check_unchanged(self.path, count, len(copies))
-
-    def _with_versions(
-        self, table: pa.Table, first: int, often: np.ndarray, versions: Versions
-    ) -> tuple[pa.Table, np.ndarray]:
-        """The rows followed by what stands in for some of them, and which to write, in order."""
-        further: list[dict[str, Any]] = []
-        turns: list[int] = []
-        for row, times in enumerate(often):
-            others = versions(first + row) if times > 1 else []
-            start = len(table) + len(further)
-            if others:
-                original = table.slice(row, 1).to_pylist()[0]
-                further += [{**original, **other} for other in others]
-            choice = [row, *range(start, start + len(others))]
-            turns += [choice[turn % len(choice)] for turn in range(times)]
-        if further:
-            try:
-                more = pa.Table.from_pylist(further, schema=table.schema)
-            except (pa.ArrowException, TypeError) as error:
-                reason = f"its rows do not fit the fields of the data ({_first_line(error)})"
-                raise InputError("--augment", "a row of the table", reason) from None
-            table = pa.concat_tables([table, more])
-        return table, np.array(turns, dtype=np.int64)
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from self._file.iter_batches(batch_size=BATCH)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError("data", str(self.path), f"cannot be read ({_first_line(error)})") from None
-
-
 def copy_unchanged(path: Path, out: Path) -> None:
     """The same bytes under another name.
 
@@ -274,24 +152,8 @@ def copy_unchanged(path: Path, out: Path) -> None:
         shutil.copyfile(path, partial)
 
 
-def _check_form(path: Path, out: Path, forms: tuple[str, ...]) -> None:
-    if out.suffix not in forms:
-        raise InputError("--out", str(out), f"the set is written in the form of {path.name}; end it in {forms[0]}")
-
-
-def _check_unchanged(path: Path, count: int, expected: int) -> None:
-    if count != expected:
-        raise InputError(
-            "data", str(path), f"it had {expected} rows and now has {count}; leave it alone until this ends"
-        )
-
-
 def _as_line(row: dict[str, Any]) -> bytes:
     try:
         return (json.dumps(row, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
         return (json.dumps(row) + "\n").encode()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

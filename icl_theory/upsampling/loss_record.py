@@ -173,6 +173,8 @@ def id_array(field: str, ids: Any) -> pa.Array:
         raise InputError(
             field, "a mixture of kinds", "give whole numbers, or proper texts, one for each example"
         ) from None
+    if pa.types.is_string_view(array.type):
+        array = array.cast(pa.large_string())
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
         array = array if isinstance(array, pa.Array) else pa.concat_arrays(array.chunks)

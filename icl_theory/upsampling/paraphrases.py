@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from icl_theory.errors import InputError
-from icl_theory.upsampling.data_files import Scan, open_data
+from icl_theory.upsampling.data_file import Scan
+from icl_theory.upsampling.data_files import open_data
 from icl_theory.upsampling.loss_record import check_unique
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet
 
 from icl_theory.errors import InputError, as_floats
 from icl_theory.results import exists, writing
-from icl_theory.upsampling.data_files import Scan
+from icl_theory.upsampling.data_file import Scan
 from icl_theory.upsampling.factor import LARGEST_COPIES
 from icl_theory.upsampling.record_tables import plain_ids
 from icl_theory.upsampling.rule import Upsampling

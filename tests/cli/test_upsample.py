@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import icl_theory as icl
+from icl_theory.upsampling import parquet_data
 from icl_theory.upsampling.record_files import SUFFIXES
 from icl_theory.upsampling.row_fields import texts_of
 
@@ -245,12 +246,35 @@ def test_ids_that_are_not_needed_are_not_looked_at(folder):
     assert upsample(folder, "--factor", 2, "--by-row", "--out", folder / "by-row.jsonl", losses="named.npz") == 0
 
 
-def test_parquet_keeps_its_compression(folder):
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+@pytest.mark.parametrize("codec", ["none", "snappy", "zstd"])
+def test_parquet_keeps_its_compression_and_kinds_of_text(folder, codec, kind):
     table = pa.Table.from_pylist(rows())
-    pa.parquet.write_table(table, folder / "data.parquet", compression="zstd")
+    table = table.cast(pa.schema([(name, kind) for name in table.schema.names]))
+    pa.parquet.write_table(table, folder / "data.parquet", compression=codec)
     assert upsample(folder, "--factor", 2, data="data.parquet") == 0
-    found = pa.parquet.ParquetFile(folder / "data-upsampled.parquet").metadata.row_group(0).column(0)
-    assert found.compression == "ZSTD"
+    made = pa.parquet.ParquetFile(folder / "data-upsampled.parquet")
+    packed = {made.metadata.row_group(0).column(place).compression for place in range(made.metadata.num_columns)}
+    assert packed == {codec.upper() if codec != "none" else "UNCOMPRESSED"}
+    assert made.schema_arrow == table.schema
+    assert [row["id"] for row in made.read().to_pylist()] == [
+        name for row, name in enumerate(IDS) for _ in range(1 + LATE[row])
+    ]
+
+
+def test_long_rows_of_parquet_are_written_in_small_parts(folder, monkeypatch):
+    write_data(folder / "data.parquet", rows())
+    assert upsample(folder, "--factor", 3, "--out", folder / "whole.parquet", data="data.parquet") == 0
+    sizes = []
+    monkeypatch.setattr(parquet_data, "BATCH_BYTES", 300)
+    monkeypatch.setattr(
+        parquet_data,
+        "_taken",
+        lambda table, turns, take=parquet_data._taken: sizes.append(len(turns)) or take(table, turns),
+    )
+    assert upsample(folder, "--factor", 3, "--out", folder / "parts.parquet", data="data.parquet") == 0
+    assert len(sizes) > 4
+    assert read_data(folder / "parts.parquet") == read_data(folder / "whole.parquet")
 
 
 def test_controls_are_called_so(folder, capsys):
@@ -471,7 +495,7 @@ def test_being_stopped_leaves_nothing_half_written(folder, monkeypatch, capsys):
     """As a batch system does it, when all rows are written and none is in place yet."""
     before = sorted(path.name for path in folder.iterdir())
     stop = lambda *_: signal.raise_signal(signal.SIGTERM)  # noqa: E731
-    monkeypatch.setattr("icl_theory.upsampling.data_files._check_unchanged", stop)
+    monkeypatch.setattr("icl_theory.upsampling.data_files.check_unchanged", stop)
     out = folder / "new" / "out.jsonl"
     assert run_command("upsample", folder / "train.jsonl", folder / "losses.npz", "--quiet", "--out", out) == 130
     assert "nothing was left half written" in one_line(capsys)

@@ -65,7 +65,7 @@ from icl_theory.llm.model.pretrained import Model, find_model, load_model, save_
 from icl_theory.llm.model.sharding import check_rows, decided_by_first_host, wait_for_all_hosts
 from icl_theory.llm.training.train import FinetuneConfig, Finetuned, finetune
 from icl_theory.results import exists, writing
-from icl_theory.upsampling.data_files import Scan
+from icl_theory.upsampling.data_file import Scan
 from icl_theory.upsampling.loss_record import LossRecord
 from icl_theory.upsampling.picture import save_upsampling_picture, with_examples
 from icl_theory.upsampling.record_files import LossRecorder, load_loss_record
@@ -235,7 +235,9 @@ class _Stages:
         losses, weights = place / LOSSES, place / WEIGHTS
         if not weights.is_file():
             steps, every = recorded_run(job, examples)
-            config = dataclasses.replace(job.training, num_steps=steps, schedule="constant")
+            config = dataclasses.replace(
+                job.training, num_steps=steps, schedule="constant", warmup=min(job.training.warmup, steps)
+            )
             everyone = np.arange(len(examples.rows))
             self.trained("recording", config, everyone, LossRecorder(losses, examples.ids), every, place / RUN)
             wait_for_all_hosts("recorded")

@@ -1,0 +1,70 @@
+"""A fine-tuning set on disk: what a pass over it finds, and what every kind of file can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from icl_theory.errors import InputError
+
+Progress = Callable[[int, int], None]
+
+
+Versions = Callable[[int], list[dict[str, Any]]]  # of a row of the data, what stands in for its further copies
+
+
+class Scan(NamedTuple):
+    """Ids and number of rows, found in one pass over a data file.
+
+    Attributes:
+        num_rows: P.
+        ids: (P,) as texts; None where no field holds them.
+        id_field: the field that does.
+        fields: of all rows, in the order in which they first come.
+    """
+
+    num_rows: int
+    ids: pa.Array | None
+    id_field: str | None
+    fields: tuple[str, ...]
+
+
+@runtime_checkable
+class DataFile(Protocol):
+    """A fine-tuning set on disk."""
+
+    path: Path
+
+    def scan(self, id_field: str | None, *, with_ids: bool = True, progress: Progress | None = None) -> Scan:
+        """Check every row; read ids, if asked for, from `id_field` (default `id`, where the first row has it)."""
+
+    def rows(self, wanted: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
+        """Rows as dictionaries, all or those numbered in `wanted` (ascending), in their order."""
+
+    def write(
+        self, out: Path, copies: np.ndarray, versions: Versions | None = None, progress: Progress | None = None
+    ) -> None:
+        """Write row p `copies[p]` times in the order of the input; with `versions`, further copies take turns with
+        them.
+        """
+
+
+def check_form(path: Path, out: Path, forms: tuple[str, ...]) -> None:
+    if out.suffix not in forms:
+        raise InputError("--out", str(out), f"the set is written in the form of {path.name}; end it in {forms[0]}")
+
+
+def check_unchanged(path: Path, count: int, expected: int) -> None:
+    if count != expected:
+        raise InputError(
+            "data", str(path), f"it had {expected} rows and now has {count}; leave it alone until this ends"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
