@@ -38,6 +38,23 @@ def test_prompts_by_template_and_as_plain_text():
     assert tokenizer.decode(Prompting(tokenizer).end) == "="
     with pytest.raises(InputError, match="no chat template"):
         Prompting(tiny_tokenizer(), chat=True)
+    with pytest.raises(InputError, match="no such switch"):
+        Prompting(tiny_tokenizer(chat=True), thinking=True)
+
+
+def test_the_first_and_the_last_token_are_not_doubled():
+    tokenizer = tiny_tokenizer()
+    prompting = Prompting(tokenizer)
+    tokenizer.bos_token, prompting.begin = "<end>", prompting.end  # a tokenizer that begins texts too
+    once = prompting.tokenized({"text": "abc"}).tokens.tolist()
+    assert once[0] == once[-1] == prompting.end
+    assert prompting.tokenized({"text": "<end>abc<end>"}).tokens.tolist() == once
+    for row in ({"question": "<end>ab", "answer": "c<end>"}, {"question": "ab", "answer": "c"}):
+        assert tokenizer.decode(prompting.tokenized(row).tokens) == "<end>ab\nc<end>"
+    chat = Prompting(tiny_tokenizer(chat=True))
+    assert (
+        chat.tokenizer.decode(chat.tokenized({"question": "a", "answer": "c<stop>"}).tokens) == "<user>a<model>c<stop>"
+    )
 
 
 def test_a_template_that_says_today_does_not_change_overnight():

@@ -218,8 +218,9 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
     model = load_decoder(GOLDEN)
     for changes, said in (
         ({"examples": []}, "give at least one"),
+        ({"config": FinetuneConfig(num_steps=4, warmup=5)}, "warmup = 5: the run has 4 steps"),
         ({"config": FinetuneConfig(length=7)}, "an example has 8 tokens"),
-        ({"examples": [*EXAMPLES, Tokenized(np.array([3, 40]), 1)]}, "the model has 40"),
+        ({"examples": [*EXAMPLES, Tokenized(np.array([3, 40]), 1)]}, r"examples\[\d+\] = 'token 40': the model has 40"),
         ({"indices": np.array([10])}, "rows from 0 to 9"),
         ({"indices": np.array([0.5])}, "rows from 0 to 9"),
     ):

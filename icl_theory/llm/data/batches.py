@@ -26,7 +26,7 @@ def tokenize(
 ) -> Tokenized:
     """Prompt and completion of a row, each encoded on its own, with the token that ends a text.
 
-    A lone text is all learned, its first token apart.
+    A lone text is all learned, its first token apart. A text that brings the first or last token has it once.
 
     Args:
         row: in one of the shapes of `texts_of`.
@@ -42,13 +42,22 @@ def tokenize(
     if texts is None:
         known = "instruction/output, question/answer, prompt/completion, problem/solution, messages or text"
         raise InputError("fields", ", ".join(map(str, row)), f"give {known}")
-    front = [] if begin is None else [begin]
     if not texts.completion and not texts.whole:
         raise InputError("completion", "empty", "there is nothing to learn; leave the row out")
     if texts.whole:
-        return Tokenized(np.array([*front, *encode(texts.prompt), end], np.int32), 1)
-    prompt = [*front, *encode(texts.prompt + between)]
-    return Tokenized(np.array([*prompt, *encode(texts.completion), end], np.int32), max(len(prompt), 1))
+        return Tokenized(np.array(ended(begun(encode(texts.prompt), begin), end), np.int32), 1)
+    prompt = begun(encode(texts.prompt + between), begin)
+    return Tokenized(np.array([*prompt, *ended(encode(texts.completion), end)], np.int32), max(len(prompt), 1))
+
+
+def begun(tokens: Sequence[int], begin: int | None) -> list[int]:
+    """Return tokens that begin with `begin`, once; None for none."""
+    return list(tokens) if begin is None or tokens[:1] == [begin] else [begin, *tokens]
+
+
+def ended(tokens: Sequence[int], end: int) -> list[int]:
+    """Return tokens that end with `end`, once."""
+    return list(tokens) if tokens[-1:] == [end] else [*tokens, end]
 
 
 def fitting(examples: Sequence[Tokenized], length: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from icl_theory.errors import InputError, error_text
-from icl_theory.llm.data.batches import Tokenized, tokenize
+from icl_theory.llm.data.batches import Tokenized, ended, tokenize
 from icl_theory.upsampling.row_fields import ANSWERING, texts_of, turns_of
 
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}  # of `conversations`, in the words of templates
@@ -34,7 +34,7 @@ class Prompting:
             end where an answer begins, as the template itself writes answers.
 
     Raises:
-        InputError: a template is asked for and there is none, or it cannot be rendered.
+        InputError: a template, or a switch of it, is asked for and there is none; it cannot be rendered.
     """
 
     def __init__(self, tokenizer: Any, chat: bool | None = None, thinking: bool = False):
@@ -44,6 +44,8 @@ class Prompting:
             raise InputError("chat", True, "the tokenizer has no chat template; leave it out")
         self.chat = has if chat is None else chat
         self.template = dated(tokenizer.get_chat_template()) if self.chat else None
+        if thinking and "enable_thinking" not in (self.template or ""):
+            raise InputError("thinking", True, "the chat template has no such switch; leave it out")
         self.begin = tokenizer.bos_token_id if tokenizer.bos_token_id in tokenizer("").input_ids else None
         self.end = self._answer_end() if self.chat else tokenizer.eos_token_id
 
@@ -62,7 +64,7 @@ class Prompting:
         if not self.chat or texts is None or not texts.completion:
             return tokenize(row, self._encode, end=self.end, begin=self.begin)
         prompt = self._asked_by_template(row, texts.prompt)
-        tokens = np.array([*prompt, *self._encode(texts.completion), self.end], np.int32)
+        tokens = np.array([*prompt, *ended(self._encode(texts.completion), self.end)], np.int32)
         return Tokenized(tokens, len(prompt))
 
     def asked(self, row: Mapping[str, Any]) -> list[int]:

@@ -129,13 +129,15 @@ def finetune(
         progress: called with steps done, steps in all, and the loss in words.
 
     Raises:
-        InputError: no examples, some that do not fit or hold tokens that the model has not, rows that are none of them,
-            a folder of other settings, a checkpoint that cannot be written; a loss or weights that are not finite,
-            which are not saved.
+        InputError: more warm-up than steps, no examples, some that do not fit or hold tokens that the model has not,
+            rows that are none of them, a folder of other settings, a checkpoint that cannot be written; a loss or
+            weights that are not finite, which are not saved.
     """
     for name, value in {"record_every": record_every, "save_every": save_every}.items():
         check_number(name, value, minimum=1, integer=True)
     asked = plain(config)
+    if config.warmup > config.num_steps:
+        raise InputError("warmup", config.warmup, f"the run has {config.num_steps} steps; give at most as many")
     if not len(examples):
         raise InputError("examples", "none", "give at least one")
     rows = np.arange(len(examples)) if indices is None else np.asarray(indices)
@@ -146,10 +148,11 @@ def finetune(
         raise InputError(
             "length", config.length, f"an example has {longest} tokens; raise it, or leave out what is longer"
         )
-    highest = max(int(example.tokens.max()) for example in examples)
-    if highest >= model.config.vocab_size:
-        remedy = f"the model has {model.config.vocab_size}; give the tokenizer that it came with"
-        raise InputError("examples", f"token {highest}", remedy)
+    highest = [int(example.tokens.max()) for example in examples]
+    if max(highest) >= model.config.vocab_size:
+        place = int(np.argmax(highest))
+        remedy = f"the model has {model.config.vocab_size} tokens; give the tokenizer that it came with"
+        raise InputError(f"examples[{place}]", f"token {highest[place]}", remedy)
     single = dataclasses.replace(
         config, length=min(config.length, -(-longest // MULTIPLE) * MULTIPLE)
     )  # an example a row
