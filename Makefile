@@ -5,6 +5,7 @@
 #                  last release; stopped, it goes on where it was; make bench PARTS="steps sweeps" takes some of it
 # make study       the small study of language models: easy and hard arithmetic, a quarter of an hour on two cores
 # make docs        the site: guides, tutorials (which it runs), formulas, reference: results/docs/index.html
+# make install     the environment alone, in .venv
 # make lock        resolve requirements.lock again from pyproject.toml
 
 VENV := .venv
@@ -13,8 +14,10 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: reproduce fresh bench study test check docs lock clean
+.PHONY: install reproduce fresh bench study test check docs lock clean
 .DEFAULT_GOAL := reproduce
+
+install: $(VENV)/.ready
 
 reproduce: $(VENV)/.ready
 	$(BIN)/python -m experiments

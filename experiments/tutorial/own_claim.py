@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A claim of your own
-# A claim is a question, settings, a measurement that returns a labelled data set, and statements that read a
-# prediction and a measurement off it. This one asks what the size of the start does. From small starts t_d is about
-# `1/(2 a_d u_0)`, so halving u_0 should double it (notes §5).
+# A claim is a question, settings, a measurement that returns a labelled data set, and statements that read a prediction
+# and a measurement off it. This one asks what the size of the start does. From small starts t_d is about `1/(2 a_d
+# u_0)`, so halving u_0 should double it (notes §5).
 
 # %%
 import dataclasses

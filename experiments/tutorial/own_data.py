@@ -49,7 +49,7 @@ print("measured plateaus:", levels.round(3))
 
 # %% [markdown]
 # With normal inputs each feature would stop at its plateau exactly. Heavy tails couple the features: the strengths move
-# again when another is learned, and the loss rests above the plateaus, by a few per cent at first and more at the end.
+# again when another is learned. The first plateau is met, the second lies 4 % above its prediction, the last 16 %.
 
 # %%
 figure = draw_run(

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Your own model
 # Any flax NNX module that maps prompts to predictions, (P,), trains: `make_loss(model, prompts)`. It goes through its
-# prompts at every step, where linear attention needs their moments only. Here: least squares on the context, ridged,
-# whose ridge is learned.
+# prompts at every step, where linear attention needs their moments only. Here: ridge regression on the context, with a
+# learned ridge.
 
 # %%
 from pathlib import Path
@@ -70,8 +70,8 @@ for name, model, rate, num_steps in (
     print(f"{'':17} share of each feature in its predictions, E[ŷ y_d]/E[y_d²]: {shares[name].round(2)}")
 
 # %% [markdown]
-# The least that anyone can reach here is the Bayes risk: w is normal, so its posterior mean is ridge with `σ²/N` on
-# every coordinate.
+# The lowest loss possible here is the Bayes risk: w is normal, so its posterior mean is ridge with `σ²/N` on every
+# coordinate.
 
 # %%
 bayes = LearnedRidge(4, start=float(np.log(0.5**2 / 8)))

@@ -1,7 +1,9 @@
 # %% [markdown]
 # # Step 1: one prompt
 # A prompt holds N context tokens (x_n, y_n) and a query x_q. Its labels come from one task vector w, `y_n = w·x_n`,
-# drawn anew for every prompt; the model has to say `y_q = w·x_q` from the context alone (notes §1).
+# drawn anew for every prompt; the model has to say `y_q = w·x_q` from the context alone. Λ is the covariance of the
+# inputs, with eigenvalues λ_d; Γ is that of the task vectors, here I. "Notes" are `icl_theory/theory/NOTES.md`, here
+# §1.
 
 # %%
 from pathlib import Path
@@ -19,8 +21,8 @@ one = icl.sample_prompts(mixture, 1, key=jax.random.key(0))
 print("tokens x:", one.x.shape, " labels y:", one.y.shape, " query:", one.x_query.shape, " target:", one.y_query.shape)
 
 # %% [markdown]
-# All that linear attention with reduced weights sees of the context is `β = (1/N) Σ_n y_n x_n`, an estimate of Λw
-# (notes §2).
+# Reduced weights are those that reach the prediction. All that linear attention with them sees of the context is `β =
+# (1/N) Σ_n y_n x_n`, an estimate of Λw (notes §2).
 
 # %%
 beta = jnp.mean(one.y[..., None] * one.x, axis=1)

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Step 2: features, and what theory says of them
 # Feature d is the d-th eigendirection of the inputs' covariance. It is *simple* if its drive `a_d = λ_d² γ_d` is large:
-# gradient descent meets it first. Its best strength is `w_d* = a_d/c_d` (notes §3).
+# gradient descent meets it first; γ_d is the eigenvalue of Γ. With `c_d`, the curvature of the loss along the feature,
+# its best strength is `w_d* = a_d/c_d` (notes §3).
 
 # %%
 from pathlib import Path
@@ -24,7 +25,7 @@ for name, values in (
 
 # %% [markdown]
 # The loss of any W has a closed form, `L(W) = tr ΛΓ − 2 tr(ΛΓΛ W) + tr(W Λ Wᵀ B)`. Hold it against fresh prompts, with
-# the standard error of their mean.
+# the standard error of their mean. `B = E[ββᵀ]`.
 
 # %%
 matrix = np.random.default_rng(0).normal(size=(4, 4))
@@ -35,8 +36,8 @@ predicted = float(icl.population_loss(jnp.asarray(matrix), icl.population_moment
 print(f"a random W: measured {measured:.3f} ± {error:.3f}, predicted {predicted:.3f}")
 
 # %% [markdown]
-# From a small start training rests where the first m features are at their optimum and the others at zero:
-# `L_m = tr ΛΓ − Σ_{d≤m} a_d²/c_d` (notes §4).
+# From a small start training rests where the first m features are at their optimum and the others at zero: `L_m = tr ΛΓ
+# − Σ_{d≤m} a_d²/c_d` (notes §4).
 
 # %%
 plateaus = icl.nested_plateau_losses(features)

@@ -1,6 +1,7 @@
 # %% [markdown]
 # # Step 3: train, and see the plateaus
-# Rank-one attention from a small start, gradient descent on infinite data. Time is learning rate × step.
+# Gradient descent on infinite data, that is, on the exact mean over prompts. Rank-one attention has one key and one
+# query vector a head. The smaller the start, the longer the loss rests. Time is learning rate × step.
 
 # %%
 from pathlib import Path
@@ -35,8 +36,8 @@ print("learning times t_d:", bias.times.round(0))
 print("ratios t_d/t_1:    ", bias.ratios.round(2))
 
 # %% [markdown]
-# Between two learning times the loss rests. Every level at which it does, where it is flattest, beside the nearest
-# predicted one; a predicted plateau is skipped where two features are learned nearly at once.
+# Between two learning times the loss rests. Below is its level where it is flattest, for each rest, beside the nearest
+# predicted plateau. A plateau is skipped where two features are learned nearly at once.
 
 # %%
 predicted = icl.nested_plateau_losses(features)

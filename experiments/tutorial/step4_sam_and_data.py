@@ -43,14 +43,14 @@ def measure(data, optimizer=icl.gd, **extra):
 
 
 # %% [markdown]
-# The rule is `κ = R / R_target`, R the learning time of the late over that of the early, target 1. R comes from
-# gradient descent on the plain data, median over the starts. From random starts the rule gets the sign right, not the
-# amount (notes §8).
+# The rule is `κ = R / R_target`. R is the learning time of the late features over that of the early ones, and we aim at
+# 1. R comes from gradient descent on the plain data, median over the starts. From random starts the rule gets the
+# direction right, not the size (notes §8).
 
 # %%
 plain = measure(mixture)
 late = np.array([False, False, True, True])  # the features of group 2
-last = rate * num_steps  # what never counts as
+last = rate * num_steps  # learning time of what is never learned
 R = float(np.median([icl.learning_time_ratio(times, late, last=last) for times in plain.times]))
 factor = float(icl.ratio_factor(R))
 print(f"the late take {R:.2f} times as long as the early, so κ = {factor:.2f}")

@@ -23,7 +23,7 @@ rows = verify([load_claim("fixed_points")], float32=False)
 print_table(rows)
 
 # %% [markdown]
-# How far inside its tolerance each equality is. At the line it would fail.
+# Error of each equality as a share of its tolerance. Beyond the dashed line it would fail.
 
 
 # %%
@@ -43,6 +43,6 @@ def draw():
 save_picture(draw(), Path("results/tutorial/step5_table.png"))
 
 # %% [markdown]
-# The rest, from a shell: `icl-theory verify --only dynamics,softmax` for single groups,
-# `python -m experiments run low_rank` for the data of one, `python -m figures low_rank` for its picture,
-# `make reproduce` for all of it on one page.
+# The rest, from a shell: `icl-theory verify --only dynamics,softmax` for single groups, `python -m experiments run
+# low_rank` for the data of one, `python -m figures low_rank` for its picture, `make reproduce` for all of it on one
+# page.

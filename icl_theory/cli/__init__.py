@@ -14,7 +14,7 @@ import click
 from icl_theory.cli.one_line import run
 
 COMMANDS = {
-    "simulate": "Train one model and write what was learned when, beside theory where there is one.",
+    "simulate": "Train one model; draw its loss with the predicted plateaus, and say when each feature was learned.",
     "sweep": "Run every combination of settings and keep what is measured as one labelled data set.",
     "compare": "Draw analytic against empirical over a sweep, with their difference, and print the largest one.",
     "upsample": "Find the examples of DATA that are learned late by LOSSES, and write DATA with them upsampled.",

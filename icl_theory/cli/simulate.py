@@ -25,7 +25,7 @@ from icl_theory.simulation.config import SAM_OPTIMIZERS, RunConfig
 @click.option("--quiet", is_flag=True, help="no progress bar")
 @config_options
 def simulate_command(out: Path | None, config_file: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
-    """Train one model and write what was learned when, beside theory where there is one.
+    """Train one model; draw its loss with the predicted plateaus, and say when each feature was learned.
 
     \b
     Examples:

@@ -129,7 +129,7 @@ def find_group_features(mixture: TaskMixture) -> GroupFeatures:
         raise InputError(
             names[worst],
             f"off-diagonal share {residual.max():.1e}",
-            "features need all input and task covariances to share one eigenbasis",
+            "features need all input and task covariances to share one eigenbasis; give all groups the same basis",
         )
     return features_along(directions, [group_matrices(group) for group in mixture.groups], np.asarray(mixture.shares))
 

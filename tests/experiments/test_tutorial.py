@@ -74,7 +74,9 @@ def test_own_data(run_script):
     assert np.all(np.diff(left["bias"].times) > 0)
     assert np.all(np.isfinite(left["bias"].times))
     np.testing.assert_allclose(left["levels"][:3], left["plateaus"][:3], rtol=0.05)
-    assert left["plateaus"][3] < left["levels"][3] < 1.25 * left["plateaus"][3]  # the text: above, and more at the end
+    assert left["plateaus"][3] < left["levels"][3] < 1.25 * left["plateaus"][3]
+    above = left["levels"][2:] / left["plateaus"][2:] - 1.0
+    assert [f"{share:.0%}" for share in above] == ["4%", "16%"]  # as the text says
 
 
 def test_own_claim(run_script):
