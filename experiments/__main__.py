@@ -50,7 +50,7 @@ def list_command() -> None:
 
 
 def _describe(name: str, title: str, takes: str, shows: str) -> None:
-    """One entry of the list."""
+    """Print one entry of the list."""
     click.echo(f"\n  {name}: {title}")
     for word, text in (("takes", takes), ("shows", shows)):
         click.echo(
@@ -77,7 +77,7 @@ def results_page_command(results: Path) -> None:
 
 
 def everything(results: Path, fresh: bool) -> None:
-    """Everything, in the order of the table; ends by naming the report."""
+    """Reproduce all claims and figures, write the report and print its path; exit with 1 if a statement fails."""
     began = time.monotonic()
     if fresh:
         old = set_aside(results)
@@ -95,7 +95,7 @@ def everything(results: Path, fresh: bool) -> None:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line."""
     run(cli, "experiments", interrupted="interrupted; what is complete is kept, the same command goes on")
 
 

@@ -1,4 +1,4 @@
-"""Claims and figures side by side: a process for each core, the longest work first, one progress for all of it."""
+"""Reproduction of claims and figures in parallel: a process per core, longest tasks first, one progress bar for all."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from icl_theory.verification.claims import load_claim
 from icl_theory.verification.saved import make
 
 FIGURE_SECONDS = 1.2
-THREADS = (PROCESSORS, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # more than cores would wait for each other, spinning
-BETWEEN_REPORTS = 0.05  # seconds between two reports of one worker
+THREADS = (PROCESSORS, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # more threads than cores would spin, waiting
+BETWEEN_REPORTS = 0.05  # least seconds between two reports of one worker
 
 
 class Task(NamedTuple):
-    """One piece of work: the data of a claim, or a figure that reads them."""
+    """One task: the data of a claim, or a figure that reads them."""
 
     kind: str
     name: str
 
     @property
     def seconds(self) -> float:
-        """Roughly what it takes, against the others."""
+        """Rough estimate of its seconds, to order tasks and weigh their progress."""
         return load_claim(self.name).seconds if self.kind == "data" else FIGURE_SECONDS
 
 
 class WorkerError(IclTheoryError):
-    """A piece of work could not be done."""
+    """Error raised when a task could not be done."""
 
 
 def reproduce(names: Sequence[str], figures: Sequence[str], results: Path, *, say: Callable[[str], None]) -> None:
     """Make the data of claims unless they are complete, then draw figures.
 
-    What finishes first is of no account: every piece of work writes a folder or a file of its own.
+    The order in which tasks finish does not matter: each writes a folder or files of its own.
 
     Raises:
-        IclTheoryError: what a piece of work cannot do; the others are stopped, what is complete is kept.
+        IclTheoryError: a task failed. The others are stopped; data that are complete are kept.
     """
     data = sorted((Task("data", name) for name in dict.fromkeys(names)), key=lambda task: -task.seconds)
     drawn = [Task("figure", name) for name in figures]
@@ -65,12 +65,12 @@ def reproduce(names: Sequence[str], figures: Sequence[str], results: Path, *, sa
 
 
 class _Progress:
-    """One bar for everything, with how much is done and roughly what is left."""
+    """One progress bar for all tasks, with how much is done and roughly how much time is left."""
 
     def __init__(self, report: ProgressReport, claims: int, total: float):
         self.report, self.claims, self.total = report, claims, total
         self.shares: dict[Task, float] = {}
-        self.reused = 0.0  # seconds that were not needed
+        self.reused = 0.0  # seconds saved by reusing data
         self.began = time.monotonic()
 
     def __call__(self, task: Task, share: float, reused: bool = False) -> None:
@@ -86,10 +86,10 @@ class _Progress:
 
 
 class Workers:
-    """Processes that each take one piece of work after another; on one core, or with an accelerator, this process
-    alone.
+    """Worker processes that each take one task after another.
 
-    Processes of one thread beat threads here: most of the time goes to Python and to compiling, which one thread does.
+    With one core, an accelerator or a single claim, this process does all tasks itself. Processes are faster than
+    threads here, because most of the time goes to Python and to compilation, each of which runs on one thread.
     """
 
     def __init__(self, results: Path, most: int):
@@ -99,7 +99,7 @@ class Workers:
         if count == 1:
             return
         with _threads(max(1, cores() // count)), _uninterrupted():
-            context = multiprocessing.get_context("spawn")  # a fork of a process with jax's threads may hang
+            context = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads may hang
             for _ in range(count):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs, results), daemon=True)
@@ -112,9 +112,9 @@ class Workers:
 
     def __exit__(self, *error: Any) -> None:
         for connection, process in self._workers.items():
-            connection.close()  # a worker without work to do ends by itself
+            connection.close()  # an idle worker then ends by itself
             if error[0] is not None:
-                process.terminate()  # it clears away what is half written
+                process.terminate()  # it removes what is half written
         for process in self._workers.values():
             process.join()
 
@@ -122,10 +122,10 @@ class Workers:
         """Do all tasks, started in this order, and return when the last is done.
 
         Args:
-            tasks: pieces of work.
-            progress: called with (task, share done), and at its end with (task, 1.0, whether its data were there
-                already).
-            say: called with a line for each task that is done.
+            tasks: tasks to do.
+            progress: function called with (task, share done), and when a task ends with (task, 1.0, whether its data
+                were reused).
+            say: function called with a line about each task that is done.
 
         Raises:
             WorkerError: a task failed, or its process was lost.
@@ -168,7 +168,7 @@ class Workers:
 
 
 def perform(task: Task, results: Path, progress: Callable[[float], None]) -> tuple[str, bool]:
-    """Do one piece of work; return a line about it, and False where the data were there already."""
+    """Do one task; return a line about it, and False if its data were already complete."""
     if task.kind == "figure":
         return f"drew {draw(FIGURES[task.name], results)}", True
     claim, began = load_claim(task.name), time.monotonic()
@@ -186,7 +186,7 @@ def perform(task: Task, results: Path, progress: Callable[[float], None]) -> tup
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Let processes that are started inside use so many threads, in XLA and in numpy's matrix products."""
+    """Limit processes started in this context to `count` threads each, in XLA and in NumPy's matrix products."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, str(count)))
     try:
@@ -200,7 +200,7 @@ def _threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Start processes that do not hear Ctrl-C, not even while they import; their parent hears it and stops them."""
+    """Make processes started in this context ignore Ctrl-C, even while they import; their parent stops them on it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -212,9 +212,9 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _serve(connection: Connection, results: Path) -> None:
-    """Work until there is no more of it, or nobody asks any more."""
+    """Do the tasks that come through the connection until it is closed."""
     signal.signal(signal.SIGTERM, _stop)
-    compilation_cache.enable()  # programs for this number of threads
+    compilation_cache.enable()  # the cache of programs for this number of threads
     said = 0.0
 
     def progress(share: float) -> None:
@@ -237,5 +237,5 @@ def _serve(connection: Connection, results: Path) -> None:
 
 
 def _stop(number: int, frame: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what is half written is being cleared away
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: clean-up is under way
     raise KeyboardInterrupt

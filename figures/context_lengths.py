@@ -16,7 +16,7 @@ TRAINED = {
 
 @styled
 def draw(data: xr.Dataset) -> Figure:
-    """Loss curves with the plateaus of the mixture; loss against context length; the difference of both trainings."""
+    """Loss curves with the plateaus of the mixture; loss against context length; their difference."""
     figure, ((loss, lengths, difference),) = new_figure(13.5, 4.3, 1, 3)
     one, many = (data.sel(trained=trained) for trained in TRAINED)
     for curve in many.loss:

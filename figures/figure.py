@@ -21,9 +21,9 @@ class FigureSpec(NamedTuple):
         name: file and command-line name.
         title: heading in the report.
         caption: what the reader sees, in a few sentences.
-        reads: names of the claims whose data it needs.
-        draw: `draw(*data) -> Figure`, one data set a claim.
-        saved: a measurement in the repository that it reads instead.
+        reads: names of the claims whose data it reads.
+        draw: `draw(*data) -> Figure`, one data set per claim.
+        saved: path of a measurement in the repository that it reads instead, if any.
     """
 
     name: str
@@ -35,17 +35,17 @@ class FigureSpec(NamedTuple):
 
     @property
     def command(self) -> str:
-        """Command that draws it again."""
+        """Command that draws the figure again."""
         return f"python -m figures {self.name}"
 
     @property
     def sources(self) -> str:
-        """Sources in words."""
+        """What the figure reads, as text."""
         return self.saved or ", ".join(self.reads)
 
 
 def draw(figure: FigureSpec, results: Path) -> Path:
-    """Read the data, draw, write `results/figures/NAME.png` and `.svg`; the path of the PNG."""
+    """Read the data, draw the figure, write `results/figures/NAME.png` and `.svg`; return the path of the PNG."""
     data = [load(load_claim(name), results) for name in figure.reads]
     stem = results / "figures" / figure.name
     try:

@@ -13,17 +13,17 @@ from icl_theory.verification.claims.generalisation_readings import ARMS, MIXTURE
 
 SHOWN = {"training": "training distribution", "reversed": "reversed spectrum"}
 METHODS = ARMS[1:]  # all but gradient descent
-LIMIT, SMALLEST = 20.0, 0.05  # per cent: where colours end, what is shown as 0
+LIMIT, SMALLEST = 20.0, 0.05  # per cent: end of the colour scale, smallest change not shown as 0
 
 
 def percent(value: float) -> str:
-    """Return a signed number with one digit, 0 where it rounds to that."""
+    """Format a number with its sign and one decimal; `0` if it rounds to that."""
     return "0" if abs(value) < SMALLEST else f"{value:+.1f}".replace("-", "−")
 
 
 @styled
 def draw(data: xr.Dataset) -> Figure:
-    """Draw the change of held-out loss in per cent; bold where the 99 % interval leaves zero out."""
+    """Draw the change of held-out loss in per cent; bold where the 99 % interval excludes zero."""
     figure, axes = new_figure(16.0, 8.0, 2, 3, sharex=True, sharey=True)
     comparisons = {
         "equal steps, mean over training": data.mean_change,

@@ -38,7 +38,7 @@ HEADINGS = (
     "N = 8, end",
     "N = 127, end",
 )
-COLUMNS = (  # a variable `…_change`, a test
+COLUMNS = (  # quantity (most are variables `…_change`) and test
     ("mean", "training"),
     ("equal_evaluations", "training"),
     ("half_way", "training"),
@@ -55,7 +55,7 @@ WORSE = float(np.log(1.1))
 
 
 class Cell(NamedTuple):
-    """A text, and whether its 99 % interval leaves zero out."""
+    """Text of a cell, whether its 99 % interval excludes zero, and that interval as text."""
 
     text: str
     clear: bool = False
@@ -63,14 +63,14 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows of cells under headings."""
+    """Title and rows of cells; the columns are those of `HEADINGS`."""
 
     title: str
     rows: list[list[Cell]]
 
 
 def tables(data: xr.Dataset) -> list[Table]:
-    """Return one table a mixture with P ≥ 1000, both noise levels together; then each noise level on its own."""
+    """Return a table for each mixture over P ≥ 1000 and both noise levels, then one for each noise level alone."""
     together = [_table(data, mixture.capitalize(), mixture=mixture) for mixture in MIXTURES]
     apart = [
         _table(data, f"{mixture.capitalize()}, label noise σ = {noise:g}", mixture=mixture, noise_std=float(noise))

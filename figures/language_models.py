@@ -1,4 +1,4 @@
-"""The small study of language models: losses of early and late examples, accuracies arm by arm, simplicity bias."""
+"""Studies of language models: losses of early and late examples, accuracies arm by arm, simplicity bias."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from icl_theory.plotting import FEATURE_COLOURS, GD, new_figure, styled
 
 MEASURED = Path(__file__).parents[1] / "experiments" / "language_models" / "measured"
 FOLLOWED = {"plain": GD, "late": FEATURE_COLOURS[1], "random": FEATURE_COLOURS[0], "fsam": FEATURE_COLOURS[2]}
-LEAST = 0.001  # share of the first loss that is drawn; shares are kept to 0.0001
+LEAST = 0.001  # smallest share of the first loss that is drawn; shares are saved to 0.0001
 NAMES = {"plain": "plain", "late": "late × κ", "random": "random × κ", "early": "early × κ"}
 TITLES = {"adamw": "AdamW", "muon": "Muon"}
 
@@ -45,7 +45,7 @@ def draw(study: dict[str, Any]) -> Figure:
 
 
 def arm_text(name: str) -> str:
-    """`fsam 0.02, half the steps` as a reader would write it."""
+    """Return the name of an arm for the reader: `f-SAM 0.02, ½ steps` for `fsam 0.02, half the steps`."""
     if name in NAMES:
         return NAMES[name]
     text = name.replace("fsam", "f-SAM").replace(", half the steps", ", ½ steps")
@@ -59,7 +59,7 @@ def _trajectories(axis: Axes, arms: dict[str, Any], title: str) -> None:
             continue
         arm = arms[name]
         for group, line in (("early", ":"), ("late", "-")):
-            losses = np.array([one for one in arm[group] if one is not None])  # none where a seed has no such group
+            losses = np.array([one for one in arm[group] if one is not None])  # None for a seed without this group
             if not len(losses):
                 continue
             middle, half = np.array([paired(one) for one in losses.T]).T
@@ -107,7 +107,7 @@ def _bias(left: Axes, right: Axes, arms: dict[str, Any]) -> None:
             bound = bool(bounds[known].any())
             _interval(left, place, ratios[known], FEATURE_COLOURS[0], marker=">" if bound else "o")
             _interval(right, place, progress[known], FEATURE_COLOURS[0])
-            if not place:  # plain
+            if not place:  # the plain arm
                 for axis, values in ((left, ratios), (right, progress)):
                     axis.axvline(values[known].mean(), color="#999999", linewidth=0.8, linestyle=":")
     left.set(title="$R$, late / early", xlabel="learning steps")
@@ -115,7 +115,7 @@ def _bias(left: Axes, right: Axes, arms: dict[str, Any]) -> None:
 
 
 def _interval(axis: Axes, place: int, values: np.ndarray, colour: str, marker: str = "o") -> None:
-    """Seeds faintly, mean and 95 % interval."""
+    """Draw single seeds faintly, and their mean with a 95 % interval."""
     axis.plot(values, np.full(len(values), place + 0.22), "|", color=colour, alpha=0.45, markersize=5)
     middle, half = paired(values)
     axis.errorbar(middle, place, xerr=half, fmt=marker, color=colour, markersize=5.5, capsize=2.5, linewidth=1.4)

@@ -43,7 +43,7 @@ def draw(data: xr.Dataset) -> Figure:
 
 
 def _by_feature(axis: Axes, values: np.ndarray, colour, rank: int, *, first: int) -> None:
-    """Medians of (seeds, m) against m; filled where a head of this rank is full."""
+    """Draw medians of (seeds, m) values against m, with filled dots where m is a multiple of the rank."""
     finite = np.where(np.isfinite(values), values, np.nan)
     shown = np.isfinite(finite).mean(axis=0) > 0.5
     number = np.arange(first, first + values.shape[1])[shown]

@@ -61,13 +61,13 @@ def draw(data: xr.Dataset) -> Figure:
 
 
 def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least, median, largest over runs; NaN where some run never learned the feature."""
+    """Return least, median and largest value over runs; NaN for a feature that some run never learned."""
     finite = np.where(np.isfinite(values).all(axis=0), values, np.nan)
     return finite.min(axis=0), np.median(finite, axis=0), finite.max(axis=0)
 
 
 def _slope_line(data: xr.Dataset) -> np.ndarray:
-    """`C/a_d` through the median of the fourth feature under gradient descent."""
+    """Return `C/a_d` through the median of the fourth feature under gradient descent."""
     times, drive = np.median(data.learning_time.sel(optimizer="gd").values, axis=0), data.drive.values
     return times[3] * drive[3] / drive[1:]
 

@@ -1,4 +1,4 @@
-"""Merged key-query attention: one drop, predicted without a fitted number, and SAM hardly changes what it holds."""
+"""Merged key-query attention: one drop of the loss, predicted with nothing fitted; SAM only delays it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def draw(dynamics: xr.Dataset, sharpness: xr.Dataset) -> Figure:
 
 
 def _losses(loss: Axes, network: Axes, dynamics: xr.Dataset) -> None:
-    """The single drop of the loss against theory; attention and the network on cubic features, same weights."""
+    """Draw the single drop of the loss against theory; attention and the network on cubic features, same weights."""
     for name, colour, words in (
         ("white", feature_colour(0), "white inputs"),
         ("linear", feature_colour(1), "default spectrum"),

@@ -65,7 +65,7 @@ def write_report(results: Path, seconds: float) -> tuple[Path, list[Row]]:
 
 
 def _subscripts(text: str) -> Markup:
-    """Return `t_2` with a lowered 2, everything else escaped."""
+    """Return text with subscripts, such as the 2 of `t_2`, and everything else escaped."""
     return Markup(re.sub(r"(?<=[^\W_])_([A-Za-z0-9]+)", r"<sub>\1</sub>", str(escape(text))))
 
 
@@ -75,7 +75,7 @@ def _breakable(name: str) -> Markup:
 
 
 def _status(rows: list[Row], names: tuple[str, ...]) -> Markup:
-    """Return whether all of these statements hold, in a word, with a numbered link to each."""
+    """Return `holds` if all of these statements hold, else `does not hold`, with a numbered link to each."""
     by_name = {row.statement.name: row for row in rows}
     chosen = [by_name[name] for name in names]
     links = [
@@ -87,7 +87,7 @@ def _status(rows: list[Row], names: tuple[str, ...]) -> Markup:
 
 
 def _figure_link(name: str) -> Markup:
-    """Return `figure n`, n its place in the report, with a link to it."""
+    """Return a link to a figure as `figure n`, where n is its place in the report."""
     return Markup('<a href="#{0}" title="{2}">figure {1}</a>').format(
         name, list(FIGURES).index(name) + 1, FIGURES[name].title
     )

@@ -44,7 +44,7 @@ def draw(data: xr.Dataset) -> Figure:
 
 
 def _random(axis: Axes, data: xr.Dataset) -> None:
-    """Changes of ln(t_d/t_1) against gradient descent, at the largest ρ, one block a feature."""
+    """Draw changes of ln(t_d/t_1) against gradient descent at the largest ρ, a group of bars for each feature."""
     arms = (
         ("sam", SAM, "SAM"),
         ("late", "#56B4E9", "GD, κ = $R/R_{SAM}$"),

@@ -50,7 +50,7 @@ def draw(data: xr.Dataset) -> Figure:
 
 
 def _ratios(axis: Axes, data: xr.Dataset) -> None:
-    """Learning-time ratios of every seed, median as a bar."""
+    """Draw the learning-time ratios of every seed, with their median as a bar."""
     for place, scores in enumerate(LINES):
         for shift, (name, colour) in enumerate((("gd", GD), ("sam", SAM))):
             found = data.learning_time_ratio.sel(scores=scores, optimizer=name).values

@@ -1,4 +1,4 @@
-"""Simplicity bias against the upsampling factor, with theory; and what single examples' weights do."""
+"""Simplicity bias against the upsampling factor, with theory; and what weights on single examples do."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _random(axis: Axes, data: xr.Dataset) -> None:
 
 
 def _examples(axis: Axes, data: xr.Dataset) -> None:
-    """Relative error of every predicted time, with and without couplings between features."""
+    """Draw the relative error of every predicted time, with and without couplings between features."""
     measured = data.example_aligned_learning_time.values
     for arm in range(data.sizes["arm"]):
         for d in range(4):

@@ -38,7 +38,7 @@ def draw(data: xr.Dataset) -> Figure:
 
 
 def _pictures(figure: Any, data: xr.Dataset) -> None:
-    """Rows keys, queries, values; columns moments; one scale of colours for all."""
+    """Draw keys, queries and values as rows, points in time as columns, all on one colour scale."""
     times = data.picture_time.values
     limit = max(np.abs(data[block].values).max() for block in BLOCKS)
     axes = figure.subplots(3, len(times), squeeze=False, height_ratios=[5, 5, 1.6])

@@ -1,10 +1,10 @@
-"""Compiled programs kept on disk between processes, so that the second command of a day does not compile again.
+"""Compiled programs kept on disk, so that later processes need not compile them again.
 
 Importing the package changes nothing: the command line, the experiments and the tests call `enable`. `ICL_THEORY_CACHE`
-names another folder, or turns the cache off (`ICL_THEORY_CACHE=off`). Programs are keyed as JAX keys them, by their
-code, JAX's version and the device, in a folder for each kind of processor and number of threads, on which XLA's
-programs depend. What cannot be read is compiled again. Whoever can write to the folder can run code in the processes
-that read it, so it is the user's alone.
+names another folder, or turns the cache off (`ICL_THEORY_CACHE=off`). JAX keys programs by their code, JAX's version
+and the device. XLA's programs also depend on the kind of processor and the number of threads, so each combination has
+its own folder. A program that cannot be read is compiled again. Whoever can write to the folder can run code in the
+processes that read it, so it is made private and must belong to the user.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from icl_theory.environment import cores
 VARIABLE = "ICL_THEORY_CACHE"
 OFF, ON = ("off", "0", "no", "false"), ("", "on", "1", "yes", "true")
 NAME = "icl_theory-programs"
-LIMIT = 2**30  # bytes; beyond it the oldest programs go, down to KEPT of it
+LIMIT = 2**30  # bytes; beyond it the oldest programs are removed until a share KEPT of it is left
 KEPT = 0.75
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
 SETTINGS = {  # as JAX reads them from the environment; child processes inherit them
@@ -38,7 +38,7 @@ def enable() -> Path | None:
     A cache of JAX's own (`JAX_COMPILATION_CACHE_DIR`) is left as it is.
 
     Returns:
-        The folder; None where the cache is off, or the folder cannot be made or belongs to somebody else.
+        The folder, or None if the cache is off, or if the folder cannot be made or belongs to somebody else.
     """
     given = os.environ.get(VARIABLE, "")
     if given.lower() in OFF:
@@ -64,12 +64,12 @@ def enable() -> Path | None:
 
 
 def disable() -> None:
-    """Compile everything anew, in this process and in those it starts, whatever cache was set before."""
+    """Turn off any compilation cache, for this process and those it starts."""
     _set("JAX_ENABLE_COMPILATION_CACHE", False)
 
 
 def trim(base: Path, limit: int = LIMIT) -> None:
-    """Remove empty programs, which a stopped process may leave, and beyond the limit those that were written first."""
+    """Remove empty files, which a stopped process may leave, and the oldest programs if the total exceeds the limit."""
     files = []
     for path in base.rglob("*"):
         with suppress(OSError):  # another process removed it
@@ -86,7 +86,7 @@ def trim(base: Path, limit: int = LIMIT) -> None:
 
 
 def _set(name: str, value: Any) -> None:
-    """One of JAX's settings: in the environment, where a JAX that is imported later finds it, and in one that is."""
+    """Set one of JAX's settings in the environment, for a later import, and in JAX itself if it is imported already."""
     os.environ[name] = str(int(value)) if isinstance(value, bool) else str(value)
     if "jax" in sys.modules:
         import jax
@@ -101,9 +101,7 @@ def _user_cache() -> Path:
 
 
 def _processor() -> str:
-    """A short name for the kind of processor, whose instructions compiled programs use; homes are shared between
-    machines.
-    """
+    """Return a short name for the kind of processor, since machines that share a home folder may differ in it."""
     about = f"{platform.system()} {platform.machine()} {platform.processor()}"
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The sources, the versions and the machine that a result was made with."""
+"""The sources, versions and machine that a result was made with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent
 
 @lru_cache
 def code_version(*extra_folders: Path) -> str:
-    """Version of the package and a digest of its sources (and of further folders), e.g. `0.1.0+5f3a9c01`."""
+    """Return the package version and a digest of its sources (and of further folders), e.g. `0.1.0+5f3a9c01`."""
     digest = hashlib.sha256()
     for folder in (PACKAGE, *extra_folders):
         for path in sorted(folder.rglob("*.py")):
@@ -43,7 +43,7 @@ def machine() -> dict[str, Any]:
 
 @lru_cache
 def commit() -> str:
-    """The git commit of the sources, `+changed` where they differ from it; empty outside a checkout."""
+    """Return the git commit of the sources, with `+changed` if they differ from it; empty outside a checkout."""
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=True)
@@ -56,15 +56,16 @@ def commit() -> str:
 
 
 def memory_bytes() -> float:
-    """Memory of this machine; infinite where the system does not say."""
+    """Return the memory of this machine, infinite if the system does not tell."""
     names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
     return float(os.sysconf(names[0]) * os.sysconf(names[1])) if hasattr(os, "sysconf") else math.inf
 
 
 def process_bytes(*, peak: bool = False) -> float:
-    """Memory that this process takes now, or the most that it has taken.
+    """Return the memory that this process takes now, or its peak so far.
 
-    On Linux from `/proc`: the peak that `getrusage` tells is, after a start from a larger process, that of the other.
+    On Linux both are read from `/proc`, because the peak of `getrusage` may be that of a larger parent process. Other
+    systems only have `getrusage`, so there the peak is returned in either case.
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -79,7 +80,7 @@ PROCESSORS = "NPROC"  # the environment variable that tells XLA how many threads
 
 
 def cores() -> int:
-    """Cores this process may use: `NPROC` of them where it is set, as XLA takes it."""
+    """Return the number of cores that this process may use: `NPROC` if it is set, as in XLA."""
     given = os.environ.get(PROCESSORS, "")
     if given.isdigit() and int(given) > 0:
         return int(given)

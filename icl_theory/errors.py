@@ -1,4 +1,4 @@
-"""Errors that name the field, the value given and what would be accepted."""
+"""Errors that name the field, the value given and what would be accepted, and checks that raise them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class IclTheoryError(Exception):
 
 
 class InputError(IclTheoryError, ValueError):
-    """A value that cannot be used: `field = value: remedy`."""
+    """A value that cannot be used; the message is `field = value: remedy`."""
 
     def __init__(self, field: str, value: Any, remedy: str):
         self.field, self.value, self.remedy = field, value, remedy
@@ -24,7 +24,7 @@ class InputError(IclTheoryError, ValueError):
 
 
 class DivergenceError(IclTheoryError, FloatingPointError):
-    """Training left the finite range. `step`, `loss` and the last finite `params` come with it."""
+    """Training left the finite range; carries `step`, `loss`, `settings`, `last_step` and the last finite `params`."""
 
     def __init__(self, *, step: int, loss: float, settings: dict[str, Any], last_step: int, params: Any):
         self.step, self.loss, self.settings = step, loss, settings
@@ -37,7 +37,7 @@ class DivergenceError(IclTheoryError, FloatingPointError):
 
 
 def _is_array(value: Any) -> bool:
-    """An array of numpy or jax, which is not imported for it."""
+    """Return True for an array of numpy or jax, without importing jax."""
     return hasattr(value, "__array__") and hasattr(value, "dtype") and hasattr(value, "shape")
 
 
@@ -50,7 +50,7 @@ def _short(value: Any) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """Return the message of another library's error on one line; its kind where it has none."""
+    """Return the message of another library's error on one line, or its type if it has none."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
@@ -97,7 +97,7 @@ def _describe(minimum: float, maximum: float, exclusive: bool, integer: bool) ->
 
 
 def as_floats(field: str, value: Any) -> np.ndarray:
-    """The value as a float array; `InputError` where it holds anything but real numbers."""
+    """Return the value as a float array; raise `InputError` if it holds anything but real numbers."""
     try:
         values = np.asarray(value)
         if values.dtype.kind in "fiub":

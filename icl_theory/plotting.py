@@ -1,4 +1,4 @@
-"""One look for every figure: theory dashed and black-edged, simulation solid, features in one order of colours."""
+"""One style for all figures: theory dashed black, simulation solid, the same colours for the features everywhere."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ styled = matplotlib.rc_context(STYLE)  # decorator of every function that draws
 
 
 class ShownFigure(Figure):
-    """A figure that a notebook shows where it is the last thing in a cell, without pyplot."""
+    """A figure that a notebook shows as the result of a cell, without pyplot."""
 
     def _repr_png_(self) -> bytes:
         picture = io.BytesIO()
@@ -56,7 +56,7 @@ class ShownFigure(Figure):
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, **settings: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with no window behind it, and its axes as an array (rows, columns); call from a `styled` function."""
+    """Return a figure without a window and its axes, an array (rows, columns); call from a `styled` function."""
     figure = ShownFigure(figsize=(width, height))
     return figure, figure.subplots(rows, columns, squeeze=False, **settings)
 
@@ -70,7 +70,7 @@ def save_figure(figure: Figure, stem: Path) -> None:
 
 @styled
 def save_picture(figure: Figure, path: Path) -> Figure:
-    """Write one `.png` or `.svg`, the same bytes for the same data, in a folder that is made if need be.
+    """Write one `.png` or `.svg`, the same bytes for the same data, and make its folder if need be.
 
     Returns:
         The figure, so that a notebook shows it.
@@ -81,17 +81,17 @@ def save_picture(figure: Figure, path: Path) -> Figure:
 
 
 def feature_colour(index: int) -> str:
-    """Colour of feature `index` (0 = simplest)."""
+    """Return the colour of feature `index` (0 = simplest)."""
     return FEATURE_COLOURS[index % len(FEATURE_COLOURS)]
 
 
 def ordered_colours(count: int) -> list[Any]:
-    """Colours for settings that have an order, dark to light; equally readable in grey."""
+    """Return colours for ordered settings, from dark to light; they are readable in grey too."""
     return [matplotlib.colormaps["viridis"](place) for place in np.linspace(0.0, 0.85, count)]
 
 
 def draw_levels(axis: Axes, levels: np.ndarray, *, label: str = "predicted plateaus") -> None:
-    """Dashed horizontal lines at predicted losses."""
+    """Draw dashed horizontal lines at predicted losses."""
     for index, level in enumerate(levels):
         axis.axhline(level, color=THEORY, linestyle=(0, (4, 3)), linewidth=0.9, label=label if index == 0 else None)
 
@@ -107,7 +107,7 @@ def draw_run(
     colour: str,
     title: str,
 ) -> Figure:
-    """Loss with predicted plateaus, and strengths, of one run; theory dashed where there is one."""
+    """Draw one run: its loss with the predicted plateaus, and its strengths; a prediction is dashed."""
     figure, ((left, right),) = new_figure(10, 4.0, 1, 2)
     dashed: Any = {"color": THEORY, "linestyle": "--", "linewidth": 1.2}
     left.plot(trajectory.time, trajectory.loss, color=colour, linewidth=2.6, label="simulation")

@@ -1,4 +1,4 @@
-"""Progress on standard error: bars in a terminal, one line per piece of work elsewhere."""
+"""Progress on standard error: bars in a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class ProgressReport:
-    """Use as a context manager; call `report(title, done, total)` as often as you like.
+    """A context manager that reports progress; call `report(title, done, total)` as often as you like.
 
-    In a terminal a bar moves; elsewhere, as in the log of a batch job, a line says how far it is every half minute.
-    `quiet=True` shows nothing.
+    In a terminal it moves a bar. Elsewhere, as in the log of a batch job, it prints a line at most every half minute
+    and one at the end. `quiet=True` shows nothing.
     """
 
     def __init__(self, *, quiet: bool = False):
@@ -65,7 +65,7 @@ class ProgressReport:
 
 
 def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Return a duration for people to read: `4.2 s`, `3 min 20 s`, `2 h 5 min`."""
     if seconds < 60:
         return f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Result folders that are complete or absent: written aside, moved into place in one step, checked on reading."""
+"""Result folders that are complete or absent: written elsewhere, moved into place in one step, checked on reading."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DERIVED = (
 
 
 def plain(value: Any) -> Any:
-    """Configs as JSON sees them: dataclasses as dictionaries, tuples as lists, arrays as lists."""
+    """Return a config as JSON holds it: dataclasses become dictionaries, tuples and arrays become lists."""
 
     def convert(item: Any) -> Any:
         if dataclasses.is_dataclass(item) and not isinstance(item, type):
@@ -41,10 +41,10 @@ def plain(value: Any) -> Any:
 
 
 def read_manifest(folder: Path, *, remedy: str) -> dict[str, Any]:
-    """The manifest of a complete folder.
+    """Return the manifest of a complete folder.
 
     Raises:
-        InputError: the folder is half written, damaged or not a result folder.
+        InputError: The folder is half written, damaged or not a result folder.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -64,10 +64,10 @@ def read_manifest(folder: Path, *, remedy: str) -> dict[str, Any]:
 
 
 def is_complete(folder: Path, *, config: Any, code: str, remedy: str) -> bool:
-    """True where the folder holds a finished result of this config and code, False where there is no folder.
+    """Return True if the folder holds a finished result of this config and code, False if there is no folder.
 
     Raises:
-        InputError: anything else is there: half written, of another version or of another config.
+        InputError: Something else is there: a half-written result, or one of another version or config.
     """
     if not exists(folder):
         return False
@@ -85,7 +85,7 @@ def is_complete(folder: Path, *, config: Any, code: str, remedy: str) -> bool:
 
 
 def check_place(folder: Path) -> None:
-    """Raise `InputError` before the work where a result folder could not be written after it."""
+    """Raise `InputError` if a result folder could not be written here; call before the work."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)).rmdir()
@@ -97,10 +97,10 @@ def check_place(folder: Path) -> None:
 def write_result(
     folder: Path, write: Callable[[Path], None], *, config: Any, code: str, seconds: float, **about: Any
 ) -> dict[str, Any]:
-    """Let `write(partial_folder)` put files, add the manifest, and move the whole into place.
+    """Let `write(partial_folder)` write files, add the manifest, and move the whole into place.
 
     Raises:
-        InputError: the folder exists already or cannot be written (nothing of it is left behind).
+        InputError: The folder exists already or cannot be written (nothing of it is left behind).
     """
     if folder.exists():
         raise InputError("folder", str(folder), "it exists; give another or remove it")
@@ -135,10 +135,10 @@ def write_result(
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A hidden place beside `path`, of the same suffix, that becomes `path` in one step when the block ends well.
+    """Yield a path in a hidden folder beside `path`, moved to `path` in one step when the block ends without error.
 
     Raises:
-        InputError: `path` exists, at the start or by the end, or cannot be written; nothing is left behind.
+        InputError: `path` exists, at the start or by the end, or cannot be written. Nothing is left behind.
     """
     if exists(path):
         raise InputError("output", str(path), "it exists; give another or remove it")
@@ -156,16 +156,19 @@ def writing(path: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # those that were needed hold something
+        with suppress(OSError):  # parents that hold something stay
             for parent in made:
                 parent.rmdir()
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Rename a folder of results to the first free `NAME.old-1`, `NAME.old-2`, …; None where there is none.
+    """Rename a folder of results to the first free of `NAME.old-1`, `NAME.old-2`, …
+
+    Returns:
+        The new path, or None if there was no folder.
 
     Raises:
-        InputError: nothing in it looks like a result, so it is left alone; or it cannot be renamed.
+        InputError: Nothing in it looks like a result, so it is left alone, or it cannot be renamed.
     """
     if not exists(folder):
         return None
@@ -186,7 +189,7 @@ def set_aside(folder: Path) -> Path | None:
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Compressed `.npz`, read again with `numpy.load`."""
+    """Write arrays as a compressed `.npz`, which `numpy.load` reads."""
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
@@ -197,7 +200,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def exists(folder: Path) -> bool:
-    """Also true for a link to nowhere; a name the system cannot hold is refused."""
+    """Return True if the path exists, a broken link included; raise `InputError` for a path that cannot be used."""
     try:
         folder.stat()
     except FileNotFoundError:
@@ -214,12 +217,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def first_difference(old: Any, new: Any, name: str = "config") -> str:
-    """`field was this, now that` for the first field that differs; empty where none does."""
+    """Return `field was this, now that` for the first field that differs, or an empty text if none does."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             found = first_difference(old.get(key), new.get(key), key)

@@ -1,1 +1,1 @@
-"""Costs of the package: seconds against bounds, and where compiling goes."""
+"""Benchmarks of the package: times and memory against their bounds, and what compilation costs."""

@@ -1,6 +1,6 @@
-"""`python -m experiments.benchmarks`: the package's costs, each beside its bound and the last release.
+"""`python -m experiments.benchmarks`: costs of the package, beside their bounds and those of the last release.
 
-The bounds of shares are the machine's own, a large matrix product and a large sum, timed beside what they bound.
+Shares are relative to the machine's own limits, a large matrix product and a large sum, timed in the same run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DTYPES = ("float32", "float64")
 
 
 class Part(NamedTuple):
-    """A part of the benchmark: what it is about, `measure(dtype, quick)`, and the precisions it is measured in."""
+    """A part of the benchmark: its title, its function `measure(dtype, quick)`, and the precisions to measure it in."""
 
     title: str
     measure: Callable[[str, bool], Iterator[Row]]
@@ -84,7 +84,7 @@ def main(names: tuple[str, ...], dtype: str | None, out: Path, fresh: bool, quic
     if said:
         click.echo(said)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", icl.PrecisionWarning)  # times, not digits, are measured here
+        warnings.simplefilter("ignore", icl.PrecisionWarning)  # speed is measured here, not precision
         for place in places:
             show(place, results, released, out)
     for text in summary(results, places, released):
@@ -98,10 +98,10 @@ def main(names: tuple[str, ...], dtype: str | None, out: Path, fresh: bool, quic
 
 
 def chosen(names: tuple[str, ...], dtype: str | None) -> list[Place]:
-    """Parts by name, each in its precisions.
+    """Return the chosen parts, each in its precisions.
 
     Raises:
-        InputError: none of them is measured in this precision.
+        InputError: no chosen part is measured in this precision.
     """
     pairs = ((name, precision) for name in PARTS if name in (names or PARTS) for precision in PARTS[name].precisions)
     places = [Place(*pair) for pair in pairs if dtype in (None, pair[1])]
@@ -123,7 +123,7 @@ def show(place: Place, results: Results, released: Results | None, out: Path) ->
 
 
 def measured(place: Place, results: Results, out: Path) -> Iterator[Row]:
-    """Rows of a place as they come, saved; a terminal shows meanwhile that one is under way."""
+    """Yield the rows of a place as they are measured, and save each; a terminal shows what is being measured."""
     console, part = Console(stderr=True), PARTS[place.part]
     results.rows[place] = []
     rows = part.measure(place.precision, results.about["quick"])

@@ -1,6 +1,6 @@
-"""Steps of many runs at once: their number in a second, and its share of the machine's matrix products.
+"""Training steps of many runs at once: their rate, and its share of the machine's rate of matrix products.
 
-Only the products with the moments count as work. Compilation stands in rows of its own.
+Only the products with the moments count as work. Compilation is reported in rows of its own.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 import icl_theory as icl
 from experiments.benchmarks.row import Row, all_seconds, gemm_peak, mixture, model
 
-RUN_STEPS = {4: 10**6, 8: 10**5}  # with one product each in a timed call, by D: some tenths of a second
-MIN_STEPS = {4: 300, 8: 40}  # starting a batch is not the point
+RUN_STEPS = {4: 10**6, 8: 10**5}  # in a timed call, by D, at one product each: some tenths of a second
+MIN_STEPS = {4: 300, 8: 40}  # enough that starting a batch hardly counts
 MAX_STEPS = {4: 30_000, 8: 3_000}
-REACH = {4: 3.0, 8: 40.0}  # 10⁶ run-steps/s at D = 4, % of the peak at D = 8, for GD of many runs
+REACH = {4: 3.0, 8: 40.0}  # bounds for many runs of GD: 10⁶ run-steps/s at D = 4, % of the peak at D = 8
 MOST = 4096
-MANY = 256  # from here on a CPU takes a batch in blocks, all of one program
+MANY = 256  # from this many runs on, a CPU takes a batch in blocks that share one program
 
 
 class Optimizer(NamedTuple):
-    """A factory, its numbers beside the rate, the products with the moments in a step, and the numbers of runs."""
+    """An optimizer: factory, settings besides the rate, products with the moments per step, and batch sizes to time."""
 
     factory: Callable[..., Any]
     settings: dict[str, float]
@@ -40,8 +40,8 @@ OPTIMIZERS = {
 
 
 def run_rows(dtype: str, quick: bool) -> Iterator[Row]:
-    """Batches of growing size at D = 4 and D = 8."""
-    jax.clear_caches()  # what another part compiled is compiled again, so that its seconds show
+    """Measure batches of growing size at D = 4 and D = 8."""
+    jax.clear_caches()  # recompile what another part compiled, so that compilation is timed
     peak = gemm_peak()
     yield Row("this machine", f"matrix product, {dtype}", peak / 1e9, "GFLOP/s")
     for dim in (4,) if quick else (4, 8):
@@ -62,18 +62,18 @@ def run_rows(dtype: str, quick: bool) -> Iterator[Row]:
 
 
 def steps_of(dim: int, work: int) -> int:
-    """Steps of a timed call, by the products that each of them takes."""
+    """Return the number of steps of a timed call; `work` is the products in each step of the batch."""
     return min(max(MIN_STEPS[dim], RUN_STEPS[dim] // work), MAX_STEPS[dim])
 
 
 def starting_weights(dim: int, count: int) -> Any:
-    """Weights of so many runs, the runs first."""
+    """Return starting weights of `count` runs, stacked along a first axis."""
     start = jax.jit(jax.vmap(lambda key: icl.split_model(model(dim, key))[1]))
     return jax.tree.map(np.asarray, start(jax.random.split(jax.random.key(1), count)))
 
 
 def speed(loss: Any, starts: Any, optimizer: Optimizer, num_steps: int) -> tuple[float, float]:
-    """(run-steps a second, seconds of compilation) of a batch; one run is trained as one run."""
+    """Return (run-steps per second, seconds of compilation) of a batch; a single run has no batch axis."""
     count = len(jax.tree.leaves(starts)[0])
     train = icl.train_many if count > 1 else icl.train
     params = starts if count > 1 else jax.tree.map(itemgetter(0), starts)

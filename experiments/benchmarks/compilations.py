@@ -1,9 +1,9 @@
 """`python -m experiments.benchmarks.compilations`: which programs an experiment compiles, and what its seconds go to.
 
 JAX reports every stage of every program it makes: tracing (Python to jaxpr), lowering (to StableHLO) and compiling
-(XLA). These stages are wall seconds of one thread. What is left of the CPU seconds is running, Python itself, and the
-further threads of the compiler. The persistent cache is off unless it is asked for, so that the figures are those of a
-first run; with it, a program that is read from there counts as compiled, in less time.
+(XLA). These stages are wall seconds of one thread. The rest of the CPU seconds goes to running programs, to Python
+itself, and to further threads of the compiler. The persistent cache is off unless asked for, so that the figures are
+those of a first run. With it, a program read from the cache counts as compiled, in less time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STAGES = {
 
 @dataclasses.dataclass
 class Program:
-    """Cost of one function: the number of its compilations, one for each shape, and the seconds of each stage."""
+    """Cost of one function: how often it was compiled, once for each shape, and the seconds of each stage."""
 
     compilations: int = 0
     tracing: float = 0.0
@@ -45,16 +45,17 @@ class Program:
 
     @property
     def seconds(self) -> float:
-        """All stages together."""
+        """Seconds of all stages together."""
         return self.tracing + self.lowering + self.compiling
 
 
 class CompilationLog:
-    """Sums up what JAX reports while it is open; one log at a time.
+    """Log that sums up what JAX reports about compilation while it is open; only one may be open at a time.
 
     Attributes:
-        programs: by the function's name.
-        wall, cpu: seconds between opening and closing, all threads together in `cpu`.
+        programs: cost of each program, by the name of its function.
+        wall: wall seconds between opening and closing.
+        cpu: CPU seconds between opening and closing, of all threads together.
     """
 
     def __init__(self) -> None:
@@ -79,18 +80,18 @@ class CompilationLog:
 
     @property
     def total(self) -> Program:
-        """All programs together."""
+        """Cost of all programs together."""
         parts = [dataclasses.astuple(program) for program in self.programs.values()]
         return Program(*map(sum, zip(*parts, strict=True))) if parts else Program()
 
     @property
     def running(self) -> float:
-        """CPU seconds left beside making programs, whose threads are counted as one."""
+        """CPU seconds not spent on making programs, if those are made on one thread."""
         return max(self.cpu - self.total.seconds, 0.0)
 
 
 def count(name: str, folder: Path) -> CompilationLog:
-    """Make the data of one experiment in a folder where there are none, and count."""
+    """Make the data of one experiment in a folder that does not hold them yet, and log its compilations."""
     jax.clear_caches()
     with CompilationLog() as log, ProgressReport(quiet=True) as report:
         make(load_claim(name), folder, report)
@@ -98,7 +99,7 @@ def count(name: str, folder: Path) -> CompilationLog:
 
 
 def overview(logs: dict[str, CompilationLog]) -> Table:
-    """A row for each experiment."""
+    """Return a table with a row for each experiment."""
     table = Table(title="CPU seconds of each experiment")
     for column in (
         "experiment",
@@ -121,7 +122,7 @@ def overview(logs: dict[str, CompilationLog]) -> Table:
 
 
 def dearest(log: CompilationLog, top: int, title: str) -> Table:
-    """The programs that took longest to make."""
+    """Return a table of the programs that took longest to make."""
     table = Table(title=f"{title}: programs that took longest to make")
     for column in ("program", "compilations", "tracing", "lowering", "compiling"):
         table.add_column(column, justify="left" if column == "program" else "right")

@@ -1,7 +1,7 @@
 """Cost of a step of fine-tuning in time and memory, by optimizer and sharpness.
 
-Memory is what the compiler lays out for a step: arguments, results and temporaries. The part of `make bench` is a small
-decoder; `language_models` measures whole models.
+Memory is what the compiler lays out for a step: arguments, results and temporaries. `make bench` measures a small
+decoder; `language_models` measures models in full size.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from icl_theory.llm.model.families import DecoderConfig, from_huggingface
 from icl_theory.llm.model.paper_models import PUBLISHED
 from icl_theory.llm.training.step import make_step, start
 
-SMALL = "8 layers of 256"  # what a processor steps through in a few tenths of a second
+SMALL = "8 layers of 256"  # a CPU takes a step of it in a few tenths of a second
 SHAPES = {name: from_huggingface(described) for name, described in PUBLISHED.items()} | {
     SMALL: DecoderConfig(4096, 256, 1024, 8, 4, 4, 64)
 }
 STEPS = (("adamw", "none"), ("muon", "none"), ("adamw", "sam"), ("adamw", "fsam"), ("muon", "fsam"))
-PART_STEPS = (STEPS[0], STEPS[3], STEPS[2])  # AdamW, and right after it the one whose ratio has a bound
-TIMES, MEMORY = 2.2, 1.3  # what functional SAM may take of AdamW's
+PART_STEPS = (STEPS[0], STEPS[3], STEPS[2])  # AdamW first, then the one whose ratio has a bound
+TIMES, MEMORY = 2.2, 1.3  # most that functional SAM may take, relative to AdamW
 
 
 def step_name(optimizer: str, sharpness: str) -> str:
-    """`adamw`, or `adamw fsam`."""
+    """Return a name such as `adamw` or `adamw fsam`."""
     return optimizer if sharpness == "none" else f"{optimizer} {sharpness}"
 
 
 class Case(NamedTuple):
-    """One step that is measured."""
+    """One kind of step to measure."""
 
     model: str
     optimizer: str
@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
     @property
     def step(self) -> str:
-        """Optimizer and sharpness in words."""
+        """Name of the step by optimizer and sharpness."""
         return step_name(self.optimizer, self.sharpness)
 
 
@@ -56,11 +56,11 @@ class Measured(NamedTuple):
     """Cost of one step.
 
     Attributes:
-        case: the step.
-        seconds: of a step, the median.
-        quartiles: of these seconds.
+        case: kind of step.
+        seconds: median seconds of a step.
+        quartiles: lower and upper quartile of these seconds.
         memory: bytes that the compiler lays out.
-        compilation: seconds.
+        compilation: seconds of compilation.
     """
 
     case: Case
@@ -71,7 +71,7 @@ class Measured(NamedTuple):
 
 
 def fine_tuning_rows(dtype: str, quick: bool) -> Iterator[Row]:
-    """Steps of the small decoder under AdamW, with functional SAM and SAM beside it: the part of `make bench`."""
+    """Measure steps of the small decoder for `make bench`: AdamW alone, with functional SAM and with SAM."""
     rows, length, repeats = (2, 16, 2) if quick else (8, 64, 4)
     setting = f"{SMALL}, {rows} × {length} tokens"
     found: list[Measured] = []
@@ -89,7 +89,7 @@ def fine_tuning_rows(dtype: str, quick: bool) -> Iterator[Row]:
 
 
 def compiled(case: Case, rows: int, length: int, dtype: Any) -> tuple[Any, Any, float]:
-    """The step, the shapes of its learner, and how long the compiler took."""
+    """Return the compiled step, the shapes of its learner, and the seconds that this took."""
     began = time.monotonic()
     config = SHAPES[case.model]
     model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype, remat=case.remat))
@@ -102,20 +102,20 @@ def compiled(case: Case, rows: int, length: int, dtype: Any) -> tuple[Any, Any, 
 
 
 def start_shapes(model: Decoder, optimizer: str) -> tuple[Any, Any]:
-    """`start` on shapes alone."""
+    """Apply `start` to shapes alone."""
     graph, state = nnx.split(model, nnx.Param)
     learner = jax.eval_shape(lambda state: start(nnx.merge(graph, state), optimizer)[1], state)
     return graph, learner
 
 
 def a_batch(config: DecoderConfig, rows: int, length: int) -> Batch:
-    """Random tokens, all learned but the first of each row."""
+    """Return a batch of random tokens; all but the first of each row are learned."""
     tokens = jax.random.randint(jax.random.key(0), (rows, length), 0, config.vocab_size)
     return Batch(tokens, jnp.ones((rows, length), bool).at[:, 0].set(False), jnp.ones(rows))
 
 
 def measure(case: Case, step: Any, shapes: Any, rows: int, length: int, repeats: int, compilation: float) -> Measured:
-    """Steps from random weights, one after the other."""
+    """Time successive steps from random weights; the first two are not counted."""
     filled = jax.tree.map(_filled, shapes.params)
     learner = shapes._replace(params=filled, optimizer=jax.tree.map(_zeros, shapes.optimizer), step=_zeros(shapes.step))
     batch = jax.jit(lambda: a_batch(SHAPES[case.model], rows, length))()

@@ -1,4 +1,4 @@
-"""Speed of folding prompts into moments, against reading them once and against the products alone."""
+"""Speed of folding prompts into moments, relative to reading them once and to the matrix products alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import icl_theory as icl
 from experiments.benchmarks.row import NUM_CONTEXT, Row, gemm_peak, median_seconds, memory_bandwidth, mixture
 from icl_theory.models.cubic_features import num_features
 
-COUNTS = {4: 200_000, 8: 50_000}  # by D
+COUNTS = {4: 200_000, 8: 50_000}  # prompts, by D
 
 
 def folding_rows(dtype: str, quick: bool) -> Iterator[Row]:
-    """Prompts of D = 4 and D = 8, all features; moments are sums in float64 whatever the precision."""
+    """Measure prompts of D = 4 and D = 8 with all features; moments are summed in float64 at either precision."""
     with jax.enable_x64(True):
         peak = gemm_peak()
     bandwidth = memory_bandwidth()

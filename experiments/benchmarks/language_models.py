@@ -1,7 +1,7 @@
 """`python -m experiments.benchmarks.language_models`: a step of fine-tuning in full size, in time and memory.
 
-On a GPU the four models of the paper, from random weights, in bfloat16 with weights and optimizer state in float32;
-elsewhere the small decoder in float32 that is a part of `make bench`, too.
+On a GPU it measures the four models of the paper from random weights, in bfloat16 with weights and optimizer state in
+float32. Elsewhere it measures the small decoder that `make bench` measures too, in float32.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from icl_theory.llm.job.placement import memory_said
 from icl_theory.llm.model.paper_models import PUBLISHED, model_flops
 from icl_theory.progress import ProgressReport
 
-UTILISATION = {"Llama-3.2-1B": 0.4}  # of the dense peak in bfloat16, under AdamW
-PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s in bfloat16, dense, by the maker's data sheets
+UTILISATION = {"Llama-3.2-1B": 0.4}  # least share of the dense bfloat16 peak under AdamW
+PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16 FLOP/s, by the maker's data sheets
 
 
 def peak_flops() -> float | None:
-    """By the data sheet of the accelerator, where it is known."""
+    """Return the peak FLOP/s of the accelerator by its data sheet; None where it is not known."""
     kind = jax.devices()[0].device_kind
     return next((rate for name, rate in PEAK.items() if name in kind), None)
 
 
 def rows_of(found: list[Measured], rows: int, length: int) -> list[dict[str, Any]]:
-    """Figures of each case, beside AdamW's of the same model."""
+    """Return the figures of each case, with its ratios to AdamW on the same model."""
     plain = {one.case.model: one for one in found if one.case[1:3] == ("adamw", "none")}
     peak, table = peak_flops(), []
     for one in found:
@@ -72,7 +72,7 @@ def rows_of(found: list[Measured], rows: int, length: int) -> list[dict[str, Any
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """Return the aim of a row, and whether it is met."""
+    """Return the bound of a row and whether it is met; empty without a bound."""
     if (row["optimizer"], row["sharpness"]) == ("adamw", "fsam"):
         met = row["times_of_adamw"] <= TIMES and row["memory_of_adamw"] <= MEMORY
         return f"≤ {TIMES:g}, ≤ {MEMORY:g}: {'met' if met else 'missed'}"
@@ -144,13 +144,13 @@ def main(models: tuple[str, ...], rows: int | None, length: int | None, repeats:
         for model in models:
             cases, made = [Case(model, *step, model in (remat or ("Phi-2",))) for step in STEPS], []
             for one in compilers.map(partial(compiled, rows=rows, length=length, dtype=dtype), cases):
-                made.append(one)  # all of them before the first is timed
+                made.append(one)  # all are compiled before the first is timed
                 report(f"compiling {model}", len(made), len(STEPS))
             for case in cases:
                 step, shapes, seconds = made.pop(0)
                 with memory_said("give a smaller --rows or --length, or --remat with its name"):
                     found.append(measure(case, step, shapes, rows, length, repeats, seconds))
-                del step  # what a program holds on the device is free for the next
+                del step  # frees what the program holds on the device
                 table = rows_of(found, rows, length)
                 part = out.with_name(out.name + ".part")
                 part.write_text(json.dumps({"machine": machine(), "title": title, "rows": table}, indent=1) + "\n")

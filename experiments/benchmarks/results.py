@@ -1,4 +1,4 @@
-"""Figures of the benchmark on disk: saved after each row, gone on with, set aside where they are of another version."""
+"""Figures of the benchmark on disk: saved after each row, resumed, and set aside if of another version or machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RELEASE = Path(__file__).parent / "release.json"
 
 
 class Place(NamedTuple):
-    """A part of the benchmark in one precision, which is complete or is measured again."""
+    """A part of the benchmark in one precision; unless complete, it is measured again from its start."""
 
     part: str
     precision: str
@@ -26,8 +26,8 @@ class Results:
     """Figures by part and precision.
 
     Attributes:
-        about: what measured them: version of the code, machine, quick or not.
-        rows: those of each place, in the order in which they were measured.
+        about: version of the code, machine, and whether the run was quick.
+        rows: rows of each place, in the order in which they were measured.
         complete: places that were measured to their end.
     """
 
@@ -37,15 +37,15 @@ class Results:
         self.complete: set[Place] = set()
 
     def find(self, place: Place, row: Row) -> float | None:
-        """The value of the same figure, or None."""
+        """Return the value of the same figure here, or None."""
         same = (one.value for one in self.rows.get(place, ()) if one[:2] == row[:2] and one.unit == row.unit)
         return next(same, None)
 
     def save(self, path: Path) -> None:
-        """Write the file in one step; what was there stays whole until then.
+        """Write the file in one step; an older file stays whole until then.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         rows = [
             {**place._asdict(), **row._asdict(), "verdict": row.verdict}
@@ -62,7 +62,7 @@ class Results:
             raise InputError("--out", str(path), f"cannot be written ({error.strerror}); give another") from None
 
     def release(self, path: Path) -> None:
-        """Save the figures as those of the last release; the kernel's name says nothing about speed and is left out."""
+        """Save the figures as those of the last release, without the platform, which says nothing about speed."""
         kept = Results(self.about | {"machine": {k: v for k, v in self.about["machine"].items() if k != "platform"}})
         kept.rows, kept.complete = self.rows, self.complete
         kept.save(path)
@@ -72,7 +72,7 @@ def read(path: Path, field: str) -> Results | None:
     """Read a file that `save` wrote; None where there is no file.
 
     Raises:
-        InputError: the file, named by `field`, is damaged or something else.
+        InputError: the file is damaged or of another kind; the error names `field`.
     """
     if not exists(path):
         return None
@@ -96,7 +96,7 @@ def read(path: Path, field: str) -> Results | None:
 
 
 def about(quick: bool) -> dict[str, Any]:
-    """Describe this code, machine and mode; only figures of the same are gone on with."""
+    """Describe this code, machine and mode; only figures with the same description are resumed."""
     try:
         torch = {"torch": version("torch")}
     except PackageNotFoundError:
@@ -105,10 +105,10 @@ def about(quick: bool) -> dict[str, Any]:
 
 
 def open_results(path: Path, now: dict[str, Any], *, fresh: bool) -> tuple[Results, str]:
-    """Results to go on with, new ones where there are none that fit, and a line that says so where some were set aside.
+    """Return saved results to resume, or new ones where none fit, and a line about results that were set aside.
 
     Raises:
-        InputError: the file is damaged or something else, or cannot be written.
+        InputError: the file is damaged or of another kind, or cannot be written.
     """
     results, said = read(path, "--out"), ""
     if results is not None:

@@ -1,4 +1,4 @@
-"""One measured figure, and what the parts share: clocks, the machine's own bounds, the model that is trained."""
+"""One measured figure, and what the parts share: clocks, the machine's own limits, the model that is trained."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class Row(NamedTuple):
 
     Attributes:
         setting: what was measured under which settings.
-        what: the figure's name.
-        value, unit: the figure.
-        reach: its bound, which it should be at least (at most where `less`); None where nothing is asked.
-        less: smaller is better.
+        what: name of the figure.
+        value: value of the figure.
+        unit: unit of the value.
+        reach: bound on the value, from below (from above if `less`); None without a bound.
+        less: whether smaller is better.
     """
 
     setting: str
@@ -39,25 +40,25 @@ class Row(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Says that the bound is met, or which share of it was reached; empty without a bound."""
+        """Whether the bound is met, else the share of it that was reached; empty without a bound."""
         if self.reach is None:
             return ""
         share = self.gain_over(self.reach)
         return "met" if share >= 1 else f"missed: {100 * share:.0f} % of it"
 
     def gain_over(self, other: float) -> float:
-        """Ratio to another value of this figure, turned so that above 1 is better, also where smaller is."""
+        """Return the ratio to another value of this figure, inverted if smaller is better: above 1 is a gain."""
         over, under = (other, self.value) if self.less else (self.value, other)
         return over / under if under else float("inf" if over else 1)
 
 
 def median_seconds(call: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Median wall time of `call`, after one call that is not counted."""
+    """Return the median wall time of `call`, after one call that is not counted."""
     return statistics.median(all_seconds(call, repeats)[1:])
 
 
 def all_seconds(call: Callable[[], Any], repeats: int = REPEATS) -> list[float]:
-    """Wall times of `call`, the first one (with compilation) included."""
+    """Return the wall times of `call`, the first one (with compilation) included."""
     times = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
@@ -67,7 +68,7 @@ def all_seconds(call: Callable[[], Any], repeats: int = REPEATS) -> list[float]:
 
 
 def gemm_peak() -> float:
-    """Best measured multiply-add rate of a matrix product in the session's precision, FLOP/s."""
+    """Return the best measured multiply-add rate of a matrix product in the session's precision, FLOP/s."""
     product = jax.jit(partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST))
     rates = []
     for size in (1024, 2048):
@@ -77,24 +78,24 @@ def gemm_peak() -> float:
 
 
 def memory_bandwidth() -> float:
-    """Best measured rate of summing a large array, bytes/s."""
+    """Return the best measured rate of summing a large array, bytes/s."""
     array = jnp.ones(2**26)
     total = jax.jit(jnp.sum)
     return array.nbytes / min(all_seconds(partial(total, array), 5)[1:])
 
 
 def mixture(dim: int) -> icl.TaskMixture:
-    """The default spectrum on the coordinate axes."""
+    """Return a mixture of one task with the default spectrum along the coordinate axes."""
     return icl.TaskMixture.single(icl.linear_spectrum(dim), num_context=NUM_CONTEXT)
 
 
 def model(dim: int, key: Any = None, init_scale: float = 1e-2) -> icl.MergedAttention:
-    """Merged attention with all its weights, as the public PyTorch code of ZSLS25 has it."""
+    """Return merged attention with full weight blocks, as in the public PyTorch code of ZSLS25."""
     rngs = nnx.Rngs(0) if key is None else nnx.Rngs(params=key)
     return icl.MergedAttention(dim, NUM_HEADS, init_scale=init_scale, blocks="full", rngs=rngs)
 
 
 def output_of(script: str, *words: str) -> str:
-    """Standard output of a Python script run as a process of its own; its errors go to standard error."""
+    """Return the standard output of a Python script run in a process of its own; its errors go to standard error."""
     command = [sys.executable, "-c", script, *words]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout

@@ -24,7 +24,7 @@ outcome = run_sweep(sweep, Path(sys.argv[2]), memory_gib=asked["memory_gib"])
 seconds = time.monotonic() - began
 print(json.dumps({"seconds": seconds, "writing": outcome.writing, "peak": process_bytes(peak=True)}))
 """
-SECONDS, WRITING, LIMIT = 10.0, 5.0, 1.0  # of a process, % of it, GiB
+SECONDS, WRITING, LIMIT = 10.0, 5.0, 1.0  # bounds: s of a process, % of them on writing, GiB
 
 
 class Took(NamedTuple):
@@ -35,12 +35,12 @@ class Took(NamedTuple):
     peak: float
 
     def writing_row(self, setting: str) -> Row:
-        """The share of writing."""
+        """Return a row with the share of time spent on writing."""
         return Row(setting, "writing", 100 * self.writing / self.seconds, "%", WRITING, less=True)
 
 
 def sweep_rows(dtype: str, quick: bool) -> Iterator[Row]:
-    """Many starts, many points of the reduced system, and in float32 a sweep that has to fit into little memory."""
+    """Measure many starts, many points of the reduced system, and in float32 a sweep under a limit of memory."""
     count, points, steps = (64, 8, 301) if quick else (1000, 100, 6001)
     setting = f"{count:,} starts × {steps:,} steps"
     took = run({"num_heads": 8, "num_steps": steps, "dtype": dtype}, {"seed": f"0:{count}"}, "full")
@@ -64,7 +64,7 @@ def sweep_rows(dtype: str, quick: bool) -> Iterator[Row]:
 
 
 def run(base: dict[str, Any], grid: dict[str, str], system: str, memory_gib: float | None = None) -> Took:
-    """One sweep in a process of its own."""
+    """Run one sweep in a process of its own."""
     asked = json.dumps({"base": base, "grid": grid, "system": system, "memory_gib": memory_gib})
     with tempfile.TemporaryDirectory() as folder:
         return Took(**json.loads(output_of(IN_A_PROCESS, asked, str(Path(folder) / "sweep"))))

@@ -7,12 +7,12 @@ from typing import Any
 from experiments.benchmarks.results import Place, Results
 from experiments.benchmarks.row import Row
 
-WORSE = 0.9  # share of the last release's figure below which one is marked
-SETTING, FIGURE, NUMBER, UNIT, BOUND = 36, 43, 9, 15, 24  # widths
+WORSE = 0.9  # a figure is marked below this share of the last release's
+SETTING, FIGURE, NUMBER, UNIT, BOUND = 36, 43, 9, 15, 24  # widths of columns
 
 
 def line(row: Row, released: float | None, *, with_setting: bool = True) -> str:
-    """One row; the setting is left out below a row of the same."""
+    """Format one row; `with_setting=False` leaves out its setting, as below a row of the same setting."""
     sign = "≤" if row.less else "≥"
     bound = "" if row.reach is None else f"{sign} {number(row.reach)} {row.verdict}"
     columns = (
@@ -27,7 +27,7 @@ def line(row: Row, released: float | None, *, with_setting: bool = True) -> str:
 
 
 def beside_release(row: Row, released: float | None) -> str:
-    """The figure of the last release, how many times as large this one is, and a mark where it is worse."""
+    """Format the figure of the last release, the ratio of this one to it, and a mark if this one is worse."""
     if released is None:
         return ""
     ratio = f": × {row.value / released:.2f}" if released else ""
@@ -35,22 +35,22 @@ def beside_release(row: Row, released: float | None) -> str:
 
 
 def is_worse(row: Row, released: float | None) -> bool:
-    """Fallen by more than a tenth since the last release."""
+    """Return whether a figure is worse than that of the last release by more than a tenth."""
     return released is not None and row.gain_over(released) < WORSE
 
 
 def number(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Format three significant digits, or from 1000 on a whole number."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def described(about: dict[str, Any]) -> str:
-    """Version and machine on one line."""
+    """Format version and machine on one line."""
     return f"icl_theory {about['code']}, " + ", ".join(f"{name} {value}" for name, value in about["machine"].items())
 
 
 def summary(results: Results, places: list[Place], released: Results | None) -> list[str]:
-    """Count the bounds that are met and the figures that have fallen."""
+    """Count the bounds that are met and the figures that are worse than those of the last release."""
     rows = [(place, row) for place in places for row in results.rows[place]]
     verdicts = [row.verdict for _, row in rows if row.reach is not None]
     lines = [f"{verdicts.count('met')} of {len(verdicts)} bounds met"]

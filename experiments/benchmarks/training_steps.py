@@ -1,6 +1,6 @@
 """Cost of one step of training: on moments, through all prompts, and in an eager PyTorch loop.
 
-Compilation and everything else around the steps is taken off, or stands in a row of its own.
+Compilation and everything else around the steps is subtracted or reported in a row of its own.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ import icl_theory as icl
 from experiments.benchmarks.row import NUM_CONTEXT, NUM_HEADS, REPEATS, Row, all_seconds, median_seconds, mixture, model
 
 COUNTS = (10**3, 10**4, 10**5, 10**6)
-THROUGH_PROMPTS = 10**4  # most prompts that every step goes through: beyond, its time grows as their number
+THROUGH_PROMPTS = 10**4  # most prompts for a step through all of them; beyond, its time grows as P
 COMPARED = {"every token": 5, "query only": 50}  # steps of the eager loop
 LEARNING_RATE = 0.02
 
 
 def step_rows(dtype: str, quick: bool) -> Iterator[Row]:
-    """Steps at growing P, then the comparison with PyTorch."""
+    """Measure steps at growing P, then compare with PyTorch."""
     yield from prompts_against_moments(COUNTS[:1] if quick else COUNTS)
     yield from whole_run(1000 if quick else 20_000)
 
 
 def step_seconds(loss: Any, params: Any, num_steps: int, repeats: int = REPEATS) -> tuple[float, float]:
-    """(seconds a step, seconds of compilation) of plain gradient descent.
+    """Return (seconds per step, seconds of compilation) of plain gradient descent.
 
-    A step is the difference between 2n and n steps, so that what stands around them does not count.
+    The time of a step comes from the difference between 2n and n steps, in which all overheads cancel.
     """
     jax.clear_caches()
 
@@ -47,7 +47,7 @@ def step_seconds(loss: Any, params: Any, num_steps: int, repeats: int = REPEATS)
 
 
 def prompts_against_moments(counts: tuple[int, ...]) -> Iterator[Row]:
-    """One step through all prompts and one on their moments, for growing P."""
+    """Compare a step through all prompts with one on their moments, for growing P."""
     steps = []
     for count in counts:
         setting = f"P = {count:,}"
@@ -67,7 +67,7 @@ def prompts_against_moments(counts: tuple[int, ...]) -> Iterator[Row]:
 
 
 def whole_run(num_steps: int) -> Iterator[Row]:
-    """A whole run with its folding and compilation, and where PyTorch is installed the same model in an eager loop."""
+    """Measure a whole run with folding and compilation; with PyTorch installed, the same model in an eager loop too."""
     count, dim = 5000, 4
     setting = f"P = {count:,}, N = {NUM_CONTEXT}, {NUM_HEADS} heads"
     prompts = icl.sample_prompts(mixture(dim), count, key=jax.random.key(0))
@@ -89,7 +89,7 @@ def whole_run(num_steps: int) -> Iterator[Row]:
 
 
 def against_torch(setting: str, prompts: Any, loss: Any, params: Any, fast: float) -> Iterator[Row]:
-    """Steps of the same model from the same weights in an eager loop, and how far its losses are from ours."""
+    """Time the same model from the same weights in an eager loop, and compare its losses with ours."""
     import torch
 
     exact = 1e-4 if prompts.x.dtype == np.float32 else 1e-10
@@ -112,19 +112,19 @@ def against_torch(setting: str, prompts: Any, loss: Any, params: Any, fast: floa
 
 
 def torch_models(prompts: Any) -> dict[str, Callable[[Any, Any], Any]]:
-    """Predictions for all prompts by merged and value weights, two ways."""
+    """Return two ways to predict for all prompts from merged and value weights."""
     import torch
 
     tokens = torch.tensor(np.asarray(prompts.tokens))
 
     def every_token(merged: Any, value: Any) -> Any:
-        """The whole attention output, of which the last entry is read, as the public code computes it."""
+        """Compute the whole attention output and read its last entry, as the public code does."""
         scores = torch.einsum("phqe,pne->phqn", torch.einsum("pqf,hef->phqe", tokens, merged), tokens)
         read = torch.einsum("pne,hde->phnd", tokens, value)
         return (scores @ read).sum(dim=1)[:, -1, -1] / NUM_CONTEXT
 
     def query_only(merged: Any, value: Any) -> Any:
-        """Only what the loss needs."""
+        """Compute only what the loss needs."""
         turned = torch.einsum("pf,hef->phe", tokens[:, -1], merged)
         scores, read = turned @ tokens.mT, torch.einsum("pne,he->phn", tokens, value[:, -1])
         return (scores * read).sum(dim=(1, 2)) / NUM_CONTEXT
@@ -133,7 +133,7 @@ def torch_models(prompts: Any) -> dict[str, Callable[[Any, Any], Any]]:
 
 
 def eager_step(predict: Callable[[Any, Any], Any], weights: list[Any], target: Any, losses: list[float]) -> Any:
-    """One step of plain gradient descent as a call; it adds the loss before it to `losses`."""
+    """Return a function that appends the loss to `losses` and takes one step of plain gradient descent."""
     import torch
 
     wanted = torch.tensor(np.asarray(target))

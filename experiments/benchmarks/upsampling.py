@@ -26,8 +26,8 @@ except SystemExit as stop:
     assert not stop.code, stop.code
 print(time.monotonic() - began, process_bytes(peak=True))
 """
-LATE = ("quantile", "clusters")  # the two ways to tell who is late
-SECONDS, MEMORY = 30.0, 2e9  # of the process; bytes
+LATE = ("quantile", "clusters")  # ways to find late examples
+SECONDS, MEMORY = 30.0, 2e9  # bounds on the process, in seconds and bytes
 LINE = (
     '{{"id": "example-{0}", "question": "Natalia sold clips to {0} of her friends in April, and then half as many in '
     'May. How many in all?", "answer": "She sold {0} + {1}. #### {2}"}}\n'
@@ -35,7 +35,7 @@ LINE = (
 
 
 def upsampling_rows(dtype: str, quick: bool) -> Iterator[Row]:
-    """One data file and one loss record of a million examples at 30 checkpoints, upsampled by a given factor."""
+    """Measure a data file and a loss record of a million examples at 30 checkpoints, upsampled by a given factor."""
     count, checkpoints = (2000, 10) if quick else (10**6, 30)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -57,7 +57,7 @@ def upsampling_rows(dtype: str, quick: bool) -> Iterator[Row]:
 
 
 def write_losses(path: Path, count: int, checkpoints: int, dtype: str) -> None:
-    """Logistic losses of two kinds of examples, in another order than the data."""
+    """Write logistic losses of two kinds of examples, in another order than the data."""
     random = np.random.default_rng(0)
     half = (np.where(random.random(count) < 0.3, 700.0, 120.0) * random.lognormal(0, 0.3, count)).astype(dtype)
     ids = pa.array([f"example-{row}" for row in random.permutation(count).tolist()])
@@ -67,6 +67,6 @@ def write_losses(path: Path, count: int, checkpoints: int, dtype: str) -> None:
 
 
 def write_data(path: Path, count: int) -> None:
-    """Rows of some 200 letters as JSON lines."""
+    """Write rows of some 200 characters as JSON lines."""
     with path.open("w") as file:
         file.writelines(LINE.format(row, row / 2, 1.5 * row) for row in range(count))

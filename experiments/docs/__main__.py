@@ -31,14 +31,14 @@ def main() -> None:
 
 
 def _search_offline() -> None:
-    """Let the search work from files too: the theme would fetch the script for it."""
+    """Make the search work for pages opened as files: replace a script that the theme would download by a local one."""
     for page in SITE.rglob("*.html"):
         own = os.path.relpath(SITE / "worker.js", page.parent)
         page.write_text(page.read_text().replace("https://unpkg.com/iframe-worker/shim", own))
 
 
 def _keep_kernels_apart() -> None:
-    """Run tutorials without the user's own start-up files, and quietly."""
+    """Set up the tutorials' kernels without the user's own start-up files, and let them log errors only."""
     profile = KERNELS / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
     (profile / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 40\n")

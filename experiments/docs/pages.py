@@ -1,4 +1,4 @@
-"""The sources of the site: pages of the repository with their links turned, and a page of reference for each stage."""
+"""Sources of the site: pages of the repository with rewritten links, and a reference page for each stage."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def write_pages(root: Path, source: Path) -> None:
     """Write all sources of the site.
 
     Args:
-        root: of the repository.
-        source: folder of the sources, new.
+        root: root folder of the repository.
+        source: folder to write the sources into.
     """
     for origin, target in PAGES.items():
         text = _turned((root / origin).read_text(), origin, target)
@@ -67,7 +67,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _turned(text: str, origin: str, target: str) -> str:
-    """Return a page with its links between pages of the repository turned into links between pages of the site."""
+    """Return a page whose links to pages of the repository now lead to those of the site."""
     known = PAGES | FILES | {TUTORIALS: "tutorials/step1_prompt.py"}
 
     def turn(match: re.Match[str]) -> str:
@@ -82,7 +82,7 @@ def _turned(text: str, origin: str, target: str) -> str:
 
 
 def _card(match: re.Match[str]) -> str:
-    """Return a row of the table of formulas as a card, which a narrow page holds too; its code is linked."""
+    """Return a row of the table of formulas as a card, which fits a narrow page too; its code is linked."""
     cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", match[0])[1:-1]]
     if cells[0] == "formula" or set(cells[0]) <= set("-: "):
         return ""
@@ -94,7 +94,7 @@ def _card(match: re.Match[str]) -> str:
 
 
 def _reference(root: Path, stage: str) -> str:
-    """Return the page of reference of one stage: modules with public names first, in the order of `__init__.pyi`."""
+    """Return the reference page of one stage: modules with public names first, in the order of `__init__.pyi`."""
     package = root / "icl_theory"
     public = re.findall(rf"from \.({stage}\.[\w.]+) import", (package / "__init__.pyi").read_text())
     modules = [path.relative_to(package).with_suffix("") for path in sorted((package / stage).rglob("*.py"))]

@@ -1,4 +1,4 @@
-"""Formulas of the theory's pages, written in Unicode there, as MathML, which browsers set without a script."""
+"""Typesetting of the theory pages: Unicode formulas become MathML, which browsers show without a script."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _inline(match: re.Match[str]) -> str:
 
 
 def _display(match: re.Match[str]) -> str:
-    """A block of formulas, one to a line, with what follows three spaces as a remark."""
+    """Return a block of formulas, one per line, as MathML; text after three spaces is a remark."""
     lines = []
     for line in match[0].strip("\n").splitlines():
         formula, _, remark = line.strip().partition("   ")
@@ -53,12 +53,12 @@ def _display(match: re.Match[str]) -> str:
 
 
 def _mathml(text: str) -> str | None:
-    """Return MathML; None where the formula cannot be read."""
+    """Return a formula as MathML; None where the formula cannot be read."""
     try:
         made = convert(latex(text)).replace("\n", "")
-    except Exception:  # whatever the converter meets: the formula is then shown as it is written
+    except Exception:  # whatever it is, the formula is then shown as written
         return None
-    return f"<span>{made}</span>"  # which keeps it in its line: by itself it would be a block
+    return f"<span>{made}</span>"  # keeps the formula inline; without it, it would be a block
 
 
 def latex(text: str) -> str:

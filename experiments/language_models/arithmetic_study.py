@@ -1,10 +1,10 @@
-"""`python -m experiments.language_models.arithmetic_study` (`make study`): a small decoder learns easy and hard
-arithmetic.
+"""Study of a small decoder that learns easy and hard arithmetic (`make study`).
 
-The claim (theory notes, claim D): upsampling what is learned late, or SAM, lowers the simplicity bias and generalises
-better. Each seed is its own problems, start and order, the same in all arms (`arms`), so that arms are compared seed by
-seed. On CPU every seed and optimizer is a task of its own, a core a task, and what is done is kept when the command is
-stopped; on an accelerator all seeds are one program.
+`python -m experiments.language_models.arithmetic_study` tests claim D of the theory notes: upsampling what is learned
+late, or SAM, lowers the simplicity bias and generalises better. The arms are those of `trainer`. Each seed has its own
+problems, start and order, the same in all arms, so that arms are compared seed by seed. On CPU each pair of seed and
+optimizer is a task on a core of its own, and finished tasks are kept when the command is stopped. On an accelerator all
+seeds are one program.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ LENGTH = 13
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Sizes of the study; the defaults fit two cores and a quarter of an hour.
+    """Settings of the study; the defaults take a quarter of an hour on two cores.
 
     Attributes:
-        seeds: of problems, starts and orders.
-        adamw_steps: of a run with AdamW, a multiple of 40.
-        muon_steps: the same for Muon, which learns faster, so fewer do.
-        adamw_rate: learning rate of AdamW: of some in steps of two, what learned most on seeds 100 and 101 without
-            upsampling.
-        muon_rate: that of Muon, chosen the same way.
+        seeds: number of seeds, each for problems, start and order.
+        adamw_steps: steps of a run with AdamW, a multiple of 40.
+        muon_steps: steps of a run with Muon, a multiple of 40; fewer suffice, as Muon learns faster.
+        adamw_rate: learning rate of AdamW: of several, a factor of two apart, the one that learned most on seeds 100
+            and 101 without upsampling.
+        muon_rate: learning rate of Muon, chosen the same way.
         batch_size: rows of a step.
-        width: of the decoder.
-        layers: of the decoder.
-        train: problems to train on.
-        test: problems to test on.
+        width: width of the decoder.
+        layers: number of layers of the decoder.
+        train: number of problems to train on.
+        test: number of problems to test on.
         rhos: ρ of SAM and functional SAM.
     """
 
@@ -73,17 +73,17 @@ class Settings:
     rhos: tuple[float, ...] = (0.02,)
 
     def plan(self, optimizer: str, seeds: tuple[int, ...]) -> Plan:
-        """Settings of the arms of one optimizer.
+        """Return the settings of the arms of one optimizer.
 
         Raises:
-            InputError: numbers that do not fit.
+            InputError: the number of steps or ρ is not valid.
         """
         steps = {"adamw": self.adamw_steps, "muon": self.muon_steps}[optimizer]
         rate = {"adamw": self.adamw_rate, "muon": self.muon_rate}[optimizer]
         return Plan(optimizer, seeds, steps, rate, self.batch_size, self.rhos)
 
     def trainer(self, optimizer: str, seeds: tuple[int, ...]) -> Trainer:
-        """With the problems and starts of some seeds."""
+        """Return a trainer with the problems and starts of some seeds."""
         train, test = [], []
         for seed in seeds:
             random = np.random.default_rng([7, seed])
@@ -94,7 +94,7 @@ class Settings:
 
 
 def problems(count: int, random: np.random.Generator) -> Problems:
-    """Sums of one to three digits and products of numbers from 2 to 29, their digits from the last to the first."""
+    """Draw sums of one to three digits and products of numbers from 2 to 29; the digits of answers are reversed."""
     tokens = np.full((count, LENGTH), LETTERS.index(" "), np.int32)
     learned = np.zeros((count, LENGTH), bool)
     kinds = random.choice(len(KINDS), count, p=list(KINDS.values()))
@@ -109,13 +109,13 @@ def problems(count: int, random: np.random.Generator) -> Problems:
 
 
 def a_decoder(seed: int, width: int, layers: int) -> Decoder:
-    """Four heads, an MLP four times as wide."""
+    """Return a decoder with four heads and an MLP four times as wide as the decoder."""
     config = DecoderConfig(len(LETTERS), width, 4 * width, layers, 4, 4, width // 4, gated=False)
     return Decoder(config, rngs=nnx.Rngs(seed))
 
 
 def seeds_together(settings: Settings, report: Callable[..., None]) -> Arms:
-    """All seeds of an arm at once."""
+    """Train all arms, all seeds of an arm at once."""
     arms: Arms = {}
     trainers = [settings.trainer(optimizer, tuple(range(settings.seeds))) for optimizer in OPTIMIZERS]
     count = sum(trainer.plan.num_arms for trainer in trainers)
@@ -132,8 +132,9 @@ def seeds_together(settings: Settings, report: Callable[..., None]) -> Arms:
 
 
 def seeds_apart(settings: Settings, parts: Path, report: Callable[..., None]) -> Arms:
-    """A task for each seed and optimizer, over the cores; each leaves a file, and is not done again where that is
-    there.
+    """Train all arms in parallel, with a task for each seed and optimizer.
+
+    Each task leaves a file in `parts`; a task whose file exists is not done again.
     """
     paths = {
         (optimizer, seed): parts / f"{optimizer}-{seed}.json"
@@ -167,7 +168,7 @@ def seeds_apart(settings: Settings, parts: Path, report: Callable[..., None]) ->
 
 
 def one_seed(settings: Settings, optimizer: str, seed: int, path: Path) -> None:
-    """A task: its arms, written when all are done."""
+    """Do one task: train its arms and write them when all are done."""
     arms = all_arms(settings.trainer(optimizer, (seed,)))
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(arms))
@@ -175,20 +176,20 @@ def one_seed(settings: Settings, optimizer: str, seed: int, path: Path) -> None:
 
 
 def available_cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
+    """Return the numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def _take_core(free: Any) -> None:
-    """Keep a worker to one core, where the system can: two on one each are faster than each on both."""
+    """Pin a worker to one core if the system allows it: two workers on a core each are faster than two sharing both."""
     with suppress(AttributeError, OSError):
         os.sched_setaffinity(0, {free.get()})
 
 
 def options(settings: type) -> Callable[[Callable[..., None]], Any]:
-    """Add an option for each field of a class of settings to a command."""
+    """Return a decorator that adds an option to a command for each field of a class of settings."""
 
     def add(command: Callable[..., None]) -> Any:
         for field in reversed(dataclasses.fields(settings)):
@@ -210,7 +211,7 @@ def options(settings: type) -> Callable[[Callable[..., None]], Any]:
 @options(Settings)
 @click.option("--out", default="results/arithmetic-study.json", show_default=True, type=click.Path(path_type=Path))
 def main(out: Path, **given: Any) -> None:
-    """Train all arms and save what came out; what is in a file that is there already is shown."""
+    """Train all arms, save the results and show them; if the file exists already, only show it."""
     settings = Settings(**given)
     for optimizer in OPTIMIZERS:
         settings.plan(optimizer, (0,))

@@ -1,12 +1,12 @@
-"""`python -m experiments.language_models.checkpoint_study MODEL`: a pretrained model is fine-tuned on sums or on word
-problems.
+"""Study of a pretrained model that is fine-tuned on sums or on word problems.
 
-The arms of `arms`, on a checkpoint such as SmolLM2-135M-Instruct (a GGUF file or a folder) and problems of
-reasoning-gym, asked as plain text and answered by the number alone: sums and differences of two numbers of one to three
-digits, or word problems (how many siblings or friends, the legs of animals of two kinds, those of grade school); those
-of the test do not occur in training. Seeds are problems and orders; all start from the same weights. On an accelerator
-all seeds of an arm are one program; on CPU, where Muon takes a sixth of a minute a step, one seed is done after the
-other. Arms that are done are kept when the command is stopped.
+`python -m experiments.language_models.checkpoint_study MODEL` trains the arms of `trainer` from a checkpoint such as
+SmolLM2-135M-Instruct (a GGUF file or a folder). Problems come from reasoning-gym, are asked as plain text and are
+answered by the number alone. They are sums and differences of two numbers of one to three digits, or word problems
+(numbers of siblings or friends, legs of two kinds of animals, grade-school problems). No problem of the test occurs in
+training. Seeds set problems and orders; all start from the same weights. On an accelerator all seeds of an arm are one
+program. On CPU, where a step of Muon takes ten seconds, seeds run one after the other. Finished arms are kept when the
+command is stopped.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from icl_theory.results import plain
 
 SUM = "chain_sum,min_terms=2,max_terms=2,min_digits={0},max_digits={0}"
 BEFORE = "before"
-REPLY = 48  # most tokens of a reply by template
+REPLY = 48  # most tokens of a reply under the chat template
 LEGS = "leg_counting,min_animals=2,max_animals=2,max_instances=5"
-MIXTURES = {  # of each the kinds of problems, their generators and shares
+MIXTURES = {  # kinds of problems in each mixture, with generator and share
     "sums": {"1 digit": (SUM.format(1), 0.4), "2 digits": (SUM.format(2), 0.35), "3 digits": (SUM.format(3), 0.25)},
     "words": {"relations": ("aiw", 0.4), "legs": (LEGS, 0.3), "grade school": ("gsm_symbolic", 0.3)},
 }
@@ -53,21 +53,21 @@ MIXTURES = {  # of each the kinds of problems, their generators and shares
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Sizes of the study.
+    """Settings of the study.
 
     Attributes:
-        mixture: of problems, a name in `MIXTURES`.
-        seeds: of problems and orders.
-        adamw_steps: of a run with AdamW, a multiple of `2 records`.
-        muon_steps: the same for Muon.
+        mixture: mixture of problems, a name in `MIXTURES`.
+        seeds: number of seeds, each for problems and orders.
+        adamw_steps: steps of a run with AdamW, a multiple of `2 records`.
+        muon_steps: steps of a run with Muon, a multiple of `2 records`.
         adamw_rate: learning rate of AdamW.
         muon_rate: learning rate of Muon.
         batch_size: rows of a step.
         length: tokens of a row.
-        train: problems to train on.
-        test: problems to test on.
-        records: times that losses are recorded, an even number.
-        followed: examples whose losses are recorded in all arms.
+        train: number of problems to train on.
+        test: number of problems to test on.
+        records: how often losses are recorded in a run, an even number.
+        followed: number of examples whose losses are recorded in all arms.
         rhos: ρ of SAM and functional SAM.
     """
 
@@ -91,10 +91,10 @@ class Settings:
         return list(MIXTURES[self.mixture])
 
     def plan(self, optimizer: str, seeds: tuple[int, ...]) -> Plan:
-        """Settings of the arms of one optimizer.
+        """Return the settings of the arms of one optimizer.
 
         Raises:
-            InputError: numbers that do not fit.
+            InputError: the number of steps or ρ is not valid.
         """
         steps = {"adamw": self.adamw_steps, "muon": self.muon_steps}[optimizer]
         rate = {"adamw": self.adamw_rate, "muon": self.muon_rate}[optimizer]
@@ -103,11 +103,11 @@ class Settings:
 
 
 def generated(settings: Settings, prompting: Prompting) -> list[dict[str, Any]]:
-    """Rows of all seeds, with their seed and whether they are for training or for the test.
+    """Draw the rows of all seeds, each with its seed and its part, `train` or `test`.
 
-    Of each kind a pool of different problems that fit is drawn once; each seed takes its test from it and then its
-    training, which repeats problems where the pool is small, and never one that differs from one of the test in names
-    alone. Kinds are mixed, so that the first rows are a sample of all. What does not fit is counted and said.
+    For each kind, a pool of distinct problems of at most `length` tokens is drawn once. A seed takes its test problems
+    from it, then its training problems, without any that differ from one of the test in names alone. Training problems
+    repeat where the pool is small. Rows are shuffled over kinds. Problems that are too long are counted and reported.
     """
     rows: list[dict[str, Any]] = []
     for kind, (source, share) in MIXTURES[settings.mixture].items():
@@ -135,20 +135,20 @@ def generated(settings: Settings, prompting: Prompting) -> list[dict[str, Any]]:
 
 
 def nameless(question: str) -> str:
-    """A question without the words that begin with a capital."""
+    """Return a question without the words that begin with a capital."""
     return re.sub(r"\b[A-Z]\w*", "", question)
 
 
 def plainly(model: Model) -> Prompting:
-    """Questions as plain text, without the template of chats."""
+    """Return a prompting that asks questions as plain text, without the chat template."""
     return Prompting(model.tokenizer, chat=False)
 
 
 def by_template(
     model: Model, rows: list[dict[str, Any]], settings: Settings, seeds: tuple[int, ...]
 ) -> dict[str, dict[str, list[float]]]:
-    """Accuracies of each seed's test before training, of all and of each kind, asked as the model was taught to be: by
-    its chat template, replies judged by `math-verify`; nothing where it has none."""
+    """Return accuracies before training through the chat template, with replies judged by `math-verify`: for the test
+    of each seed, of all problems and of each kind; nothing for a model without a template."""
     if not Prompting(model.tokenizer).chat:
         return {}
     found: dict[str, list[float]] = {name: [] for name in ("all", *settings.kinds)}
@@ -163,10 +163,10 @@ def by_template(
 
 
 def problems(rows: list[dict[str, Any]], prompting: Prompting, settings: Settings, seed: int, part: str) -> Problems:
-    """Rows of one seed and part as tokens.
+    """Return the rows of one seed and part as tokens.
 
     Raises:
-        InputError: rows that lack a field or are none, one that is too long.
+        InputError: a row lacks a field, is of an unknown kind or is too long, or there are no rows.
     """
     for field in ("question", "answer", "kind", "seed", "part"):
         if not all(field in row for row in rows):
@@ -193,8 +193,9 @@ def study(
     known: Arms,
     said: Callable[[str, dict[str, Any]], None],
 ) -> Arms:
-    """All arms of some seeds, and as arm `before` none of training; optimizers run side by side, so that they compile
-    so.
+    """Train all arms of some seeds, and report the accuracy before training as the arm `before`.
+
+    Optimizers run in parallel, so that their programs compile in parallel.
     """
     prompting = plainly(model)
     train, test = (
@@ -217,7 +218,7 @@ def study(
 def every_seed(
     model: Model, settings: Settings, optimizers: tuple[str, ...], rows: list[dict[str, Any]], kept: Path
 ) -> Arms:
-    """The arms of all seeds, one seed after the other on CPU; each is kept in a file when it is done."""
+    """Train the arms of all seeds, on CPU one seed after the other; each arm is kept in a file when it is done."""
     everyone = tuple(range(settings.seeds))
     groups = [(seed,) for seed in everyone] if jax.default_backend() == "cpu" else [everyone]
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +231,7 @@ def every_seed(
 
             def said(name: str, arm: dict[str, Any], seeds: tuple[int, ...] = seeds) -> None:
                 one = {"seeds": seeds, "name": name, "arm": arm}
-                with lock, kept.open("a") as file:  # optimizers run side by side
+                with lock, kept.open("a") as file:  # optimizers run in parallel
                     file.write(json.dumps(one) + "\n")
                     done.append(one)
                     words = f": {np.mean(arm['accuracy']):.3f}" if "accuracy" in arm else ""
@@ -248,7 +249,7 @@ def every_seed(
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the lines kept in a file; a last line that was cut off as it was written is removed."""
+    """Read the lines kept in a file; a last line that was cut off while being written is removed."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     if lines and not lines[-1].endswith("\n"):
         lines = lines[:-1]
@@ -268,7 +269,7 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
 def main(
     model: str, optimizers: tuple[str, ...], source: Path | None, write_problems: Path | None, out: Path, **given: Any
 ) -> None:
-    """Train all arms from MODEL and save what came out; what is in a file that is there already is shown."""
+    """Train all arms from MODEL, save the results and show them; if the file exists already, only show it."""
     settings, optimizers = Settings(**given), optimizers or OPTIMIZERS
     for optimizer in optimizers:
         settings.plan(optimizer, (0,))

@@ -1,9 +1,9 @@
 """The arms of a study of language models: one optimizer, trained on a set as it is, upsampled, or under SAM.
 
-A pilot run in an order of its own says who is late and by how much to upsample them, so that its luck is no arm's.
-Then, all from one start and in one order: plain; the late upsampled; the same factor on as many examples at random, and
-on as many early ones; SAM and functional SAM, at equal steps (twice the gradients) and at equal gradients (half the
-steps). The pilot's own steps are counted nowhere.
+A pilot run finds the late examples and their factor, in an order of its own, so that no arm shares its luck. All arms
+then have one start and one seed of the order: plain; the late upsampled; as many random or early examples upsampled by
+the same factor; SAM and functional SAM at equal steps (twice the gradients) and at equal gradients (half the steps).
+The cost of the pilot is not counted.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from icl_theory.llm.training.losses import token_losses
 from icl_theory.llm.training.step import learning_rate_at, make_example_losses, make_step, model_of, start
 
 OPTIMIZERS = ("adamw", "muon")
-TOGETHER = 32  # rows that are asked at once; their logits are all held
-PILOT = "pilot"  # the name of the run that says who is late
-PILOT_DRAW = 1000  # draws its order
+TOGETHER = 32  # rows that are evaluated at once; all their logits are held in memory
+PILOT = "pilot"  # name of the run that finds the late examples
+PILOT_DRAW = 1000  # number of the draw of its order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Plan:
 
     Attributes:
         optimizer: "adamw" or "muon".
-        seeds: of the orders and what is drawn; several are trained together, as one program.
-        num_steps: of a run at full length, a multiple of `2 records`, so that half of it ends at a record.
-        rate: peak of the learning rate, after `warmup` steps, along a half cosine to 0.
+        seeds: seeds of orders and draws; several are trained together, as one program.
+        num_steps: steps of a run at full length, a multiple of `2 records`, so that half of it ends at a record.
+        rate: peak of the learning rate, reached after `warmup` steps and followed by a half cosine to 0.
         batch_size: rows of a step.
         rhos: ρ of SAM and functional SAM.
-        records: times that losses are recorded.
-        followed: examples whose losses are recorded in all arms; in the pilot run all are, for the rule.
-        warmup: steps.
+        records: how often losses are recorded in a run at full length.
+        followed: number of examples whose losses are recorded in all arms; the pilot run records all, for the rule.
+        warmup: steps of warm-up.
         decay: weight decay.
     """
 
@@ -78,13 +78,13 @@ def all_arms(
     known: Mapping[str, Any] = MappingProxyType({}),
     said: Callable[[str, dict[str, Any]], None] = lambda *_: None,
 ) -> dict[str, Any]:
-    """Every arm of a plan: its name, beginning with the optimizer's, and for each of the seeds what `Trainer.summary`
-    says.
+    """Train every arm of a plan; return by name, which begins with the optimizer's, what `Trainer.summary` says of it
+    and the factor of each seed.
 
     Args:
-        trainer: of the plan.
+        trainer: trainer of the plan.
         known: arms that are done already, and the losses of the pilot run, under the same names.
-        said: called with each other arm as it is done, and with the pilot's losses.
+        said: function called with the name and content of each other arm when done, and of the pilot's losses.
     """
     plan, count = trainer.plan, trainer.train.tokens.shape[1]
     whole = [np.arange(count)] * len(plan.seeds)
@@ -129,11 +129,11 @@ class Trainer:
     """Runs of one optimizer from the starts of some seeds, each kind of step compiled once.
 
     Args:
-        plan: of the arms.
-        train: problems of each seed, arrays stacked along a first axis.
-        test: as many others of each.
-        kinds: names of them.
-        models: where each seed starts.
+        plan: settings of the arms.
+        train: training problems of each seed, arrays stacked along a first axis.
+        test: test problems of each seed, stacked the same way.
+        kinds: names of the kinds of problems.
+        models: model that each seed starts from.
     """
 
     def __init__(self, plan: Plan, train: Problems, test: Problems, kinds: Sequence[str], models: Sequence[Decoder]):
@@ -155,8 +155,9 @@ class Trainer:
         followed: int | None = None,
         draw: int = 0,
     ) -> dict[str, Any]:
-        """Train every seed on its rows of its set; losses over training, and answers in the end; `draw` is of the
-        order.
+        """Train every seed on its `indices` into its problems; return losses over training and the final answers.
+
+        `draw` selects another draw of the order.
         """
         plan = self.plan
         size, chunk, seeds = plan.batch_size, plan.num_steps // plan.records, len(plan.seeds)
@@ -169,7 +170,7 @@ class Trainer:
         ]
         advance = self._advance(sharpness)
         tokens, learned = (array[:, : followed or plan.followed] for array in (self.train.tokens, self.train.learned))
-        learner = jax.tree.map(jnp.copy, self.start)  # its memory is that of all after it
+        learner = jax.tree.map(jnp.copy, self.start)  # a copy, as each call reuses the memory of its learner
         steps, losses = [0], [self._losses(learner.params, tokens, learned)]
         for begin in range(0, num_steps, chunk):
             taken = slice(begin, begin + chunk)
@@ -184,13 +185,13 @@ class Trainer:
         }
 
     def answers(self, params: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """(seeds, P) who is right on the test, and (seeds, P) losses; by default before any training."""
+        """Return (seeds, P) whether each test answer is right, and (seeds, P) losses; by default before training."""
         params = self.start.params if params is None else params
         right, losses = self._answered(params, self.test.tokens, self.test.learned)
         return np.asarray(right), np.asarray(losses)
 
     def accuracies(self, right: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
-        """Return for each seed accuracies: of all, of those unseen in training, of each kind; and the mean loss."""
+        """Return for each seed the mean loss and accuracies: of all, of those unseen in training, of each kind."""
         return {
             "accuracy": right.mean(1).tolist(),
             "loss": losses.mean(1, dtype=float).round(4).tolist(),
@@ -204,7 +205,7 @@ class Trainer:
         }
 
     def compile(self, pool: Executor) -> None:
-        """Begin to compile all kinds of steps side by side; else each is compiled when first used."""
+        """Begin to compile all kinds of steps in parallel; without this call each is compiled at its first use."""
         chunk = self.plan.num_steps // self.plan.records
         seeds, size = len(self.plan.seeds), self.plan.batch_size
         arguments = (
@@ -221,11 +222,11 @@ class Trainer:
             self._steps[sharpness] = partial(_call, compiled)
 
     def summary(self, found: dict[str, Any], picked: Sequence[icl.Upsampling]) -> dict[str, Any]:
-        """Return for each seed accuracies, and how the early and the late of its pilot run were learned.
+        """Return for each seed accuracies, and how the early and late examples of its pilot run were learned.
 
-        `early` and `late` are their mean relative losses over training; `learned` the median learning steps of both,
-        infinite ones (never) as null; `agreement` the rank correlation of all learning steps with those of the pilot
-        run.
+        `early` and `late` hold their mean losses over training, relative to the first. `learned` holds the median
+        learning steps of both, None if never learned. `agreement` is the rank correlation of all learning steps with
+        those of the pilot run.
         """
         summed = self.accuracies(*found["answered"]) | {
             "steps": found["steps"],
@@ -265,8 +266,8 @@ class Trainer:
 
 
 def answered(graph: Any, params: Any, tokens: Any, learned: Any) -> tuple[Any, Any]:
-    """(P,) whether greedy generation would give the whole answer, every learned token the likeliest after those before
-    it; and (P,) the mean loss of learned tokens."""
+    """Return (P,) whether greedy generation would give the whole answer, as every learned token is the likeliest after
+    those before it; and (P,) the mean loss of learned tokens."""
     model = model_of(graph, params)
 
     def of(row: Any) -> Any:
@@ -278,8 +279,8 @@ def answered(graph: Any, params: Any, tokens: Any, learned: Any) -> tuple[Any, A
 
 
 def over_seeds(function: Callable[..., Any], donated: int | None = None) -> Callable[..., Any]:
-    """The function of arrays whose first axis is that of the seeds, compiled; a single seed is not vectorised, which is
-    twice as fast on CPU. The memory of one argument may be given to the result."""
+    """Compile a function over arrays whose first axis is that of the seeds. A single seed is not vectorised, which is
+    twice as fast on CPU. The result may reuse the memory of one argument, `donated`."""
 
     def all_seeds(*arguments: Any) -> Any:
         if len(jax.tree.leaves(arguments)[0]) > 1:

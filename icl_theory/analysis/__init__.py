@@ -1,1 +1,1 @@
-"""Trajectories, and what is read off them: learning times, plateaus and simplicity bias."""
+"""Trajectories and the quantities measured on them: learning times, plateaus and simplicity bias."""

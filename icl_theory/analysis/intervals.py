@@ -11,8 +11,8 @@ def median_interval(values: np.ndarray, *, confidence: float = 0.95) -> tuple[fl
     """Median and its distribution-free interval from order statistics; infinite values are allowed.
 
     The k-th smallest and k-th largest of n values enclose the median with probability
-    `1 − 2 P(Binomial(n, ½) < k)`; the largest k that keeps this at or above the confidence is taken. Too few values
-    for that have an unbounded interval; none at all (or only NaN) have NaN. Single NaNs count as infinite (never).
+    `1 − 2 P(Binomial(n, ½) < k)`. The largest k that keeps this at or above the confidence is used. With too few values
+    for that, the interval is unbounded; with none, or only NaN, all results are NaN. Single NaNs count as infinite.
     """
     import scipy.stats
 

@@ -1,4 +1,4 @@
-"""Learning times: when a rising quantity first reaches a fraction of its end (theory notes, §7)."""
+"""Learning times: when a rising quantity first reaches a fraction of its final value (theory notes, §7)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from icl_theory.errors import InputError, as_floats, check_number
 
 
 def learning_times(time: np.ndarray, fraction: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
-    """First time at which a rising quantity, such as `w_d / w_d*`, reaches the threshold, linear between snapshots.
+    """Find the first time at which a rising quantity, such as `w_d / w_d*`, reaches the threshold.
 
     Args:
-        time: (T,), ascending.
-        fraction: (..., T, D); NaN counts as not reached.
-        threshold: between 0 and 1 (default ½).
+        time: Ascending times of the snapshots, (T,).
+        fraction: Values at the snapshots, (..., T, D), interpolated linearly; NaN counts as not reached.
+        threshold: Level to reach, between 0 and 1 (default ½).
 
     Returns:
-        (..., D); infinite for one that never reaches it.
+        The times, (..., D); infinite where the threshold is never reached.
 
     Raises:
-        InputError: times that are not finite or not ascending, shapes that do not fit, a threshold out of range.
+        InputError: Times are not finite or not ascending, shapes do not fit, or the threshold is out of range.
     """
     check_number("threshold", threshold, minimum=0.0, maximum=1.0, exclusive=True)
     time, fraction = as_floats("time", time), as_floats("fraction", fraction)

@@ -10,7 +10,7 @@ from icl_theory.errors import InputError, check_number
 
 
 class Plateau(NamedTuple):
-    """A stretch of a loss curve that is flat against log-time."""
+    """A stretch of a loss curve that is flat in log-time, from time `start` to `stop` at loss `level`."""
 
     start: float
     stop: float
@@ -18,16 +18,19 @@ class Plateau(NamedTuple):
 
 
 def find_plateaus(time: np.ndarray, loss: np.ndarray, *, flatness: float = 0.1, length: float = 0.1) -> list[Plateau]:
-    """Stretches where the loss falls much more slowly, per factor e of time, than at its steepest.
+    """Find the stretches where the loss falls, in log-time, much more slowly than at its steepest.
 
     A stretch counts when `−dL/d ln t` stays below `flatness` times its largest value for at least `length` in
     ln t. Its level is the loss at its flattest point. The last stretch may be the end of training.
 
     Args:
-        time: (T,); times of zero are left out.
-        loss: (T,).
-        flatness: between 0 and 1.
-        length: shortest stretch, in natural log of time.
+        time: Times, (T,); zero is left out.
+        loss: Loss at each time, (T,).
+        flatness: Fraction of the largest slope below which the curve is flat, between 0 and 1.
+        length: Shortest length of a stretch, in natural log of time.
+
+    Raises:
+        InputError: There are fewer than three positive times, or `flatness` is out of range.
     """
     check_number("flatness", flatness, minimum=0.0, maximum=1.0, exclusive=True)
     keep = np.asarray(time) > 0
@@ -50,7 +53,7 @@ def find_plateaus(time: np.ndarray, loss: np.ndarray, *, flatness: float = 0.1, 
 
 
 def level_between(time: np.ndarray, loss: np.ndarray, start: float, stop: float) -> float:
-    """The loss where it is flattest against log-time between two moments (the plateau between two drops)."""
+    """Loss at its flattest point in log-time between two times (the plateau between two drops)."""
     check_number("start", start, minimum=0.0, exclusive=True)
     grid = np.linspace(np.log(start), np.log(stop), 400)
     keep = np.asarray(time) > 0

@@ -12,14 +12,17 @@ from icl_theory.tasks.features import Features
 
 
 class SimplicityBias(NamedTuple):
-    """All of §7 for one run or, with a leading axis, many. Judge by all: ratios alone fall under mere delay.
+    """The measures of §7 for one run or, with leading axes, many.
+
+    Judge by all of them: a mere delay of all learning already lowers the ratios.
 
     Attributes:
-        times: (..., D) learning time t_d of each feature; infinite where never learned.
-        order: (..., D) features in the order in which they are learned, 0 = simplest; ties and never keep theirs.
-        ratios: (..., D) `t_d / t_1`, with t_1 the simplest feature's; 1 for itself. NaN where t_1 is infinite or 0.
-        progress: (..., D) `w_d(t_first) / w_d*` at the moment the first feature of all is learned.
-        rank_agreement: (...) Kendall's τ between learning order and order of drives; 1 = exactly simple first, NaN
+        times: Learning time t_d of each feature, (..., D); infinite if it is never learned.
+        order: Features in the order in which they are learned, (..., D), 0 = simplest. Features that tie or are never
+            learned stay in order of simplicity.
+        ratios: Ratio `t_d / t_1` to the learning time of the simplest feature, (..., D); NaN if t_1 is infinite or 0.
+        progress: Fraction `w_d(t_first) / w_d*` at the time t_first when the first feature is learned, (..., D).
+        rank_agreement: Kendall's τ between learning order and order of drives, (...); 1 = exactly simple first, NaN
             where nothing is learned.
     """
 
@@ -34,9 +37,9 @@ def simplicity_bias(trajectory: Trajectory, features: Features, *, threshold: fl
     """Measure when each feature is learned and how far the slow ones are when the first one is.
 
     Args:
-        trajectory: strengths (..., T, D), simplest feature first; one common time axis (T,).
-        features: the features they belong to.
-        threshold: fraction of `w_d*` that counts as learned.
+        trajectory: Strengths (..., T, D), simplest feature first, on one common time axis (T,).
+        features: Features to which the strengths belong.
+        threshold: Fraction of `w_d*` that counts as learned.
     """
     optimum = np.where(features.optimum > 0, features.optimum, np.nan)
     return bias_of_fractions(trajectory.time, trajectory.strength / optimum, features.drive, threshold=threshold)
@@ -45,13 +48,13 @@ def simplicity_bias(trajectory: Trajectory, features: Features, *, threshold: fl
 def bias_of_fractions(
     time: np.ndarray, fraction: np.ndarray, drive: np.ndarray, *, threshold: float = 0.5
 ) -> SimplicityBias:
-    """`simplicity_bias` from `w_d / w_d*`, for runs that may differ in their features.
+    """Measure simplicity bias from the fractions `w_d / w_d*`, for runs that may differ in their features.
 
     Args:
-        time: (T,), ascending.
-        fraction: (..., T, D); NaN for a feature that has no optimum.
-        drive: a_d, (..., D), by which the order of learning is judged.
-        threshold: fraction that counts as learned.
+        time: Ascending times, (T,).
+        fraction: Fractions `w_d / w_d*`, (..., T, D); NaN for a feature that has no optimum.
+        drive: Drive a_d of each feature, (..., D), with which the order of learning is compared.
+        threshold: Fraction that counts as learned.
     """
     times = learning_times(time, fraction, threshold=threshold)
     start = times[..., :1]
@@ -67,7 +70,7 @@ def bias_of_fractions(
 
 
 def _fraction_at(time: np.ndarray, fraction: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """Linear interpolation at one moment of each run, (..., D); NaN where it is infinite."""
+    """Interpolate the fractions linearly at one time for each run, (..., D); NaN where that time is infinite."""
     happened = np.isfinite(moment)
     at = np.where(happened, moment, time[0])
     after = np.clip(np.searchsorted(time, at, side="right"), min(1, len(time) - 1), len(time) - 1)
@@ -79,7 +82,7 @@ def _fraction_at(time: np.ndarray, fraction: np.ndarray, moment: np.ndarray) -> 
 
 
 def _rank_agreement(times: np.ndarray, drive: np.ndarray) -> np.ndarray:
-    """Kendall's τ-b of learning times and −a_d; never learned = last, tied."""
+    """Kendall's τ-b of learning times and −a_d; features that are never learned tie for last."""
     if times.shape[-1] == 1:
         return np.ones(times.shape[:-1])
     finite = np.where(np.isfinite(times), times, np.finfo(float).max)

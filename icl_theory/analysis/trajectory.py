@@ -13,9 +13,9 @@ class Trajectory(NamedTuple):
     """Loss and feature strengths over time (learning rate × step). NaN marks times without a value.
 
     Attributes:
-        time: (T,), ascending.
-        loss: (T,), mean square without ½.
-        strength: (T, D), `w_d`, simplest feature first.
+        time: Ascending times, (T,).
+        loss: Mean square error without ½, (T,).
+        strength: Strengths `w_d`, simplest feature first, (T, D).
     """
 
     time: np.ndarray
@@ -28,7 +28,7 @@ class Dynamics(Protocol):
     """Any theory of training: closed form, ODE or reduced map."""
 
     def predict(self, time: np.ndarray) -> Trajectory:
-        """The trajectory at these times."""
+        """Predict the trajectory at these times."""
         ...
 
 
@@ -38,7 +38,7 @@ class Comparison(NamedTuple):
     Attributes:
         loss: `max_t |L_pred − L_meas| / max_t |L_meas|`.
         strength: `max_{t,d} |w_pred − w_meas| / max_{t,d} |w_meas|`.
-        compared: number of times at which both have values.
+        compared: Number of times at which both have values.
     """
 
     loss: float
@@ -47,12 +47,12 @@ class Comparison(NamedTuple):
 
 
 def compare(prediction: Dynamics | Trajectory, measurement: Trajectory) -> Comparison:
-    """Hold a prediction against a measurement at the measurement's times.
+    """Compare a prediction with a measurement at the measurement's times.
 
-    A prediction without a value where there is a measurement deviates infinitely.
+    If the prediction has no value at some time where the measurement has one, the deviations are infinite.
 
     Raises:
-        InputError: a `Trajectory` at other times, or no time at which both have values.
+        InputError: The prediction is at other times, or there is no time at which both have values.
     """
     predicted = prediction if isinstance(prediction, Trajectory) else prediction.predict(measurement.time)
     if not np.array_equal(predicted.time, measurement.time):

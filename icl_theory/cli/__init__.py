@@ -1,7 +1,7 @@
-"""The command line, one module a command: `icl-theory simulate`, `sweep`, `compare`, `upsample`, `finetune` and
+"""The command line, one module per command: `icl-theory simulate`, `sweep`, `compare`, `upsample`, `finetune` and
 `verify`.
 
-A command's module is imported when the command is called, so that `icl-theory --help` answers at once.
+A command's module is imported only when the command is called, so that `icl-theory --help` answers at once.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command where it is called and lists it by its first line where it is not."""
+    """A group that imports a command only when it is called, and lists commands from `COMMANDS` without importing."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which a user meets them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported."""
+        """Import a command and return it, or None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
         return getattr(import_module(f"icl_theory.cli.{cmd_name}"), f"{cmd_name}_command")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in `--help`."""
+        """Write the list of commands for `--help`."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 

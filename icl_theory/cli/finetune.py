@@ -1,6 +1,4 @@
-"""`icl-theory finetune`: a language model fine-tuned on a set, upsampled by the rule or not, and asked before and
-after.
-"""
+"""`icl-theory finetune`: fine-tune a language model, with or without upsampling, and test it before and after."""
 
 from __future__ import annotations
 

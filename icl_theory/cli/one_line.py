@@ -1,4 +1,4 @@
-"""Run a command so that whatever goes wrong on purpose ends in one line and an exit code, never in a traceback."""
+"""Run a command so that expected errors end in one line and an exit code, not in a traceback."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def run(
     interrupted: str = "interrupted; nothing was left half written",
     cache: bool = True,
 ) -> None:
-    """Run a command with these words, or with those of the command line, and exit.
+    """Run a command with the given arguments, or those of the command line, and exit.
 
-    The exit code is 2 for input that cannot be used, 130 after Ctrl-C or SIGTERM, else the command's own.
+    The exit code is 2 for an expected error, 130 after Ctrl-C or SIGTERM, else the command's own.
 
     Args:
-        command: what to run.
-        name: of the program, which opens the line.
-        arguments: words after the name; default those of the command line.
-        interrupted: what to say after Ctrl-C or SIGTERM.
-        cache: whether compiled programs are kept on disk for the next process.
+        command: The command.
+        name: Name of the program, with which an error line begins.
+        arguments: The arguments after the name. The default is those of the command line.
+        interrupted: The message after Ctrl-C or SIGTERM.
+        cache: Whether to keep compiled programs on disk for the next process.
     """
     if cache:
         compilation_cache.enable()
@@ -56,7 +56,7 @@ def run(
 
 
 def _stop(number: int, frame: Any) -> None:
-    """Be stopped by a batch system as by a person: what is half written is cleared away."""
+    """Treat SIGTERM like Ctrl-C, so that half-written files are removed."""
     raise KeyboardInterrupt
 
 

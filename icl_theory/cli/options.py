@@ -1,4 +1,4 @@
-"""Options that commands share: one for each setting of a run."""
+"""Options that commands share, one for each setting of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NumberList(click.ParamType):  # type: ignore[type-arg]
     name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """`"0.5,0.3"` to `(0.5, 0.3)`."""
+        """Convert `"0.5,0.3"` to `(0.5, 0.3)`."""
         if isinstance(value, tuple):
             return value
         try:
@@ -30,7 +30,7 @@ class NumberList(click.ParamType):  # type: ignore[type-arg]
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option per field of `RunConfig`; its default is shown, and only given ones override the file."""
+    """Add an option for each field of `RunConfig`, its default in the help; only given options override the file."""
     for field in reversed(dataclasses.fields(RunConfig)):
         if field.name == "groups":
             continue
@@ -45,5 +45,5 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def short_hash(settings: Any) -> str:
-    """Ten characters that stand for settings in the name of a folder."""
+    """Return a hash of settings, ten characters, for the name of a folder."""
     return hashlib.sha256(json.dumps(plain(settings), sort_keys=True).encode()).hexdigest()[:10]

@@ -1,4 +1,4 @@
-"""`icl-theory sweep`: many runs, kept as they come."""
+"""`icl-theory sweep`: many runs, saved as they come."""
 
 from __future__ import annotations
 
@@ -129,9 +129,7 @@ def _check_processes(distributed: bool, coordinator: str | None, count: int | No
 
 
 def _join(distributed: bool, coordinator: str | None, count: int | None, index: int | None) -> Process:
-    """Return the number of this process, found by jax.distributed, which is left again at once: nobody waits for
-    others.
-    """
+    """Get this process's number from jax.distributed, then shut that down, so that no process waits for others."""
     from icl_theory.sweeps.processes import ALONE, Process
 
     if not distributed and coordinator is None:

@@ -26,7 +26,7 @@ from icl_theory.upsampling.selections import SELECTIONS, check_selection, save_s
 from icl_theory.upsampling.settings import MAX_FACTOR, RULES
 from icl_theory.upsampling.summary import group_text, line, summary
 
-LONGEST = 100.0  # times as long an epoch is taken for a mistake
+LONGEST = 100.0  # an epoch that is this many times as long counts as a mistake
 FILE: Any = click.Path(path_type=Path)
 
 
@@ -140,7 +140,7 @@ def upsample_command(
             click.echo(line("augmented", _about(versions, copies)))
         if dry_run:
             return
-        with ExitStack() as stack:  # the picture first, and in place only if what it shows is written too
+        with ExitStack() as stack:  # the picture is drawn first, but appears only once the output is written
             if picture:
                 title = f"{data_file.name}: factor {found.factor:.3g} on {group_text(found)}; {found.why}"
                 figure = with_examples(record, found, rows_of=data.rows, name_of=_named(scan), title=title)
@@ -168,7 +168,7 @@ def _about(versions: Paraphrases, copies: np.ndarray) -> str:
 
 
 def _check_length(found: Upsampling, copies: np.ndarray) -> None:
-    """Refuse a set that is absurdly long."""
+    """Raise `InputError` if the upsampled set is absurdly long."""
     count, chosen = len(copies), int(found.chosen.sum())
     if copies.sum() > LONGEST * count:
         most = int((LONGEST * count - (count - chosen)) / chosen)
@@ -185,7 +185,7 @@ def _pictures(out: Path) -> list[Path]:
 
 
 def _check_places(data_file: Path, out: Path, write: str, picture: bool) -> None:
-    """Refuse before the work what could not be written after it."""
+    """Raise `InputError` before the work if the output could not be written after it."""
     if write != "data":
         check_selection(out, write)
     elif out.suffix != data_file.suffix:
@@ -196,7 +196,7 @@ def _check_places(data_file: Path, out: Path, write: str, picture: bool) -> None
 
 
 def _matched(record: LossRecord, scan: Scan) -> tuple[LossRecord, str]:
-    """The record in the order of the data, and how they were matched."""
+    """Return the record in the order of the data, and in words how they were matched."""
     if record.ids is None:
         if record.num_examples != scan.num_rows:
             remedy = f"the data have {scan.num_rows} rows; a record without ids needs one loss for each, in their order"

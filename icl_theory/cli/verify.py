@@ -17,7 +17,7 @@ LIST = "\n".join(["\b", "Groups of statements:", *(f"  {name:22} {NAMES[name]}" 
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the last of several names with commas between them: a group, or after its slash a statement."""
+    """Complete the last of several comma-separated names: a group, or a statement after its slash."""
     before, comma, last = incomplete.rpartition(",")
     group, slash, _ = last.partition("/")
     known: Sequence[str] = GROUPS
@@ -79,7 +79,7 @@ def verify_command(only: str | None, json_file: Path | None, force: bool, float3
 
 
 def _chosen(names: list[str]) -> dict[str, set[str]]:
-    """The names asked for, by their group; refused where there is no such group."""
+    """Return the requested names by group; raise `InputError` for an unknown group."""
     if not names:
         raise InputError("--only", "", f"name a group; {nearest('', GROUPS)}")
     chosen: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""Linear and softmax attention read at the query token, and the cubic features that linear attention is linear in."""
+"""Linear and softmax attention read out at the query token, and the cubic features of linear attention."""
 
-BLOCKS = ("reduced", "full")  # weights on the entries that matter, or on all D+1
+BLOCKS = ("reduced", "full")  # weights on the token entries that matter, or on all D+1
 SCORES = ("linear", "softmax")

@@ -1,8 +1,8 @@
-"""Multi-head self-attention read at the query token, as flax NNX modules (theory notes, §2).
+"""Multi-head self-attention read out at the query token, as flax NNX modules (theory notes, §2).
 
 Every model maps `Prompts` to predictions of shape (P,). Parameters act either on the entries that matter
-(`blocks="reduced"`: values read y, keys and queries read x) or on all D+1 entries (`blocks="full"`); of the
-value matrix only its last row reaches the query output, so only that row is held.
+(`blocks="reduced"`: values read y, keys and queries read x) or on all D+1 entries (`blocks="full"`). Only the last row
+of the value matrix reaches the query output, so only that row is stored.
 
 Index letters in einsums: p prompt, n token, h head, r rank, d input entry, e/f token entry (D+1).
 """
@@ -25,7 +25,7 @@ from icl_theory.tasks.prompts import Prompts
 
 
 class _Attention(nnx.Module):
-    """Common part of merged and separate attention: value rows and key-query blocks to predictions."""
+    """Base class of merged and separate attention: turns value rows and key-query matrices into predictions."""
 
     value: nnx.Param[Any]
 
@@ -38,25 +38,25 @@ class _Attention(nnx.Module):
 
     @property
     def width(self) -> int:
-        """Entries a key or query reads: D (reduced) or D+1 (full)."""
+        """Number of token entries that a key or query reads: D (reduced) or D+1 (full)."""
         return self.dim + (self.blocks == "full")
 
     @property
     def is_linear(self) -> bool:
-        """True where the prediction is linear in cubic features of the prompt, so that moments are all it sees."""
+        """True if the prediction is linear in the cubic features, so that moments determine the loss."""
         return self.scores == "linear"
 
     def key_query(self) -> Float[Array, "H E E"]:
-        """`W_i^KQ` of each head, key side first."""
+        """The matrix `W_i^KQ` of each head, key side first."""
         raise NotImplementedError
 
     def effective_matrix(self) -> Float[Array, "D D"]:
-        """`W = Σ_i v_i U_i` on the blocks that matter, so that `ŷ = βᵀ W x_q` (linear, reduced)."""
+        """The matrix `W = Σ_i v_i U_i` on the entries that matter, so that `ŷ = βᵀ W x_q` (linear, reduced)."""
         value = self.value[...] if self.blocks == "reduced" else self.value[:, -1]
         return contract("h,hde->de", value, self.key_query()[:, : self.dim, : self.dim])
 
     def effective_tensor(self) -> Float[Array, " F"]:
-        """T with `ŷ = ⟨T, φ⟩`, φ the `cubic_features` of the same blocks (linear scores)."""
+        """The coefficients T in `ŷ = ⟨T, φ⟩` (linear scores), with φ the `cubic_features` of the same blocks."""
         if self.blocks == "reduced":
             return reshape(self.effective_matrix(), (self.dim**2,))
         outer = contract("he,hfg->efg", self.value[...], self.key_query())
@@ -89,23 +89,23 @@ class _Attention(nnx.Module):
 
 
 class MergedAttention(_Attention):
-    """ATTN_M: one key-query matrix per head, `ŷ = Σ_i v_i βᵀ U_i x_q`.
+    """Attention with one merged key-query matrix per head (ATTN_M), `ŷ = Σ_i v_i βᵀ U_i x_q`.
 
-    Full linear form: bottom-right entry of `X + Σ_i (1/N) W_i^V X Xᵀ W_i^KQ X`. Softmax form:
+    The full linear form is the bottom-right entry of `X + Σ_i (1/N) W_i^V X Xᵀ W_i^KQ X`. The softmax form is
     `Σ_i Σ_n softmax_n(x̄_nᵀ W_i^KQ x̄_q) v_iᵀ x̄_n` over context and query tokens x̄ = (x, y).
 
     Args:
-        dim: D.
-        num_heads: H.
-        init_scale: expected norm of `v_i` (per entry) and of `U_i` (Frobenius); normal entries.
-        value_scale: standard deviation of single value entries, overriding `init_scale`.
-        key_query_scale: the same of key-query entries.
+        dim: Input dimension D.
+        num_heads: Number of heads H.
+        init_scale: Root-mean-square size of each entry of `v_i` and of the Frobenius norm of `U_i`; entries are normal.
+        value_scale: Standard deviation of each value entry, overriding `init_scale`.
+        key_query_scale: Standard deviation of each key-query entry, overriding `init_scale`.
         blocks: `"reduced"` or `"full"`.
         scores: `"linear"` or `"softmax"`.
-        rngs: `nnx.Rngs`, stream `params`.
+        rngs: Random number generators; the stream `params` is used.
 
     Raises:
-        InputError: sizes below one, negative scales, unknown blocks or scores.
+        InputError: A size is below one, a scale is negative, or the blocks or scores are unknown.
 
     Reference: ZSLS25, Sec. 3 (ATTN_M).
     """
@@ -129,27 +129,30 @@ class MergedAttention(_Attention):
         self.merged = normal_parameter(rngs.params(), (num_heads, self.width, self.width), key_query_scale)
 
     def key_query(self) -> Float[Array, "H E E"]:
-        """`U_i`, key side first."""
+        """The matrix `U_i` of each head, key side first."""
         return self.merged[...]
 
 
 class SeparateAttention(_Attention):
-    """ATTN_S: keys and queries of rank R, `W_i^KQ = W_i^Kᵀ W_i^Q`; rank one is `Σ_i v_i (βᵀk_i)(q_iᵀx_q)`.
+    """Attention with separate keys and queries of rank R (ATTN_S), `W_i^KQ = W_i^Kᵀ W_i^Q`.
+
+    At rank one it predicts `ŷ = Σ_i v_i (βᵀk_i)(q_iᵀx_q)`.
 
     Args:
-        dim: D.
-        num_heads: H.
-        rank: R between 1 and D.
-        init_scale: expected norm of `v_i` (per entry) and of each key and query row; normal entries.
-        value_scale: standard deviation of single value entries, overriding `init_scale`.
-        key_query_scale: the same of key and query entries. The theory notes' measurements use 0.1 and 0.05 at D = 4,
-            which is `init_scale=0.1`.
+        dim: Input dimension D.
+        num_heads: Number of heads H.
+        rank: Rank R of each key-query matrix, between 1 and D.
+        init_scale: Root-mean-square size of each entry of `v_i` and, with reduced blocks, of the norm of each key and
+            query row; entries are normal.
+        value_scale: Standard deviation of each value entry, overriding `init_scale`.
+        key_query_scale: Standard deviation of each key and query entry, overriding `init_scale`. The measurements in
+            the theory notes use 0.1 for values and 0.05 for keys and queries at D = 4, which is `init_scale=0.1`.
         blocks: `"reduced"` or `"full"`.
         scores: `"linear"` or `"softmax"`.
-        rngs: `nnx.Rngs`, stream `params`.
+        rngs: Random number generators; the stream `params` is used.
 
     Raises:
-        InputError: sizes below one, rank > D, negative scales, unknown blocks or scores.
+        InputError: A size is below one, rank > D, a scale is negative, or the blocks or scores are unknown.
 
     Reference: ZSLS25, Sec. 4 and 5 (ATTN_S).
     """
@@ -177,11 +180,11 @@ class SeparateAttention(_Attention):
         self.query = normal_parameter(rngs.params(), (num_heads, rank, self.width), key_query_scale)
 
     def key_query(self) -> Float[Array, "H E E"]:
-        """`W_i^Kᵀ W_i^Q`, key side first."""
+        """The product `W_i^Kᵀ W_i^Q` of each head, key side first."""
         return contract("hre,hrf->hef", self.key[...], self.query[...])
 
     def effective_matrix(self) -> Float[Array, "D D"]:
-        """`W = Σ_i v_i k_i q_iᵀ`, summed over heads and rank."""
+        """The matrix `W = Σ_i v_i k_i q_iᵀ`, summed over heads and rank."""
         if self.blocks == "full":
             return super().effective_matrix()
         weighted = contract("h,hrd->hrd", self.value[...], self.key[...])

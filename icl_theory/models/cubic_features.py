@@ -1,13 +1,13 @@
 """Linear attention as a linear function of cubic features of the prompt (theory notes, §9).
 
-With `G = Σ_n t_n t_nᵀ` the Gram matrix of a prompt's tokens `t = (x, y)`, the query token `(x_q, 0)` among them, and
-N its context tokens, every linear attention predicts
+Let `G = Σ_n t_n t_nᵀ` be the Gram matrix of a prompt's tokens `t = (x, y)`, including the query token `(x_q, 0)`, and N
+its number of context tokens. Every linear attention predicts
 
     ŷ = ⟨T, φ⟩,    φ_(ef)d = G_ef x_q,d / N,    T_(ef)d = Σ_i (v_i)_e (W_i^KQ)_fd + (e ↔ f).
 
-G is symmetric, so pairs e ≤ f suffice (the exchanged term counts only for e ≠ f): D·(D+1)(D+2)/2 features,
-`blocks="full"`. Weights on the entries that matter only see `φ = vec(β x_qᵀ)`, D² features, `blocks="reduced"`; these
-stand first among the full ones, so that reduced moments are a corner of full ones.
+G is symmetric, so pairs e ≤ f suffice (the exchanged term counts only for e ≠ f). This gives D·(D+1)(D+2)/2 features,
+`blocks="full"`. A model with weights only on the entries that matter sees the D² features `φ = vec(β x_qᵀ)`,
+`blocks="reduced"`. These come first among the full ones, so the reduced moments are the leading block of the full ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from icl_theory.tasks.prompts import Prompts
 
 
 def num_features(dim: int, blocks: str) -> int:
-    """F = D² (reduced) or D·(D+1)(D+2)/2 (full).
+    """Number of cubic features, F = D² (reduced) or D·(D+1)(D+2)/2 (full).
 
     Examples:
         >>> num_features(4, "reduced"), num_features(4, "full")
@@ -37,7 +37,7 @@ def num_features(dim: int, blocks: str) -> int:
 
 @cache
 def token_pairs(dim: int) -> tuple[tuple[int, int], ...]:
-    """The pairs (e, f) of token entries in the order of the features; entry D is y.
+    """Pairs (e, f) of token entries in the order of the features; entry D is y.
 
     Examples:
         >>> token_pairs(2)
@@ -49,9 +49,9 @@ def token_pairs(dim: int) -> tuple[tuple[int, int], ...]:
 
 @cache
 def symmetric_entries(dim: int) -> tuple[tuple[int, ...], ...]:
-    """Return the entries of `Σ_i (v_i)_e (W_i^KQ)_fg`, counted row by row, that add up to each feature's coefficient.
+    """Return, for each feature, the entries of `Σ_i (v_i)_e (W_i^KQ)_fg` that add up to its coefficient.
 
-    Those with g = D belong to the query's y, which is zero, and stand in none.
+    Entries are counted row by row. Those with g = D multiply the query's y, which is zero, so no feature uses them.
     """
     width = dim + 1
     return tuple(
@@ -62,14 +62,15 @@ def symmetric_entries(dim: int) -> tuple[tuple[int, ...], ...]:
 
 
 def cubic_features(prompts: Prompts, *, blocks: str) -> Float[Array, "P F"]:
-    """φ of every prompt, the 1/N included (N is the prompt's own, the query not counted).
+    """Compute the features φ of every prompt, including the 1/N (N is the prompt's own, not counting the query).
 
     Args:
-        prompts: P of them.
+        prompts: The P prompts.
         blocks: `"reduced"` or `"full"`.
 
     Returns:
-        (P, D²) with feature `d·D + e` equal to `β_d x_q,e`, or (P, D(D+1)(D+2)/2) in the order of `token_pairs`.
+        Reduced features, (P, D²), where feature `d·D + e` is `β_d x_q,e`, or full features, (P, D(D+1)(D+2)/2), in the
+        order of `token_pairs`.
     """
     check_choice("blocks", blocks, BLOCKS)
     if blocks == "reduced":

@@ -16,15 +16,15 @@ class CubicFeatureMLP(nnx.Module):
     """Two-layer linear network on `z = vec(β x_qᵀ)`: `ŷ = Σ_i a_i ⟨F_i, z⟩`, equal to ATTN_M (v = a, U = F).
 
     Args:
-        dim: D.
-        num_heads: H, hidden units.
-        init_scale: as in `MergedAttention`.
-        value_scale: as in `MergedAttention`.
-        key_query_scale: as in `MergedAttention`.
-        rngs: `nnx.Rngs`, stream `params`.
+        dim: Input dimension D.
+        num_heads: Number H of hidden units.
+        init_scale: As in `MergedAttention`.
+        value_scale: As in `MergedAttention`.
+        key_query_scale: As in `MergedAttention`.
+        rngs: Random number generators; the stream `params` is used.
 
     Raises:
-        InputError: sizes below one, negative scales.
+        InputError: A size is below one or a scale is negative.
 
     Reference: ZSLS25, Sec. 3 (equivalence with a two-layer network on cubic features).
     """
@@ -50,11 +50,11 @@ class CubicFeatureMLP(nnx.Module):
     is_linear, blocks = True, "reduced"
 
     def effective_matrix(self) -> Float[Array, "D D"]:
-        """`W = Σ_i a_i F_i`, the network as a matrix."""
+        """The matrix `W = Σ_i a_i F_i` of the network, so that `ŷ = βᵀ W x_q`."""
         return reshape(self.effective_tensor(), (self.dim, self.dim))
 
     def effective_tensor(self) -> Float[Array, " F"]:
-        """`T = Σ_i a_i F_i`, W row by row."""
+        """The coefficients `T = Σ_i a_i F_i`: W flattened row by row."""
         return contract("h,hf->f", self.second[...], self.first[...])
 
     def __call__(self, prompts: Prompts) -> Float[Array, " P"]:

@@ -1,4 +1,4 @@
-"""Parameters of a model: split off as plain arrays and merged again, drawn, or aligned with features."""
+"""Parameters of a model: drawing them, aligning them with features, and splitting them off as plain arrays."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from icl_theory.numerics.tracing import array_module, device_array
 
 
 def aligned_parameters(strengths: Any, basis: Float[Array | np.ndarray, "D D"] | None = None) -> dict[str, Array]:
-    """Parameters of a D-head rank-one `SeparateAttention` in which head d holds feature d alone, balanced.
+    """Balanced parameters of a D-head rank-one `SeparateAttention` in which head d holds feature d alone.
 
-    `v_d = u_d`, `k_d = q_d = u_d e_d`, so that feature d has strength `w_d = u_d³` (theory notes, §5).
+    They are `v_d = u_d` and `k_d = q_d = u_d e_d`, so feature d has strength `w_d = u_d³` (theory notes, §5).
 
     Args:
-        strengths: u_d, shape (D,).
-        basis: columns e_d; default the coordinate axes.
+        strengths: Amplitude u_d of each head, shape (D,).
+        basis: Directions e_d as columns; the coordinate axes by default.
 
     Returns:
         `{"value": (D,), "key": (D, 1, D), "query": (D, 1, D)}`.
@@ -36,13 +36,13 @@ def aligned_parameters(strengths: Any, basis: Float[Array | np.ndarray, "D D"] |
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef[Any], dict[str, Array]]:
-    """The static structure of a module and its parameters as a plain dictionary of arrays."""
+    """Split a module into its static structure and its parameters, a plain dictionary of arrays."""
     graphdef, params = nnx.split(model, nnx.Param)
     return graphdef, nnx.to_pure_dict(params)
 
 
 def merge_model(graphdef: nnx.GraphDef[Any], params: PyTree) -> Any:
-    """The module again, from what `split_model` returned."""
+    """Rebuild the module from the structure and parameters that `split_model` returned."""
     return nnx.merge(graphdef, nnx.State(params))
 
 
@@ -52,5 +52,5 @@ def scale_or_default(field: str, value: Any, default: Any) -> Any:
 
 
 def normal_parameter(key: Any, shape: tuple[int, ...], scale: float | Float[Array, ""]) -> nnx.Param[Any]:
-    """Normal entries with this standard deviation."""
+    """Draw a parameter with normal entries of standard deviation `scale`."""
     return nnx.Param(device_array(scale * standard_normal(key, shape), float))

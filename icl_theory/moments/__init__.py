@@ -1,1 +1,1 @@
-"""Moments, all that linear attention sees of its data: of prompts, of compressed prompts, of infinite data."""
+"""Moments of prompts, compressed prompts and infinite data; they determine the loss of linear attention."""

@@ -1,4 +1,4 @@
-"""Prompts compressed to their cubic features: the loss of every example without going back to the prompts."""
+"""Prompts compressed to their cubic features, which give the loss of every example without the prompts themselves."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from icl_theory.tasks.prompts import Prompts, check_prompts, check_weights
 
 @struct.dataclass
 class CompressedPrompts:
-    """P prompts as linear attention sees them: their cubic features (theory notes, §9).
+    """A set of P prompts reduced to their cubic features, all that linear attention depends on (theory notes, §9).
 
     Attributes:
-        features: φ_p, (P, F), the 1/N included.
-        target: y_q of each, (P,).
-        weight: s_p, (P,).
-        group: the group each came from, (P,).
-        dim: D.
+        features: Features φ_p of each prompt, including the 1/N, (P, F).
+        target: Target y_q of each prompt, (P,).
+        weight: Weight s_p of each prompt, (P,).
+        group: Index of the group each prompt came from, (P,).
+        dim: Input dimension D.
         blocks: `"reduced"` (F = D²) or `"full"` (F = D(D+1)(D+2)/2).
     """
 
@@ -39,13 +39,13 @@ class CompressedPrompts:
     blocks: str = struct.field(pytree_node=False)
 
     def losses(self, tensors: Float[Array | np.ndarray, "*batch F"]) -> Float[Array, "*batch P"]:
-        """`(y_p − ⟨T, φ_p⟩)²` of every example, one matrix product for all snapshots.
+        """Compute the loss `(y_p − ⟨T, φ_p⟩)²` of every example, by one matrix product for all snapshots.
 
         Args:
-            tensors: T, such as `run.tracked` of a run with `track=EffectiveTensor(loss.graphdef)`.
+            tensors: Coefficients T, such as `run.tracked` of a run with `track=EffectiveTensor(loss.graphdef)`.
 
         Raises:
-            InputError: tensors of other features.
+            InputError: The number of coefficients is not the number of features.
         """
         size = num_features(self.dim, self.blocks)
         if np.shape(tensors)[-1:] != (size,):
@@ -55,10 +55,10 @@ class CompressedPrompts:
         return jnp.square(self.target - predictions)
 
     def moments(self, weight: Any = None, *, chunk_size: int = CHUNK_SIZE) -> Moments:
-        """The moments under new weights (default the examples' own), float64 sums: upsampling without the prompts.
+        """Sum the moments in float64 under new weights (default the examples' own): upsampling without the prompts.
 
         Raises:
-            InputError: weights of another number, negative, not finite or all zero.
+            InputError: The number of weights is wrong, or they are negative, not finite or all zero.
         """
         check_number("chunk_size", chunk_size, minimum=1, integer=True)
         weight = self.weight if weight is None else weight
@@ -85,12 +85,12 @@ class CompressedPrompts:
 
 
 def compress(prompts: Prompts, *, blocks: str = "full", chunk_size: int = CHUNK_SIZE) -> CompressedPrompts:
-    """Keep of every prompt its cubic features, computed in float64 and stored in the session's precision.
+    """Compress prompts to their cubic features, computed in float64 and stored in the session's precision.
 
-    Memory is P·F numbers; the prompts themselves are P·N·(D+1).
+    The result takes P·F numbers; the prompts themselves take P·N·(D+1).
 
     Raises:
-        InputError: what `prompt_moments` refuses.
+        InputError: The prompts are empty, not finite or badly weighted (weights that are all zero included).
     """
     check_choice("blocks", blocks, BLOCKS)
     check_number("chunk_size", chunk_size, minimum=1, integer=True)

@@ -1,10 +1,10 @@
-"""A data set folded into the moments that full-batch training of linear attention needs (theory notes, §9).
+"""A data set reduced to the moments that full-batch training of linear attention needs (theory notes, §9).
 
 With the cubic features φ_p of prompt p and its weight s_p, the weighted mean square error of any linear attention is
 
     L(T) = (1/s) (TᵀMT − 2cᵀT + e),   M = Σ s_p φ_p φ_pᵀ,   c = Σ s_p y_p φ_p,   e = Σ s_p y_p²,   s = Σ s_p,
 
-exactly. Once M, c and e are built, a step costs the same however many prompts there are and however long they are.
+exactly. Once M, c and e are built, the cost of a step depends neither on the number of prompts nor on their length.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ FORMAT = "icl_theory moments 1: sums of s*phi*phi^T, phi = G x_q / N, N without 
 
 @struct.dataclass
 class Moments:
-    """Sums over a weighted data set. `a + b` is the data of both, `3.0 * a` the same data upsampled three times.
+    """Moments of a weighted data set, as sums over its prompts.
+
+    `a + b` holds the moments of both data sets together, `3.0 * a` those of the same data upsampled three times.
 
     Attributes:
-        gram: M, (F, F).
-        cross: c, (F,).
-        energy: e, ().
-        weight: s, (); sums are divided by it before training.
-        count: number of prompts (0 for a population).
-        dim: D.
-        blocks: which features, `"reduced"` (F = D²) or `"full"` (F = D(D+1)(D+2)/2).
+        gram: Gram matrix M of the features, (F, F).
+        cross: Cross moment c of features and targets, (F,).
+        energy: Sum e of squared targets, ().
+        weight: Sum s of the weights, (); the other sums are divided by it before training.
+        count: Number of prompts (0 for a population).
+        dim: Input dimension D.
+        blocks: Kind of features, `"reduced"` (F = D²) or `"full"` (F = D(D+1)(D+2)/2).
     """
 
     gram: Any
@@ -65,7 +67,7 @@ class Moments:
         return jax.tree.map(lambda left, right: left + right, _exact(self), _exact(other))
 
     def __radd__(self, zero: int) -> Moments:
-        """`sum` of several starts from 0."""
+        """Support `sum` of several moments, which starts from 0."""
         return self if isinstance(zero, int) and zero == 0 else NotImplemented
 
     def __mul__(self, factor: float | Float[Array, ""]) -> Moments:
@@ -83,14 +85,14 @@ class Moments:
 
     @property
     def num_features(self) -> int:
-        """F."""
+        """The number of features F."""
         return num_features(self.dim, self.blocks)
 
     def mean(self) -> Moments:
-        """Divided by the weight: the moments of one average prompt.
+        """Divide all sums by the weight, which gives the moments of one average prompt.
 
         Raises:
-            InputError: the weight is zero.
+            InputError: The weight is zero.
         """
         if not is_traced(self.weight) and not self.weight > 0:
             raise InputError(
@@ -99,10 +101,10 @@ class Moments:
         return self._scaled(1.0 / self.weight)
 
     def restricted(self, blocks: str) -> Moments:
-        """The moments of the reduced features, a corner of the full ones.
+        """Restrict to the features of `blocks`; the reduced moments are the leading block of the full ones.
 
         Raises:
-            InputError: full moments asked of reduced ones.
+            InputError: The moments are reduced and `blocks` is `"full"`.
         """
         check_choice("blocks", blocks, BLOCKS)
         if blocks == self.blocks:
@@ -115,22 +117,22 @@ class Moments:
         return dataclasses.replace(self, gram=self.gram[:count, :count], cross=self.cross[:count], blocks=blocks)
 
     def product(self, tensor: Float[Array, " F"]) -> Float[Array, " F"]:
-        """`M T`; one matrix product for all runs under `vmap` when the moments are shared."""
+        """The product `M T`; under `vmap`, one matrix product for all runs that share the moments."""
         return jnp.matmul(self.gram, tensor, precision=jax.lax.Precision.HIGHEST)
 
     def astype(self, dtype: Any) -> Moments:
-        """Cast; training runs in the dtype of the model's parameters."""
+        """Cast to another dtype, such as that of the model's parameters, in which training runs."""
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), self)
 
     def condition_number(self) -> float:
-        """Largest over smallest eigenvalue of M, those that are zero to rounding left out; NaN above 2048 features."""
+        """Ratio of the largest to the smallest nonzero (to rounding) eigenvalue of M; NaN above 2048 features."""
         return float("nan") if self.num_features > LARGEST_CONDITIONED else condition_number(self.gram)
 
     def save(self, path: Path | str) -> None:
         """Write an `.npz` file that `load_moments` reads.
 
         Raises:
-            InputError: the file exists, or cannot be written.
+            InputError: The file exists or cannot be written.
         """
         path = Path(path)
         names = ("gram", "cross", "energy", "weight", "count")
@@ -151,7 +153,7 @@ def load_moments(path: Path | str) -> Moments:
     """Read the moments that `Moments.save` wrote, as float64 numpy arrays whatever the session's precision.
 
     Raises:
-        InputError: no such file, a damaged one, or one of another convention.
+        InputError: The file cannot be read, is damaged, or follows another convention.
     """
     try:
         with np.load(path) as stored:
@@ -174,20 +176,22 @@ def load_moments(path: Path | str) -> Moments:
 def prompt_moments(
     prompts: Prompts | Iterable[Prompts], *, blocks: str = "full", chunk_size: int = CHUNK_SIZE
 ) -> Moments:
-    """Fold prompts into their moments, in float64 whatever the session's precision.
+    """Sum the moments of prompts, in float64 whatever the session's precision.
 
     Args:
-        prompts: a set, or an iterable of sets that need not fit into memory together (`sample_prompt_chunks`).
-        blocks: `"full"` serves every linear model, `"reduced"` those with reduced blocks and is smaller.
-        chunk_size: prompts folded at a time by each core; memory beyond the prompts is, for each core,
+        prompts: A set of prompts, or an iterable of sets that need not fit into memory together, as from
+            `sample_prompt_chunks`.
+        blocks: `"full"` serves every linear model; `"reduced"` is smaller and serves models with reduced blocks.
+        chunk_size: Number of prompts that each core sums at a time. Beyond the prompts, each core needs memory for
             chunk_size·(F + 2N(D+1)) + F² numbers.
 
     Returns:
-        Sums as float64 numpy arrays. Moments of parts, made by other calls, devices or processes, add up with `+`.
+        Sums as float64 numpy arrays. Moments of parts, computed by other calls, devices or processes, add up with `+`.
 
     Raises:
-        InputError: no prompts, NaN or infinity (with the prompt's number), negative weights. Weights that are all zero
-            are left to `mean` and so to `make_loss`, since a part without weight is a part.
+        InputError: There are no prompts, a prompt holds NaN or infinity (its number is given), or a weight is negative.
+            Weights that are all zero are accepted here, since a part of a data set may have no weight; `mean` and
+            `make_loss` refuse a total weight of zero.
 
     Reference: theory notes, §9.
     """
@@ -214,9 +218,9 @@ def prompt_moments(
 
 
 def moment_sums(prompts: Prompts, *, blocks: str = "full") -> Moments:
-    """The moments of prompts all at once, in their own dtype and unchecked: for use inside `jit` or `shard_map`.
+    """Sum the moments of prompts in one go, in their own dtype and without checks, for use in `jit` or `shard_map`.
 
-    The result is a pytree of sums, so `jax.lax.psum` of it is the moments of the whole.
+    The result is a pytree of sums, so `jax.lax.psum` of it gives the moments of the whole data set.
     """
     features, weights = cubic_features(prompts, blocks=blocks), prompts.weights
     weighted = weights[:, None] * features
@@ -236,7 +240,7 @@ _fold = jax.jit(lambda prompts, blocks: moment_sums(prompts, blocks=blocks), sta
 
 
 def padded_chunk(prompts: Prompts, start: int, size: int) -> Prompts:
-    """Return `size` prompts from `start` in float64, filled up with prompts of weight zero: one size serves all."""
+    """Return `size` prompts from `start` on in float64, padded with prompts of weight zero so that all chunks match."""
     stop = min(start + size, len(prompts.y_query))
     missing = start + size - stop
 
@@ -259,15 +263,15 @@ def padded_chunk(prompts: Prompts, start: int, size: int) -> Prompts:
 
 
 def _exact(moments: Moments) -> Moments:
-    """Concrete leaves as numpy arrays, whose float64 no session's precision cuts down."""
+    """Turn concrete leaves into numpy arrays, which stay float64 whatever the session's precision."""
     return moments if is_traced(moments) else jax.tree.map(np.asarray, moments)
 
 
-LARGEST_CONDITIONED = 2048  # features up to which the condition number is measured
+LARGEST_CONDITIONED = 2048  # largest number of features for which the condition number is computed
 
 
 def condition_number(gram: Any) -> float:
-    """Largest over smallest eigenvalue, those that are zero to rounding left out."""
+    """Ratio of the largest to the smallest eigenvalue, ignoring eigenvalues that are zero to rounding."""
     gram = np.asarray(gram)
     values = np.linalg.eigvalsh(gram.astype(np.float64))
     values = values[values > len(values) * np.finfo(gram.dtype).eps * values[-1]]
@@ -275,7 +279,7 @@ def condition_number(gram: Any) -> float:
 
 
 def check_moments(moments: Moments) -> None:
-    """Raise `InputError` naming a field of the wrong shape or that is not finite."""
+    """Raise `InputError` naming a field that has the wrong shape or is not finite."""
     size = moments.num_features
     for name, shape in (("gram", (size, size)), ("cross", (size,)), ("energy", ()), ("weight", ())):
         value = getattr(moments, name)

@@ -1,4 +1,4 @@
-"""Features of a data set whose distribution is not known: directions and drives estimated from its prompts."""
+"""Features of a data set of unknown distribution, with directions and drives estimated from its prompts."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from icl_theory.tasks.prompts import Prompts
 
 
 def estimate_features(prompts: Prompts) -> Features:
-    """Return the features of prompts: eigenvectors of the inputs' second moment, with drives and curvatures of the
-    data.
+    """Estimate the features of a data set from its prompts.
 
+    The directions are the eigenvectors of the inputs' second moment. Drive and curvature are
     `a_d = E_s[y_q (e_d·β)(e_d·x_q)]` and `c_d = E_s[((e_d·β)(e_d·x_q))²]`, means under the prompts' weights. For
-    prompts of one Gaussian group they approach those of `find_features` as P grows.
+    prompts of one Gaussian group the estimates approach the features of `find_features` as P grows.
 
     Args:
-        prompts: such as `Prompts.from_arrays` makes them.
+        prompts: Prompts, for example from `Prompts.from_arrays`.
 
     Returns:
-        Features, the largest drive first.
+        The features, largest drive first.
 
     Raises:
-        InputError: empty, non-finite or badly weighted prompts.
+        InputError: The prompts are empty, not finite or badly weighted.
 
     Reference: theory notes, §8.
     """

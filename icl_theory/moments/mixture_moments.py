@@ -24,10 +24,10 @@ class MomentsMixture(NamedTuple):
     In `train_many` with a row of shares for each run, `M T` of all runs and groups is still one matrix product.
 
     Attributes:
-        grams: of each group, (G, F, F).
-        crosses: of each group, (G, F).
-        energies: of each group, (G,).
-        shares: π_g, (G,), summing to one.
+        grams: Gram matrix M_g of each group, (G, F, F).
+        crosses: Cross moment c_g of each group, (G, F).
+        energies: Energy e_g of each group, (G,).
+        shares: Share π_g of each group, (G,), summing to one.
     """
 
     grams: Float[Any, "G F F"]
@@ -37,16 +37,16 @@ class MomentsMixture(NamedTuple):
 
     @property
     def cross(self) -> Float[Array, " F"]:
-        """`Σ_g π_g c_g`."""
+        """The cross moment of the mixture, `Σ_g π_g c_g`."""
         return contract("g,gf->f", self.shares, self.crosses)
 
     @property
     def energy(self) -> Float[Array, ""]:
-        """`Σ_g π_g e_g`."""
+        """The energy of the mixture, `Σ_g π_g e_g`."""
         return contract("g,g->", self.shares, self.energies)
 
     def product(self, tensor: Float[Array, " F"]) -> Float[Array, " F"]:
-        """`Σ_g π_g M_g T`."""
+        """The product `M T = Σ_g π_g M_g T`."""
         groups, size = self.grams.shape[0], self.grams.shape[-1]
         products = jnp.matmul(self.grams.reshape(groups * size, size), tensor, precision=jax.lax.Precision.HIGHEST)
         stacked = reshape(products, (groups, size))
@@ -54,15 +54,16 @@ class MomentsMixture(NamedTuple):
 
 
 def mixture_moments(parts: Sequence[Moments], shares: Any, *, dtype: Any = float) -> MomentsMixture:
-    """Groups of moments with shares that may differ between runs.
+    """Combine the moments of several groups with shares that may differ between runs.
 
     Args:
-        parts: one `Moments` a group, all of the same features; each is taken as its mean.
-        shares: π_g, (G,) or (..., G), not negative, rows summing to one.
-        dtype: of training.
+        parts: The `Moments` of each group, all with the same features. Each is divided by its weight.
+        shares: Shares π_g, (G,) or (..., G), not negative; each row sums to one.
+        dtype: Dtype of training.
 
     Raises:
-        InputError: no parts, unlike features, shares of another shape, negative or not summing to one.
+        InputError: There are no parts, their features differ, or the shares have the wrong shape, are negative or do
+            not sum to one.
     """
     if not parts:
         raise InputError("parts", "[]", "give at least one Moments")

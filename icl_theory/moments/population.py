@@ -14,14 +14,15 @@ from icl_theory.tasks.mixture import TaskMixture, beta_second_moment
 
 
 class PopulationMoments(NamedTuple):
-    """The moments of infinite data, all that the population loss of reduced models needs: `L(W) = energy − 2 tr(signal
-    W) + Σ_g π_g tr(W Λ_g Wᵀ B_g)`.
+    """The moments of infinite data, which determine the population loss of reduced models.
+
+    The loss is `L(W) = energy − 2 tr(signal W) + Σ_g π_g tr(W Λ_g Wᵀ B_g)`.
 
     Attributes:
         energy: `Σ_g π_g tr(Λ_g S_g)`, with `S = E[wwᵀ]`; the loss of predicting zero.
         signal: `Σ_g π_g Λ_g S_g Λ_g`, (D, D).
-        covariances: Λ_g, (G, D, D).
-        beta_moments: π_g B_g, (G, D, D).
+        covariances: Input covariance Λ_g of each group, (G, D, D).
+        beta_moments: Weighted second moment π_g B_g of β in each group, (G, D, D).
     """
 
     energy: Float[Any, ""]
@@ -36,18 +37,21 @@ class PopulationMoments(NamedTuple):
 
     @property
     def cross(self) -> Float[Array, " F"]:
-        """c of the reduced features, F = D²: `signal` row by row (it is symmetric)."""
+        """The cross moment c of the reduced features, F = D²: `signal`, which is symmetric, row by row."""
         return reshape(self.signal.T, (self.dim**2,))
 
     def product(self, tensor: Float[Array, " F"]) -> Float[Array, " F"]:
-        """`M T = Σ_g π_g vec(B_g W Λ_g)`: M is a sum of Kronecker products, so D³ multiply-adds do for D⁴."""
+        """The product `M T = Σ_g π_g vec(B_g W Λ_g)`.
+
+        M is a sum of Kronecker products, so each group takes of order D³ multiply-adds instead of D⁴.
+        """
         matrix = reshape(tensor, (self.dim, self.dim))
         right = contract("jk,gkl->gjl", matrix, self.covariances)
         return reshape(contract("gij,gjl->il", self.beta_moments, right), (self.dim**2,))
 
 
 def population_moments(mixture: TaskMixture) -> PopulationMoments:
-    """The moments of a mixture, computed once before training."""
+    """Compute the moments of a mixture over infinite data, once before training."""
     array = array_module(mixture)
     shares = array.asarray(mixture.shares)
     covariances = array.stack([group.covariance for group in mixture.groups])
@@ -63,14 +67,14 @@ def population_moments(mixture: TaskMixture) -> PopulationMoments:
 
 
 def population_loss(matrix: Float[Array | np.ndarray, "D D"], moments: PopulationMoments) -> Float[Array, ""]:
-    """`E[(y_q − βᵀ W x_q)²]`, the mean square without a ½, over the infinite data set.
+    """Compute the population loss `E[(y_q − βᵀ W x_q)²]`, a mean square without a ½.
 
     Args:
-        matrix: W, the effective matrix of the model, (D, D).
-        moments: from `population_moments`.
+        matrix: Effective matrix W of the model, (D, D).
+        moments: Moments from `population_moments`.
 
     Returns:
-        The loss; noise on the target, if any, would add the constant σ².
+        The loss for targets without noise; noise on the targets would add the constant σ².
 
     Reference: theory notes, §3.
     """
@@ -79,7 +83,7 @@ def population_loss(matrix: Float[Array | np.ndarray, "D D"], moments: Populatio
 
 
 def population_force(matrix: Float[Array | np.ndarray, "D D"], moments: PopulationMoments) -> Float[Array, "D D"]:
-    """`Ψ(W) = −½ ∂L/∂W = Σ_g π_g (Λ_g S_g Λ_g − B_g W Λ_g)`, what every parameter's flow is driven by.
+    """Compute the force `Ψ(W) = −½ ∂L/∂W = Σ_g π_g (Λ_g S_g Λ_g − B_g W Λ_g)`, which drives the flow of all parameters.
 
     Reference: theory notes, §3.
     """

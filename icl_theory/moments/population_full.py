@@ -1,7 +1,7 @@
 """Moments of the full cubic features over infinite data, in closed form (theory notes, §9).
 
-Given the task vector w, a context token `t = (x, y)` is N(0, C(w)) with `C = [[Λ, Λw], [wᵀΛ, wᵀΛw + σ²]]`, the query
-token `q = (x_q, 0)` is N(0, Λ) and independent. With `G = Σ_n t_n t_nᵀ + q qᵀ` and `φ_(ab)e = G_ab q_e / N`,
+Given the task vector w, a context token `t = (x, y)` is N(0, C(w)) with `C = [[Λ, Λw], [wᵀΛ, wᵀΛw + σ²]]`. The query
+token `q = (x_q, 0)` is independent, with x_q from N(0, Λ). With `G = Σ_n t_n t_nᵀ + q qᵀ` and `φ_(ab)e = G_ab q_e / N`,
 
     N² E[φ_(ab)e φ_(cd)f] = Λ_ef E_w[N² C_ab C_cd + N (C_ac C_bd + C_ad C_bc)]
                             + N E_w[C_ab] E[q_c q_d q_e q_f] + N E_w[C_cd] E[q_a q_b q_e q_f] + E[q_a q_b q_c q_d q_e
@@ -27,18 +27,18 @@ from icl_theory.tasks.mixture import TaskDistribution, TaskMixture
 
 
 def full_population_moments(mixture: TaskMixture) -> Moments:
-    """M, c and e of one average prompt (weight one) for `blocks="full"`, in float64 whatever the session's precision.
+    """Compute the moments of infinite data for `blocks="full"`, in float64 whatever the session's precision.
 
-    Gaussian inputs, task vectors and label noise are assumed, as `TaskDistribution` says; features carry the 1/N.
+    Inputs, task vectors and label noise are Gaussian, as in `TaskDistribution`; features include the 1/N.
 
     Args:
-        mixture: groups and shares.
+        mixture: Groups and their shares.
 
     Returns:
-        The mean `Moments`, to be trained on like those of prompts. Memory is some ten times F² numbers, F =
-        D(D+1)(D+2)/2.
+        The moments M, c and e of one average prompt (weight one), to be trained on like those of prompts. Computing
+        them takes memory for some ten times F² numbers, F = D(D+1)(D+2)/2.
 
-    Reference: theory notes, §9 (derived there; held against Monte Carlo by the claim `closed_forms`).
+    Reference: theory notes, §9 (derived there; compared with Monte Carlo by the claim `closed_forms`).
     """
     if is_traced(mixture):
         return _mean_moments(mixture)
@@ -109,7 +109,7 @@ def _group_moments(task: TaskDistribution) -> tuple[Any, Any, Any]:
 
 
 def _token_forms(task: TaskDistribution) -> Any:
-    """`(D+1, D+1, D+1, D+1)`: the quadratic form in `u = (w, 1)` of every entry of C(w), symmetric in u."""
+    """The symmetric quadratic form in `u = (w, 1)` of every entry of C(w), shape `(D+1, D+1, D+1, D+1)`."""
     dim = task.dim
     covariance = jnp.asarray(task.covariance)
     forms = jnp.zeros((dim + 1,) * 4, covariance.dtype)

@@ -1,4 +1,4 @@
-"""Moments in the dtype of training, and a warning where that loses digits."""
+"""Moments in the dtype of training, with a warning if that dtype loses digits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from icl_theory.errors import InputError
 from icl_theory.moments.empirical import Moments, check_moments
 from icl_theory.numerics.tracing import is_traced
 
-LOST_DIGITS = 1e-2  # relative error of the slowest direction in the training dtype from which to warn
+LOST_DIGITS = 1e-2  # warn from this relative error of the slowest direction on
 
 
 class PrecisionWarning(UserWarning):
@@ -21,10 +21,11 @@ class PrecisionWarning(UserWarning):
 
 
 def for_training(moments: Moments, *, dim: int, blocks: str, dtype: Any) -> Moments:
-    """Mean moments in a model's features and dtype.
+    """Convert moments to means in a model's features and dtype.
 
     Raises:
-        InputError: another dimension, reduced moments for a full model, no weight.
+        InputError: The dimension is not the model's, the moments are reduced but the model is full, their weight is
+            zero, or a field has the wrong shape or is not finite.
     """
     if moments.dim != dim:
         raise InputError("moments", f"dimension {moments.dim}", f"the model takes dimension {dim}")
@@ -36,7 +37,7 @@ def for_training(moments: Moments, *, dim: int, blocks: str, dtype: Any) -> Mome
 
 
 def warn_of_lost_digits(condition_number: Callable[[], float], dtype: Any) -> None:
-    """Measure, unless the dtype is float64, and warn where the slowest directions lose their digits."""
+    """Warn if the slowest directions lose their digits in a dtype; for float64 the condition number is not computed."""
     if jnp.dtype(dtype) == np.float64:
         return
     resolved, condition = 1.0 / float(jnp.finfo(dtype).eps), condition_number()

@@ -1,1 +1,1 @@
-"""Arithmetic under everything else: tracing, contractions, normal draws, and threads on the cores of a CPU."""
+"""Numerical utilities: tracing, contractions, normal draws, and threads on the cores of a CPU."""

@@ -19,8 +19,8 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-UNROLLED_TERMS = 32  # written out up to here; what is left of a longer sum is a reduction
-UNROLLED_WORK = 2**15  # multiply-adds of one run, beyond which a matrix product for each run is faster
+UNROLLED_TERMS = 32  # at most this many terms of a sum are written out; the rest is a reduction
+UNROLLED_WORK = 2**15  # multiply-adds per run above which a matrix product for each run is faster
 
 _contract_p = Primitive("contract")
 _sum_entries_p = Primitive("sum_entries")
@@ -30,11 +30,11 @@ def contract(spec: str, left: Any, right: Any) -> jax.Array:
     """`einsum` of two arrays, `contract("he,hfd->efd", v, U)`; under `vmap` the new axis goes last.
 
     Args:
-        spec: lower-case letters, each in two of the three places; no letter twice in one place.
-        left: the first operand.
-        right: the second.
+        spec: Lower-case letters, each in at least two of the three index groups and at most once in each group.
+        left: First operand.
+        right: Second operand.
 
-    Carry batched arrays with their batch axis last (`vmap(..., in_axes=-1, out_axes=-1)`) and nothing is moved.
+    If batched arrays have their batch axis last (`vmap(..., in_axes=-1, out_axes=-1)`), no axis has to be moved.
 
     Examples:
         >>> contract("ij,j->i", jnp.eye(2), jnp.asarray([1.0, 2.0])).tolist()
@@ -45,15 +45,16 @@ def contract(spec: str, left: Any, right: Any) -> jax.Array:
 
 
 def sum_entries(array: Any, entries: tuple[tuple[int, ...], ...], shape: tuple[int, ...]) -> jax.Array:
-    """An array of this shape whose i-th entry is a sum of entries of another, both counted row by row.
+    """Return an array of this shape whose i-th entry is the sum of the entries `entries[i]` of another array.
 
-    A linear map of static structure, such as a symmetrisation. Under `vmap` the new axis goes last.
+    Entries of both are counted row by row. This is a linear map of static structure, such as a symmetrisation. Under
+    `vmap` the new axis goes last.
     """
     return _sum_entries_p.bind(jnp.asarray(array), entries=entries, shape=shape, batch=0)
 
 
 def reshape(array: Any, shape: tuple[int, ...]) -> jax.Array:
-    """`array.reshape(shape)` whose batch axis stays last under `vmap`."""
+    """Reshape an array as `array.reshape(shape)` does, keeping the batch axis last under `vmap`."""
     return _sum_entries_p.bind(jnp.asarray(array), entries=None, shape=shape, batch=0)
 
 
@@ -64,7 +65,7 @@ def _letters(spec: str) -> tuple[str, str, str]:
 
 
 def _contract(left: jax.Array, right: jax.Array, *, spec: str) -> jax.Array:
-    """Upper-case letters are batch axes, put last by the batching rule."""
+    """Compute the contraction; upper-case letters in `spec` are batch axes, which the batching rule puts last."""
     names = _letters(spec)
     size = dict(zip(names[0] + names[1], left.shape + right.shape, strict=True))
     work = math.prod(length for name, length in size.items() if name.islower())
@@ -85,7 +86,7 @@ def _contract(left: jax.Array, right: jax.Array, *, spec: str) -> jax.Array:
 
 
 def _aligned(array: jax.Array, names: str, kept: str, at: dict[str, int]) -> jax.Array:
-    """The array at fixed values of some indices, its other axes in the order of `kept`, ones between them."""
+    """Fix the indices in `at` and arrange the other axes in the order of `kept`, with size one for missing letters."""
     array = array[tuple(at.get(name, slice(None)) for name in names)]
     names = "".join(name for name in names if name not in at)
     array = array.transpose([names.index(name) for name in kept if name in names])
@@ -152,7 +153,7 @@ def _sum_entries_transpose(cotangent: Any, array: Any, *, entries: Any, shape: A
 
 @cache
 def _inverted(entries: tuple[tuple[int, ...], ...], count: int) -> tuple[tuple[int, ...], ...]:
-    """For each entry of the original, the sums it takes part in."""
+    """For each entry of the original array, the indices of the sums that contain it."""
     places: list[list[int]] = [[] for _ in range(count)]
     for index, group in enumerate(entries):
         for entry in group:

@@ -11,11 +11,11 @@ import numpy as np
 
 from icl_theory.environment import cores
 
-RUNS_PER_BLOCK = 64  # the numbers of that many small models stay in the cache of one core
+RUNS_PER_BLOCK = 64  # this many small models fit into the cache of one core
 
 
 def run_blocks(runs: int, devices: int = 1) -> list[np.ndarray]:
-    """Return blocks of runs: of equal size, shared evenly by devices, the last filled up with the last run."""
+    """Split run indices into blocks of equal size, divisible by `devices`; the last run fills up the last block."""
     on_cpu = jax.default_backend() == "cpu"
     at_once = RUNS_PER_BLOCK * devices if on_cpu else runs
     count = -(-runs // at_once)
@@ -27,7 +27,7 @@ def run_blocks(runs: int, devices: int = 1) -> list[np.ndarray]:
 
 
 class Workers:
-    """Threads that work on pieces side by side; compiled programs run outside of Python's lock."""
+    """A pool of threads that work on pieces in parallel; compiled programs do not hold Python's lock."""
 
     def __init__(self, count: int):
         threads = min(count, cores())
@@ -42,7 +42,10 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
 
     def map(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]:
-        """The function of every piece, in order; jax's settings belong to a thread, so they are handed over."""
+        """Apply a function to every piece and return the results in order.
+
+        JAX's settings are local to a thread, so they are passed on to the workers.
+        """
         if self._pool is None:
             return [function(piece) for piece in pieces]
         x64, device = self._settings

@@ -1,4 +1,4 @@
-"""Normal numbers from a PRNG key through one compiled program, whatever their number."""
+"""Normal random numbers from a PRNG key, drawn by one compiled program for all shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from icl_theory.numerics.tracing import is_traced
 
 BLOCK = 2**14  # numbers that one call of the compiled program draws
-# Of each precision: its unsigned integer, and the bits of the number 1.
+# For each precision, the unsigned integer type of its size and the bits of the number 1.
 LAYOUTS = {np.dtype(np.float64): (np.uint64, 0x3FF0000000000000), np.dtype(np.float32): (np.uint32, 0x3F800000)}
 
 
@@ -26,11 +26,11 @@ def standard_normal(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[np.nda
     alone, so blocks of one size, drawn one after the other by one program, hold the same numbers, bit for bit.
 
     Args:
-        key: a typed key. A traced one (under `jit`, `vmap`) or one of another generator goes to `jax.random.normal`.
-        shape: of the result.
+        key: A typed key. A traced key (under `jit`, `vmap`) or one of another generator goes to `jax.random.normal`.
+        shape: Shape of the result.
 
     Returns:
-        Numbers in the session's precision, on the host unless the key is traced.
+        Numbers in the session's precision: a numpy array, or a JAX array if `jax.random.normal` made them.
 
     Examples:
         >>> bool((standard_normal(jax.random.key(0), (3, 2)) == jax.random.normal(jax.random.key(0), (3, 2))).all())
@@ -47,15 +47,16 @@ def standard_normal(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[np.nda
 
 
 def _made_by_index(key: Any) -> bool:
-    """True for the default generator in its default mode."""
+    """True if the key is of JAX's default generator in its default mode, which makes number i from the key and i."""
     by_index: bool = jax.config.jax_threefry_partitionable  # type: ignore[attr-defined]
     return by_index and str(jax.random.key_impl(key)) == "threefry2x32"
 
 
 @partial(jax.jit, static_argnames="dtype")
 def _block(words: Any, start: Any, dtype: Any) -> Array:
-    """BLOCK numbers of the key from number `start` on, two 32-bit halves; made of random bits as `jax.random.normal`
-    does.
+    """Draw BLOCK numbers from number `start` on, making them from random bits as `jax.random.normal` does.
+
+    The start is given as two 32-bit halves, the high one first.
     """
     integer, one = LAYOUTS[dtype]
     low = start[1] + jnp.arange(BLOCK, dtype=jnp.uint32)  # no carry: blocks begin at multiples of their size

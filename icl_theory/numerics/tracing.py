@@ -1,6 +1,6 @@
-"""Numbers at hand on the host or on a device, and names of numbers inside `jit`, `vmap` and `grad`.
+"""Helpers that tell concrete arrays from those traced inside `jit`, `vmap` and `grad`.
 
-jax is imported where it is used: what has not imported it holds no traced number.
+jax is imported only where it is used; if nothing has imported it, no value can be traced.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def is_traced(value: Any) -> bool:
-    """Return True inside `jit`/`vmap`/`grad`, where a value has no number to check yet."""
+    """Return True if a value is traced by `jit`, `vmap` or `grad`, so that it has no number to check yet."""
     if "jax" not in sys.modules:
         return False
     import jax
@@ -21,9 +21,7 @@ def is_traced(value: Any) -> bool:
 
 
 def array_module(value: Any) -> Any:
-    """Return `jax.numpy` where something is traced, else `numpy`, which compiles no program for each operation and
-    shape.
-    """
+    """Return `jax.numpy` if anything is traced, else `numpy`, which compiles nothing for new shapes."""
     if not is_traced(value):
         return np
     import jax.numpy as jnp
@@ -32,7 +30,7 @@ def array_module(value: Any) -> Any:
 
 
 def device_array(value: Any, dtype: Any = None) -> Any:
-    """Return `jnp.asarray(value, dtype)`; from the host by copying, where `jnp.asarray` compiles for each shape."""
+    """Return `jnp.asarray(value, dtype)`, but copy host arrays directly instead of compiling for each shape."""
     import jax
     import jax.numpy as jnp
 

@@ -32,28 +32,28 @@ from icl_theory.tasks.spectra import (
 
 
 def hyperparameters(config: RunConfig) -> dict[str, float]:
-    """Return the arguments of the optimizer factory."""
+    """Return the arguments of the optimizer factory: the learning rate, and ρ for SAM."""
     rate = {"learning_rate": config.learning_rate}
     return rate | {"rho": config.rho} if config.optimizer in SAM_OPTIMIZERS else rate
 
 
 def has_fixed_task(config: RunConfig) -> bool:
-    """Return True where some prompts have one fixed task vector, so that there are no features."""
+    """Return True if some prompts have one fixed task vector, which in general leaves no joint eigenbasis."""
     return any(group.fixed_task_share for _, group in config.mixture)
 
 
 def data_seed(config: RunConfig) -> Any:
-    """The seed of basis, fixed task and prompts."""
+    """Return the seed of the basis, the fixed task and the prompts."""
     return config.data_seed if is_traced(config.data_seed) or config.data_seed >= 0 else config.seed
 
 
 def prompts_key(config: RunConfig) -> Key[Array, ""]:
-    """The key from which a config's prompts are drawn."""
+    """Return the random key from which a config's prompts are drawn."""
     return jax.random.fold_in(jax.random.key(data_seed(config)), 2)
 
 
 def basis_and_mixture(config: RunConfig) -> tuple[Any, TaskMixture]:
-    """The eigenbasis that all groups share (None: the axes) and the task mixture, nothing upsampled."""
+    """Return the eigenbasis that all groups share (None for the axes) and the task mixture before upsampling."""
     basis_key, task_key = jax.random.split(jax.random.fold_in(jax.random.key(data_seed(config)), 0))
     basis = random_basis(basis_key, config.dim) if config.basis == "random" else None
     built: list[TaskDistribution] = []
@@ -75,16 +75,16 @@ def basis_and_mixture(config: RunConfig) -> tuple[Any, TaskMixture]:
 
 
 def build_mixture(config: RunConfig) -> TaskMixture:
-    """Return the task mixture that training draws from, its last group upsampled."""
+    """Return the task mixture that training draws from, with its last group upsampled."""
     _, mixture = basis_and_mixture(config)
     return mixture.upsampled(upsampling_factors(config, mixture)) if config.groups else mixture
 
 
 def config_features(config: RunConfig) -> Features:
-    """The features of what training draws from, numbered by their drive before anything is upsampled.
+    """Return the features of the mixture that training draws from, numbered by their drive before upsampling.
 
     Raises:
-        InputError: the groups (or a fixed task) share no eigenbasis.
+        InputError: The groups (or a fixed task) share no eigenbasis.
     """
     basis, mixture = basis_and_mixture(config)
     if has_fixed_task(config):
@@ -97,18 +97,18 @@ def config_features(config: RunConfig) -> Features:
 
 
 def upsampling_factors(config: RunConfig, mixture: TaskMixture) -> Any:
-    """κ_g of each group of the mixture: `upsampling_factor` for the last of the config's groups, 1 for others."""
+    """Return κ_g of each group of the mixture: `upsampling_factor` for the config's last group, 1 for the others."""
     parts = len(mixture.groups)
     last = [False] * parts
     if config.groups:
         share = config.groups[-1][1].fixed_task_share
-        count = 2 if is_traced(share) or share else 1  # a share of fixed tasks makes two groups of one
+        count = 2 if is_traced(share) or share else 1  # a share of fixed tasks splits a group into two
         last[-count:] = [True] * count
     return jnp.where(jnp.asarray(last), jnp.asarray(config.upsampling_factor, float), 1.0)
 
 
 def build_model(config: RunConfig) -> nnx.Module:
-    """The module of a config, randomly initialised."""
+    """Build the model of a config, randomly initialised."""
     rngs = nnx.Rngs(params=jax.random.fold_in(jax.random.key(config.seed), 1))
     common: dict[str, Any] = {"init_scale": config.init_scale, "rngs": rngs}
     if config.model == "cubic-mlp":

@@ -122,20 +122,20 @@ class RunConfig(GroupConfig):
 
     @property
     def mixture(self) -> tuple[tuple[Any, GroupConfig], ...]:
-        """(share, settings) of each group; of the one that the config itself describes where it has no groups."""
+        """(share, settings) of each group; without `groups`, the config itself is the only group."""
         return self.groups or ((1.0, self),)
 
     @property
     def longest_context(self) -> int:
-        """The most context tokens of any group."""
+        """The largest number of context tokens in any group."""
         return max(group.num_context for _, group in self.mixture)
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> RunConfig:
-        """From names and values, as a TOML file holds them.
+        """Build a config from names and values, as a TOML file holds them.
 
         Raises:
-            InputError: unknown names (with the nearest known one), values of the wrong type, shares not summing to one.
+            InputError: A name is unknown (the nearest known one is named), or a value has the wrong type or range.
         """
         values = dict(values)
         groups = values.pop("groups", ())
@@ -165,19 +165,19 @@ class RunConfig(GroupConfig):
 
     @classmethod
     def from_toml(cls, path: Path | str, overrides: dict[str, Any] | None = None) -> RunConfig:
-        """Read a TOML file; `overrides` win over it.
+        """Read a TOML file, with `overrides` replacing its values.
 
         Raises:
-            InputError: what `from_mapping` refuses, an unreadable file, or an override that a group sets for itself.
+            InputError: `from_mapping` refuses the values, the file is unreadable, or a group sets an overridden field.
         """
         return cls.from_mapping(overridden(read_toml(path), overrides or {}))
 
 
 def read_toml(path: Path | str) -> dict[str, Any]:
-    """The tables of a TOML file.
+    """Read the tables of a TOML file.
 
     Raises:
-        InputError: it cannot be read, or is no TOML.
+        InputError: The file cannot be read or is not valid TOML.
     """
     try:
         return tomllib.loads(Path(path).read_text())
@@ -188,10 +188,10 @@ def read_toml(path: Path | str) -> dict[str, Any]:
 
 
 def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The values (as of a TOML file) with others in their place; a new spectrum drops the eigenvalues and vice versa.
+    """Replace some values of a TOML file; a new spectrum drops the eigenvalues and vice versa.
 
     Raises:
-        InputError: an override that a group sets for itself.
+        InputError: A group sets an overridden field for itself.
     """
     values, groups = dict(values), values.get("groups", ())
     for table in groups if isinstance(groups, (list, tuple)) else ():
@@ -206,10 +206,12 @@ def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
 
 @lru_cache
 def optimizer_factory(name: str) -> Callable[..., optax.GradientTransformation]:
-    """`gd`, `sam`, `unnormalised-sam`, or `optax.NAME` / `optax.contrib.NAME` called with a learning rate.
+    """Return the factory of `gd`, `sam`, `unnormalised-sam`, `optax.NAME` or `optax.contrib.NAME`.
+
+    A factory takes `learning_rate`, those of SAM also `rho`.
 
     Raises:
-        InputError: no such optimizer.
+        InputError: There is no such optimizer.
     """
     if name in OPTIMIZERS:
         from icl_theory.training.gradient_descent import gd
@@ -233,7 +235,7 @@ def optimizer_factory(name: str) -> Callable[..., optax.GradientTransformation]:
 
 
 def _takes_gradients(transformation: optax.GradientTransformation) -> bool:
-    """Return True where `train` can drive it; propagates the optimizer's own exception."""
+    """Return True if `train` can use the optimizer; else propagate the optimizer's own exception."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -254,7 +256,7 @@ def _check_choices(config: Any) -> None:
 
 
 def _implied_spectrum(values: dict[str, Any]) -> dict[str, Any]:
-    """A number that belongs to one spectrum chooses it, where no spectrum is given."""
+    """Choose the spectrum to which a given number belongs, if no spectrum is given."""
     for name, spectrum in (("eigenvalue_ratio", "geometric"), ("exponent", "power-law")):
         if name in values and "spectrum" not in values and not values.get("eigenvalues"):
             return values | {"spectrum": spectrum}

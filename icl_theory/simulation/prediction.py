@@ -1,4 +1,4 @@
-"""The theory that applies to a run, decided here for single runs, sweeps and their comparison."""
+"""The theory that applies to a run, for single runs, sweeps and their comparison alike."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ ASCENTS: dict[str, Callable[[float], Ascent]] = {  # the ascent step of each opt
 
 
 def theory_of(config: RunConfig) -> Theory | None:
-    """Return which reduced system predicts the whole curve of a run; None where none does.
+    """Return which reduced system predicts the whole curve of a run, or None if none does.
 
-    `"aligned"`: a head aligned with each feature, under gradient descent and SAM, exact. `"merged"`: merged heads from
-    a random start under gradient descent, as far as the start is small. Both on infinite data with a common eigenbasis.
+    `"aligned"` has one head aligned with each feature, under gradient descent or SAM, and is exact. `"merged"` has
+    merged heads from a random start under gradient descent, and is accurate for a small start. Both need infinite data
+    and a common eigenbasis.
     """
     if (config.data, config.blocks, config.scores) != ("population", "reduced", "linear") or has_fixed_task(config):
         return None
@@ -40,7 +41,7 @@ def theory_of(config: RunConfig) -> Theory | None:
 
 
 def predicted_dynamics(config: RunConfig, features: Features | None, params: PyTree) -> Dynamics | None:
-    """Return the theory of one run from its initial parameters; None where there is none, or where nothing moves."""
+    """Return the theory of one run from its initial parameters, or None if there is none or nothing moves."""
     theory = theory_of(config)
     if theory is None or features is None or not config.learning_rate or not config.init_scale:
         return None
@@ -51,7 +52,10 @@ def predicted_dynamics(config: RunConfig, features: Features | None, params: PyT
 
 
 def predicted_plateaus(config: RunConfig, features: Features | None) -> np.ndarray:
-    """Return the losses at which a run rests: nested sets at rank one, start and optimum when merged, else none."""
+    """Return the losses at which a run rests, or none if no theory predicts them.
+
+    At rank one these are the losses of nested sets of features. Other models than `separate` rest at start and optimum.
+    """
     if features is None or (config.blocks, config.scores) != ("reduced", "linear"):
         return np.zeros(0)
     levels = nested_plateau_losses(features)

@@ -1,4 +1,4 @@
-"""A simulation as a folder of files that a person can open."""
+"""A simulation saved as files in common formats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from icl_theory.simulation.summary import lines, summary
 
 
 def save_simulation(simulation: Simulation, folder: Path) -> None:
-    """Write `summary.json` and `.txt`, `trajectory.csv` and `.npz`, `parameters.npz`, `run.png` and `run.svg`."""
+    """Write `summary` (`.json`, `.txt`), `trajectory` (`.csv`, `.npz`), `parameters.npz` and `run` (`.png`, `.svg`)."""
     trajectory, prediction = simulation.trajectory, simulation.prediction
     dim = trajectory.strength.shape[-1]
     columns = {"step": simulation.run.step, "time": trajectory.time, "loss": trajectory.loss}

@@ -1,4 +1,4 @@
-"""One run from a config: train, measure, predict where a theory applies, and save what a person can open."""
+"""One run from a config: train, measure, and predict where a theory applies."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ CHUNK_SIZE = 2**15  # prompts drawn at a time
 
 
 def simulate(config: RunConfig, *, progress: Progress | None = None, folding: Progress | None = None) -> Simulation:
-    """Run one config, in its own precision whatever the session's.
+    """Run one config, in its own precision whatever that of the session.
 
     Args:
-        config: the settings.
-        progress: called with (steps done, steps in all) while training.
-        folding: called with (prompts done, prompts in all) while prompts are folded into moments.
+        config: The settings.
+        progress: Called with (steps done, steps in all) while training.
+        folding: Called with (prompts done, prompts in all) while prompts are folded into moments.
 
     Raises:
-        DivergenceError: with the last good state.
-        InputError: settings that exclude each other.
+        DivergenceError: The loss left the finite range; the error carries the last good state.
+        InputError: Settings exclude each other, or the run does not fit into memory.
     """
     check_memory(config)
     with jax.enable_x64(config.dtype == "float64"):
@@ -48,9 +48,9 @@ def simulate(config: RunConfig, *, progress: Progress | None = None, folding: Pr
 
 
 def check_memory(config: RunConfig) -> None:
-    """Refuse what could not fit: snapshots of W, covariances, weights, and a few copies of the prompts."""
+    """Raise `InputError` if the snapshots of W, covariances, weights and prompts do not fit into memory."""
     dim, width = config.dim, 8 if config.dtype == "float64" else 4
-    needs = {  # bytes by what to lower
+    needs = {  # bytes, by the setting that lowers them
         "num_snapshots": width * dim**2 * config.num_snapshots,
         "num_heads": width * dim**2 * 4 * config.num_heads,
         "dim": width * dim**2 * 20,
@@ -75,7 +75,7 @@ def _uses_moments(config: RunConfig) -> bool:
 
 
 def _reporting(chunks: Iterator[Prompts], total: int, report: Progress | None) -> Iterator[Prompts]:
-    """The chunks, with a report after each has been used."""
+    """Yield the chunks, reporting progress after each has been used."""
     done = 0
     for chunk in chunks:
         yield chunk

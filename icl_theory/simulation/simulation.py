@@ -13,18 +13,18 @@ from icl_theory.training.run import Run
 
 
 class Simulation(NamedTuple):
-    """A run, what was measured on it and what theory says of it.
+    """A run with its measurements and its prediction.
 
     Attributes:
-        config: the settings.
-        run: steps, losses, effective matrices and final parameters.
-        features: None where the task mixture has no joint eigenbasis (a fixed task vector, say).
-        trajectory: loss and strengths, simplest feature first; strengths NaN without features.
-        bias: learning times and the other measures of simplicity bias; None without features.
-        plateaus: flat stretches of the loss curve.
-        prediction: the theory's trajectory; None where there is no theory of the whole curve.
-        comparison: largest deviations of the prediction; None without one.
-        start_norm: ‖θ(0)‖, the length of all parameters at the start.
+        config: The settings.
+        run: Steps, losses, effective matrices and final parameters.
+        features: The features; None if the task mixture has no joint eigenbasis (as with a fixed task vector).
+        trajectory: Loss and strengths, simplest feature first; strengths are NaN without features.
+        bias: Learning times and the other measures of simplicity bias; None without features.
+        plateaus: The flat stretches of the loss curve.
+        prediction: The theory's trajectory; None if no theory predicts the whole curve.
+        comparison: The largest deviations from the prediction; None without one.
+        start_norm: ‖θ(0)‖, the norm of all parameters at the start.
     """
 
     config: RunConfig

@@ -1,4 +1,4 @@
-"""A simulation in numbers for JSON, and in lines to read."""
+"""A simulation summarised as numbers for JSON and as lines of text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from icl_theory.results import plain
 from icl_theory.simulation.prediction import predicted_plateaus
 from icl_theory.simulation.simulation import Simulation
 
-ROUNDING = 1e-9  # deviations below are those of floating-point numbers
-TRAPPING = 0.5  # share of ‖θ(0)‖ from which ρ may trap a random start; an aligned one from 1
+ROUNDING = 1e-9  # smaller deviations are due to floating-point rounding
+TRAPPING = 0.5  # ρ/‖θ(0)‖ above which SAM may trap a random start (an aligned start: above 1)
 
 
 def summary(simulation: Simulation) -> dict[str, Any]:
-    """The numbers of a simulation, ready for JSON (never learned = null)."""
+    """Return the numbers of a simulation, ready for JSON (null for a feature that is never learned)."""
     features, bias, comparison = simulation.features, simulation.bias, simulation.comparison
     values: dict[str, Any] = {
         "final_loss": float(simulation.trajectory.loss[-1]),
@@ -38,7 +38,7 @@ def summary(simulation: Simulation) -> dict[str, Any]:
 
 
 def lines(simulation: Simulation) -> list[str]:
-    """Return what was learned when, beside theory, as lines for people to read."""
+    """Return lines of text that say when each feature was learned, and how theory compares."""
     config, features, bias = simulation.config, simulation.features, simulation.bias
     levels = predicted_plateaus(config, features)
     least = f" (the optimum has {levels[-1]:.4g})" if len(levels) else ""
@@ -57,7 +57,7 @@ def lines(simulation: Simulation) -> list[str]:
 
 
 def _remarks(simulation: Simulation, learned: np.ndarray) -> list[str]:
-    """Return what a reader of the table should know: features that were not learned, and why that may be."""
+    """Return a remark on the features that were not learned and the likely reason, if there are any."""
     if learned.all():
         return []
     missing = ", ".join(str(d + 1) for d in np.flatnonzero(~learned))

@@ -1,3 +1,3 @@
-"""Thousands of runs over settings, trained as few programs and kept as one labelled data set."""
+"""Sweeps: many runs over settings, trained as few compiled programs and kept as one labelled data set."""
 
-SYSTEMS = ("auto", "full", "reduced")  # which is trained: both where there is a theory, the model, the theory
+SYSTEMS = ("auto", "full", "reduced")  # trained: the model and, where one exists, the theory; the model; the theory

@@ -1,4 +1,4 @@
-"""The axes of a sweep: which settings take which values, from Python, TOML or `rho=0:0.1:21`."""
+"""The axes of a sweep: the values of each swept setting, from Python, TOML or a text such as `rho=0:0.1:21`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Axis(NamedTuple):
     """One dimension of a sweep.
 
     Attributes:
-        name: of the dimension: a field of `RunConfig`, or `point` for a list of settings.
-        settings: what each index sets, a dictionary of fields each.
+        name: The name of the dimension: a field of `RunConfig`, or `point` for a list of settings.
+        settings: The fields that each index sets, one dictionary per index.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Axis(NamedTuple):
 
 
 def field_axis(name: str, values: Any) -> Axis:
-    """An axis over one field.
+    """Return an axis over the values of one field.
 
     Raises:
-        InputError: an unknown field, no values, a value twice.
+        InputError: The field is unknown, there are no values or too many, or a value occurs twice.
     """
     name = known_field(name)
     try:
@@ -63,10 +63,10 @@ def field_axis(name: str, values: Any) -> Axis:
 
 
 def point_axis(points: Any) -> Axis:
-    """An axis `point` over a list of settings, each a dictionary of fields.
+    """Return an axis `point` over a list of settings, each a dictionary of fields.
 
     Raises:
-        InputError: no points, one that is no dictionary or names an unknown field.
+        InputError: There are no points, or one is not a dictionary, is empty or names an unknown field.
     """
     if not isinstance(points, (list, tuple)) or not points:
         raise InputError("points", points, "give a list of tables (dictionaries of fields)")
@@ -79,18 +79,18 @@ def point_axis(points: Any) -> Axis:
 
 
 def parse_axis(text: str) -> Axis:
-    """`FIELD=VALUES`, the command line's way to write an axis.
+    """Read an axis from `FIELD=VALUES`, as written on the command line.
 
-    `0,0.05,0.1` and `gd,sam` are lists; `0:0.1:21` is 21 evenly spaced values from 0 to 0.1, both included, and
-    `1e-3:1e-1:5:log` five at equal ratios; `0:256` counts the whole numbers from 0 to 255. Fields that are lists
-    themselves take several of them with semicolons, `eigenvalues=2,1;3,1`.
+    `0,0.05,0.1` and `gd,sam` are lists. `0:0.1:21` is 21 evenly spaced values from 0 to 0.1, both included.
+    `1e-3:1e-1:5:log` is five values at equal ratios. `0:256` is the whole numbers from 0 to 255. If the values of a
+    field are lists, semicolons separate them, as in `eigenvalues=2,1;3,1`.
 
     Examples:
         >>> [setting["rho"] for setting in parse_axis("rho=0:0.1:5").settings]
         [0.0, 0.025, 0.05, 0.075, 0.1]
 
     Raises:
-        InputError: no `=`, an unknown field, values that cannot be read.
+        InputError: There is no `=`, the field is unknown, or the values cannot be read.
     """
     name, equals, values = text.partition("=")
     if not equals:
@@ -99,7 +99,7 @@ def parse_axis(text: str) -> Axis:
 
 
 def parse_values(name: str, text: str) -> list[Any]:
-    """The values of an axis, out of the text after the `=`."""
+    """Read the values of an axis from the text after the `=`."""
     default: Any = FIELDS[name].default
     if isinstance(default, str):
         return [part.strip() for part in text.split(",")]
@@ -130,10 +130,10 @@ def parse_values(name: str, text: str) -> list[Any]:
 
 
 def known_field(name: Any) -> str:
-    """The field of that name (`-` for `_` as well).
+    """Return the name of a known field, with `-` replaced by `_`.
 
     Raises:
-        InputError: there is none; the nearest one is named.
+        InputError: There is no such field; the nearest one is named.
     """
     wanted = str(name).strip().replace("-", "_")
     if wanted in FIELDS:
@@ -153,7 +153,7 @@ def _number(name: str, text: str) -> float:
 
 
 def _plain_value(name: str, value: Any) -> Any:
-    """Python's own numbers for numpy's, tuples for lists, whole floats for ints where the field is an int."""
+    """Convert numpy numbers to Python's, lists to tuples, and numbers to int or float as the field requires."""
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     if isinstance(value, (list, tuple)) and not any(isinstance(entry, (list, tuple)) for entry in value):
@@ -169,7 +169,7 @@ def _plain_value(name: str, value: Any) -> Any:
 
 
 def label(value: Any) -> Any:
-    """Return the label of a value on an axis; a list of numbers is a text such as `2,1`."""
+    """Return the label of a value on an axis; a list of numbers becomes a text such as `2,1`."""
     if isinstance(value, tuple):
         return ",".join(f"{entry:.12g}" if isinstance(entry, float) else str(entry) for entry in value)
     return value

@@ -1,4 +1,4 @@
-"""A batch of runs of one structure, trained as one program, and the reduced system's prediction of each."""
+"""Batches of runs of one structure, trained as one program, with the reduced system's prediction of each run."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ CACHED_BYTES = 2**28
 
 
 class Cache:
-    """Data sets by the numbers they were drawn from, the least recently used dropped beyond a size."""
+    """Data sets, keyed by the numbers they were drawn from; the least recently used are dropped beyond a size."""
 
     def __init__(self, limit: int = CACHED_BYTES):
         self._held: OrderedDict[Any, Any] = OrderedDict()
         self._bytes, self._limit = 0, limit
 
     def get(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Return the data held under the key, made and held if there are none."""
+        """Return the data held under the key; make and hold them if there are none."""
         if key not in self._held:
             self._held[key] = made = make()
             self._bytes += _size(made)
@@ -62,13 +62,13 @@ class Cache:
 
 
 class Prepared(NamedTuple):
-    """A batch before training; every leaf with the runs first.
+    """A batch before training. The first axis of every leaf is that of the runs.
 
     Attributes:
-        params: initial parameters of the full model.
-        basis: common eigenbasis, columns.
-        original: the task mixture with nothing upsampled.
-        mixture: what training draws from.
+        params: The initial parameters of the full model.
+        basis: The common eigenbasis; its columns are the directions.
+        original: The task mixture before upsampling.
+        mixture: The mixture that training draws from.
         factors: κ of each group.
     """
 
@@ -90,17 +90,17 @@ def run_batch(
     cache: Cache,
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train configs of one structure and one schedule; the variables of `measures`, runs first.
+    """Train configs of one structure and one schedule, and return the variables of `measures`, runs first.
 
     Args:
-        configs: the runs.
-        size: number of runs in the program; missing ones are filled with the last, so that every batch fits it.
-        shared: where all runs have the same data, make their step one matrix product.
-        full: train the full model.
-        theory: train the reduced system, where there is one.
-        curves: keep losses and strengths of all snapshots.
-        cache: of data sets of prompts.
-        progress: called with (steps done, steps in all).
+        configs: The settings of the runs.
+        size: Number of runs in the program. A smaller batch is filled up with copies of its last run.
+        shared: Whether to hold the data once for all runs, if they all have the same.
+        full: Whether to train the full model.
+        theory: Whether to train the reduced system, if there is one.
+        curves: Whether to keep losses and strengths of all snapshots.
+        cache: Holds data sets of prompts between batches.
+        progress: Called with (steps done, steps in all).
     """
     structure = structure_of(configs[0])
     padded = [*configs, *[configs[-1]] * (size - len(configs))]
@@ -182,7 +182,7 @@ def _train_reduced(
 
 @partial(jax.jit, static_argnames="structure")
 def _prepare(numbers: Any, structure: RunConfig) -> Prepared:
-    """Starts and task mixtures of all runs of a batch."""
+    """Return the initial parameters and task mixtures of all runs of a batch."""
 
     def prepare(numbers: Any) -> Prepared:
         config = join_config(structure, numbers)
@@ -201,7 +201,7 @@ def _prepare(numbers: Any, structure: RunConfig) -> Prepared:
 
 
 def _features(prepared: Prepared) -> Features:
-    """Features of each run, numbered by their drive before anything is upsampled."""
+    """Return the features of each run, numbered by their drive before upsampling."""
     matrices = [jax.vmap(group_matrices)(group) for group in prepared.original.groups]
     shares = np.asarray(prepared.original.shares, float)
     found = features_along(np.asarray(prepared.basis, float), matrices, shares)
@@ -211,7 +211,7 @@ def _features(prepared: Prepared) -> Features:
 def _loss(
     structure: RunConfig, configs: Sequence[RunConfig], prepared: Prepared, shared: bool, cache: Cache
 ) -> PromptsLoss | MomentsLoss:
-    """The loss of one run for all, or with the runs first."""
+    """Return one loss that all runs share, or the losses of all runs, runs first."""
     graphdef, _ = split_model(build_model(structure))
     mixtures = jax.tree.map(lambda leaf: leaf[:1], prepared.mixture) if shared else prepared.mixture
     if structure.data == "population":
@@ -227,7 +227,7 @@ def _loss(
 
 
 def _draw(structure: RunConfig, config: RunConfig, mixture: TaskMixture) -> Any:
-    """The prompts of one run, or their mean moments."""
+    """Draw the prompts of one run and return them, or their mean moments."""
     mixture = mixture._replace(
         groups=tuple(group._replace(num_context=int(group.num_context)) for group in mixture.groups)
     )
@@ -239,7 +239,7 @@ def _draw(structure: RunConfig, config: RunConfig, mixture: TaskMixture) -> Any:
 
 
 def _population(mixtures: TaskMixture, blocks: str) -> Any:
-    """Moments of infinite data, runs first, in the precision of the mixture."""
+    """Return the moments of infinite data, runs first, in the precision of the mixture."""
     if blocks == "reduced":
         return _reduced_moments(mixtures)
     dtype = mixtures.shares.dtype
@@ -253,7 +253,7 @@ _full_moments = jax.jit(jax.vmap(full_population_moments))
 
 
 def _population_losses(structure: RunConfig, params: PyTree, original: TaskMixture, graphdef: Any) -> np.ndarray:
-    """The loss of each run's weights on infinite data, nothing upsampled."""
+    """Return the loss of each run's weights on infinite data without upsampling."""
     return np.asarray(_losses(params, MomentsLoss(graphdef, _population(original, structure.blocks))))
 
 
@@ -274,7 +274,7 @@ def _size(tree: PyTree) -> int:
 
 
 def _part(progress: Progress | None, index: int, parts: int) -> Progress | None:
-    """The share of one of several equal parts in the progress of all."""
+    """Return a callback that reports one of several equal parts as progress of the whole."""
     if progress is None:
         return None
     return lambda done, total: progress(index * total + done, parts * total)

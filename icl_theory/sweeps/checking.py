@@ -1,4 +1,4 @@
-"""Every value of a sweep checked before the first run, and what varies along each axis found out."""
+"""Checks of every value of a sweep before the first run, and of what varies along each axis."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from icl_theory.simulation.simulate import check_memory
 from icl_theory.sweeps.axes import FIELDS, Axis, config_at
 from icl_theory.sweeps.structure import data_numbers, identity, numbers_of, structure_of
 
-# Numbers of every run, whose bounds are an interval: of a long axis a few values stand for all.
+# Traced in every run, and valid in an interval: on a long axis it is enough to check a few values.
 ALWAYS_TRACED = ("rho", "learning_rate", "init_scale", "seed", "noise_std", "exponent", "eigenvalue_ratio")
 
 
 class AxisFacts(NamedTuple):
-    """Variation along an axis.
+    """What varies along an axis.
 
     Attributes:
-        classes: which indices may run as one program, a number for each index.
-        counts: how many indices each class has.
-        data: whether the data depend on it within a class.
+        classes: A class number for each index. Indices of one class may run as one program.
+        counts: The number of indices in each class.
+        data: Whether the data vary along the axis within a class.
     """
 
     classes: tuple[int, ...]
@@ -39,8 +39,8 @@ class Facts(NamedTuple):
     """Findings of the check.
 
     Attributes:
-        axes: facts of each axis.
-        corners: one config for each combination of classes.
+        axes: The facts of each axis.
+        corners: One config for each combination of classes.
     """
 
     axes: tuple[AxisFacts, ...]
@@ -48,15 +48,15 @@ class Facts(NamedTuple):
 
     @property
     def has_theory(self) -> bool:
-        """True where some run has a reduced system."""
+        """True if some run has a reduced system."""
         return any(theory_of(config) is not None for config in self.corners)
 
 
 def find_facts(base: Mapping[str, Any], axes: Sequence[Axis], system: str) -> Facts:
-    """Go along every axis, then through every combination of classes.
+    """Check every axis, then every combination of classes, and return the findings.
 
     Raises:
-        InputError: a value or a combination that cannot be run; an axis that changes nothing anywhere.
+        InputError: A value or a combination cannot be run, or an axis changes nothing.
     """
     classes = [_classes(base, axes, system, position) for position in range(len(axes))]
     members: list[dict[int, list[int]]] = []  # the first two indices of each class
@@ -97,7 +97,7 @@ def find_facts(base: Mapping[str, Any], axes: Sequence[Axis], system: str) -> Fa
 
 
 def _classes(base: Mapping[str, Any], axes: Sequence[Axis], system: str, position: int) -> tuple[int, ...]:
-    """Return the indices of an axis that may run as one program, for all texts and points on the other axes."""
+    """Return a class number for each index of an axis; a class may run as one program, whatever the other axes."""
     axis = axes[position]
     others = [range(len(other)) if _is_categorical(other) and i != position else (0,) for i, other in enumerate(axes)]
     checked = _to_check(axis)
@@ -116,7 +116,7 @@ def _classes(base: Mapping[str, Any], axes: Sequence[Axis], system: str, positio
 
 
 def _to_check(axis: Axis) -> list[int]:
-    """All indices; of a long axis of numbers of the same structure those at the bounds."""
+    """Return the indices to check: all, or for a traced number the first two, the smallest and the largest value."""
     if axis.name in ALWAYS_TRACED:
         values = [setting[axis.name] for setting in axis.settings]
         if all(type(value) is type(FIELDS[axis.name].default) for value in values):
@@ -129,12 +129,12 @@ def _is_categorical(axis: Axis) -> bool:
 
 
 def _has_lists(axis: Axis) -> bool:
-    """Lists of numbers, such as eigenvalues, show only when they are used whether they can be."""
+    """Return True if the axis sets lists of numbers, such as eigenvalues, which are only checked when they are used."""
     return any(isinstance(FIELDS[name].default, tuple) for name in axis.fields)
 
 
 def _check_built(config: RunConfig, system: str) -> None:
-    """Check a config by building it: its spectra, and its theory where one is asked for."""
+    """Check a config by building its mixture, and check that it has a theory if only that is to be trained."""
     _, mixture = basis_and_mixture(config)
     if config.init == "aligned" and has_fixed_task(config) and mixture.dim > 1:
         raise InputError("init", "aligned", "a fixed task shares no eigenbasis with the inputs; use random")

@@ -1,4 +1,4 @@
-"""Analytic beside empirical over a sweep, drawn and in numbers."""
+"""Comparison of measurements and predictions over a sweep, as figures and numbers."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ def draw_comparison(
     across: str | None = None,
     select: Mapping[str, Any] | None = None,
 ) -> tuple[Figure, xr.Dataset]:
-    """Curves over one swept setting, maps over two, points where only seeds differ.
+    """Draw curves over one swept setting, maps over two, or points if only seeds differ.
 
     Args:
-        data: of a sweep (`open_sweep`), with predictions.
+        data: The data set of a sweep (`open_sweep`), with predictions.
         variable: `learning_time`, `learning_time_ratio` or `final_loss`.
-        feature: 1 = simplest; default all in curves, the second in maps.
-        across: the setting on the horizontal axis; default the longest.
-        select: one value of each setting that is not to be drawn.
+        feature: Number of the feature, 1 for the simplest. The default is all in curves and the second in maps.
+        across: The setting on the horizontal axis. The default is the longest.
+        select: One value for each setting that is held fixed.
 
     Returns:
         The figure, and the measured values, predictions and errors that it shows.
 
     Raises:
-        InputError: no predictions, nothing run yet, unknown settings or values, too many settings left.
+        InputError: There are no predictions or no runs yet, settings or values are unknown, or more than two settings
+            are left to draw.
     """
     names = [variable, PREDICTED + variable, f"{variable}_error"]
     if any(name not in data for name in names):
@@ -78,7 +79,7 @@ def draw_comparison(
 
 
 def summary_of(shown: xr.Dataset, variable: str) -> list[str]:
-    """The largest and the median error, and how often one side says never, as lines of text."""
+    """Return lines of text with the median and the largest error, and the counts of values that are never reached."""
     error = shown[f"{variable}_error"]
     flat = error.stack(all=error.dims) if error.ndim else error.expand_dims("all")
     values = np.asarray(flat)
@@ -132,7 +133,7 @@ def _selected(data: xr.Dataset, select: Mapping[str, Any]) -> xr.Dataset:
 
 
 def _features(shown: xr.Dataset, variable: str, feature: int | None) -> xr.Dataset:
-    """Those that are drawn: one, or all but the first, whose ratio is 1."""
+    """Select the features to draw: the one asked for, or all (without the first for ratios, where it is always 1)."""
     if "feature" not in shown[variable].dims:
         if feature is not None:
             raise InputError("feature", feature, f"{variable} has no features; leave it out")

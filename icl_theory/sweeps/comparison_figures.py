@@ -1,4 +1,4 @@
-"""Curves, maps and points of a sweep, analytic beside empirical."""
+"""Figures that compare the measurements of a sweep with predictions: curves, maps and points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from icl_theory.analysis.intervals import median_interval
 from icl_theory.plotting import GD, THEORY, feature_colour, new_figure, styled
 from icl_theory.sweeps.measures import MEASURES, PREDICTED
 
-ROUNDING = 1e-9  # errors below are those of floating-point numbers
+ROUNDING = 1e-9  # smaller errors are due to floating-point rounding
 
 
 @styled
@@ -23,7 +23,7 @@ def draw_curves(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
     (dim,) = swept
     labels, positions = shown[dim].values, _positions(shown[dim].values)
     numeric = is_numeric(labels)
-    solid, dashed = ("o-", "--") if numeric else ("o", "_")  # nothing lies between two texts
+    solid, dashed = ("o-", "--") if numeric else ("o", "_")  # categories have no values in between
     columns = _by_feature(shown)
     for place, (number, column) in enumerate(columns):
         colour = GD if number is None else feature_colour(number - 1)
@@ -63,7 +63,7 @@ def draw_maps(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
     error = np.where(np.isfinite(measured) & np.isfinite(predicted), error, np.nan)
     largest = 100 * float(np.max(np.abs(error[np.isfinite(error)]), initial=0.0))
     rounding = largest < 100 * ROUNDING
-    largest = 1.0 if rounding else largest  # rounding is not to be painted in full colours
+    largest = 1.0 if rounding else largest  # keeps rounding errors pale
     x, y = _positions(shown[across].values), _positions(shown[along].values)
     for axis, values, title in ((axes[0], measured, "Measured"), (axes[1], predicted, "Predicted")):
         mesh = axis.pcolormesh(
@@ -121,7 +121,7 @@ def _by_feature(shown: xr.Dataset) -> list[tuple[int | None, xr.Dataset]]:
 
 
 def _median(values: xr.DataArray, dim: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Median over seeds along one dimension, with its interval; the values themselves where there are no seeds."""
+    """Return the median over seeds along a dimension, with its interval; without seeds, the values themselves."""
     rows = values.transpose(dim, ...).values.reshape(values.sizes[dim], -1)
     if rows.shape[1] == 1:
         return rows[:, 0], rows[:, 0], rows[:, 0]
@@ -135,7 +135,7 @@ def _over_seeds(values: xr.DataArray) -> xr.DataArray:
 
 
 def _draw_medians(axis: Axes, positions: np.ndarray, found: Any, style: str, *, color: str, **line: Any) -> None:
-    """Medians with their intervals: a band along a number, bars at texts."""
+    """Draw medians with their intervals, as a band on a numeric axis and as bars at categories."""
     median, low, high = (_drawn(values) for values in found)
     axis.plot(positions, median, style, markersize=3 if "-" in style else 6, color=color, **line)
     if "-" in style:
@@ -146,7 +146,7 @@ def _draw_medians(axis: Axes, positions: np.ndarray, found: Any, style: str, *, 
 
 
 def _drawn(values: np.ndarray) -> np.ndarray:
-    """Infinite values (never) leave a gap."""
+    """Replace infinite values (never reached) by NaN, which leaves a gap."""
     return np.where(np.isfinite(values), values, np.nan)
 
 

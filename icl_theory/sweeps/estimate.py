@@ -1,6 +1,4 @@
-"""The cost of a sweep, before it is run: runs, programs, memory, and time as measured on short runs of the same
-shape.
-"""
+"""The cost of a sweep before it is run: runs, programs, memory, and the time, estimated from short runs."""
 
 from __future__ import annotations
 
@@ -18,27 +16,27 @@ from icl_theory.sweeps.plan import Plan, Unit
 from icl_theory.sweeps.run_sweep import run_unit
 from icl_theory.sweeps.specification import Sweep
 
-MEASURED_SECONDS = 20.0  # spent at most on measuring; programs beyond are taken to be like those measured
-LONG_ENOUGH = 0.2  # seconds of a short run from which its speed is read
+MEASURED_SECONDS = 20.0  # after which no further program is measured; the rest are taken to be like the last
+LONG_ENOUGH = 0.2  # seconds that a short run must last for its speed to be reliable
 
 
 class Speed(NamedTuple):
-    """Cost of one program's unit: seconds to compile, seconds beside the steps, seconds a step."""
+    """Cost of a unit: seconds to compile, seconds of overhead besides the steps, and seconds per step."""
 
     compiling: float
     beside: float
     step: float
 
     def seconds(self, num_steps: int) -> float:
-        """Seconds of one unit, compiled."""
+        """Return the seconds of one unit that is compiled already."""
         return self.beside + num_steps * self.step
 
 
 def describe(sweep: Sweep, path: Path, *, memory_gib: float | None = None) -> dict[str, str]:
-    """Lines of `--dry-run`, by name. Nothing is written; programs are compiled and run for a few steps.
+    """Return the lines of `--dry-run`, by name. Programs are compiled and run for a few steps, nothing is written.
 
     Raises:
-        InputError: not even one run fits into memory, or the folder holds another sweep.
+        InputError: Not even one run fits into memory, or the folder holds another sweep.
     """
     plan = Plan.from_sweep(sweep, memory_gib=memory_gib)
     complete = 0
@@ -66,7 +64,7 @@ def describe(sweep: Sweep, path: Path, *, memory_gib: float | None = None) -> di
 
 
 def estimate_seconds(plan: Plan) -> tuple[float, str]:
-    """Seconds of the whole sweep in this process, and how they were found."""
+    """Return the estimated seconds of the whole sweep in this process, and how they were measured."""
     found = sorted(plan.representatives(), key=lambda pair: -plan.run_steps(plan.first(pair[0])) * pair[1])
     began, speeds, total = time.monotonic(), list[Speed](), 0.0
     for unit, runs in found:

@@ -1,7 +1,7 @@
-"""A sweep on disk: a Zarr group that `xarray.open_zarr` opens, with a receipt for every unit of work that is complete.
+"""A sweep on disk: a Zarr group that `xarray.open_zarr` opens, with a receipt for every complete unit of work.
 
-A unit's chunks are written and flushed first, then its receipt with their digests is moved into place in one step. A
-unit without a receipt, or whose chunks do not match it, is not complete and is run again; nothing else is touched.
+A unit's chunks are written and flushed first. Then its receipt with their digests is moved into place in one step. A
+unit without a receipt, or whose chunks do not match it, is incomplete and is run again. Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from icl_theory.results import digest, first_difference
 from icl_theory.sweeps.plan import Plan, Unit
 from icl_theory.training.run import snapshot_schedule
 
-OWN = ".sweep"  # what is not part of the data set
+OWN = ".sweep"  # folder for files that are not part of the data set
 ABOUT, LOCK = "sweep.json", "lock"
-ATTRIBUTES = {".zattrs": (), ".zmetadata": ("metadata", ".zattrs")}  # files, and where in them the attributes are
+ATTRIBUTES = {".zattrs": (), ".zmetadata": ("metadata", ".zattrs")}  # files, and keys to the attributes in them
 
 
 class SweepFolder:
     """An existing folder of a sweep.
 
     Attributes:
-        path: of the folder.
-        about: what `create` wrote: description, code, pieces, and an id of its own.
+        path: The path of the folder.
+        about: What `create` wrote: description, code, pieces, and an id unique to the folder.
     """
 
     def __init__(self, path: Path):
-        """Raises `InputError` where the folder holds no sweep, or a damaged one."""
+        """Open the folder; raise `InputError` if it holds no sweep or a damaged one."""
         self.path = path
         if not (path / OWN).is_dir():
             raise InputError("folder", str(path), "it holds no sweep; give another")
@@ -54,7 +54,7 @@ class SweepFolder:
 
     @classmethod
     def create(cls, path: Path, plan: Plan, code: str) -> SweepFolder:
-        """A folder without a run in it, complete or absent; one that another process made meanwhile is taken."""
+        """Create the folder of a sweep without any runs in one step, or open it if another process has just made it."""
         partial = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class SweepFolder:
         return cls(path)
 
     def check_same(self, description: Mapping[str, Any], code: str) -> None:
-        """Raise `InputError` naming what differs from the sweep that was begun here."""
+        """Raise `InputError` if another sweep was begun here, naming what differs."""
         remedy = "give another --out, or --force to set it aside and start over"
         if self.about["code"] != code:
             here = f"it was begun with icl_theory {self.about['code']}, this is {code}"
@@ -81,7 +81,7 @@ class SweepFolder:
             raise InputError("folder", str(self.path), f"it holds another sweep ({difference}); {remedy}")
 
     def check_intact(self, plan: Plan) -> None:
-        """Raise `InputError` where what describes the data set is damaged (damaged chunks are another matter)."""
+        """Raise `InputError` if the metadata of the data set are damaged; chunks are not checked."""
         try:
             group = zarr.open_group(self.path, mode="r", use_consolidated=False)
             arrays: Any = {name: group[name] for name in plan.sweep.variables}
@@ -94,7 +94,7 @@ class SweepFolder:
             raise damaged(self.path, error) from error
 
     def is_complete(self, unit: Unit) -> bool:
-        """Return True where the unit has a receipt and its chunks are as they were written."""
+        """Return True if the unit has a receipt and its chunks are as they were written."""
         receipt = self.receipt(unit)
         if receipt is None:
             return False
@@ -104,7 +104,7 @@ class SweepFolder:
             return False
 
     def receipt(self, unit: Unit) -> dict[str, Any] | None:
-        """Return the record of a unit: files, seconds and machine; None where it is not complete."""
+        """Return the receipt of a unit (files, seconds and device), or None if there is none that can be read."""
         try:
             found = json.loads(self._receipt_path(unit).read_text())
             return found if isinstance(found["files"], dict) else None
@@ -115,13 +115,14 @@ class SweepFolder:
         """Save the runs of a unit.
 
         Args:
-            unit: which.
-            plan: of the whole sweep.
-            values: by variable, the runs of the unit first, the last axis fastest.
-            seconds: that they took.
+            unit: The unit.
+            plan: The plan of the whole sweep.
+            values: The values of each variable, runs of the unit first, with the last axis of the sweep fastest.
+            seconds: The time that the runs took.
 
         Raises:
-            InputError: the disk is full or may not be written; what was complete stays.
+            InputError: The disk is full or not writable, or another sweep has taken the folder's place. Other complete
+                units stay.
         """
         self._check_own()
         with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk of NaN is a result too
@@ -140,7 +141,7 @@ class SweepFolder:
                     block[filled] = found
                 for place, region, chunk in _blocks(unit, plan.chunks):
                     path = self.path / name / ".".join(map(str, (*chunk, *[0] * len(variable.dims))))
-                    path.unlink(missing_ok=True)  # a damaged one would be read where a chunk is not filled
+                    path.unlink(missing_ok=True)  # a damaged one would be read if the unit does not fill its chunk
                     array[region] = block[place]
                     _flush(path)
                     files[path.relative_to(self.path).as_posix()] = digest(path)
@@ -150,7 +151,7 @@ class SweepFolder:
             raise cannot_write(self.path, error) from error
 
     def note(self, **new: Any) -> None:
-        """Set attributes of the data set, each file in one step."""
+        """Set attributes of the data set, replacing each file in one step."""
         try:
             for name, at in ATTRIBUTES.items():
                 content = json.loads((self.path / name).read_text())
@@ -177,12 +178,12 @@ class SweepFolder:
 
 
 def open_sweep(path: Path | str) -> xr.Dataset:
-    """The data set of a sweep, lazily: swept dimensions, variables with units, settings in the attributes.
+    """Open the data set of a sweep lazily: swept dimensions, variables with units, settings in the attributes.
 
-    The same as `xarray.open_zarr(path)`, but for errors that say what to do.
+    It equals `xarray.open_zarr(path)`, with errors that say what to do.
 
     Raises:
-        InputError: no such folder, no sweep in it, or one that is damaged.
+        InputError: There is no such folder, or it holds no sweep or a damaged one.
     """
     folder = SweepFolder(Path(path))
     try:
@@ -192,20 +193,20 @@ def open_sweep(path: Path | str) -> xr.Dataset:
 
 
 def damaged(path: Path, error: BaseException) -> InputError:
-    """One line for a folder whose own description cannot be read."""
+    """Return the error for a folder whose metadata cannot be read."""
     remedy = "run the sweep with --force, which sets it aside and starts over"
     return InputError("folder", str(path), f"it is damaged ({type(error).__name__}); {remedy}")
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:
-    """One line for a full disk or a folder that may not be written."""
+    """Return the error for a full disk or a folder that cannot be written."""
     reason = error.strerror or str(error)
     remedy = "what is complete is kept; free space or give another, and the same command goes on"
     return InputError("folder", str(path), f"cannot be written ({reason}); {remedy}")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in one step, on disk when this returns."""
+    """Write a file in one step; it is on disk when this returns."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         partial.write_text(text)
@@ -271,7 +272,7 @@ def _write_empty(path: Path, plan: Plan, code: str) -> None:
 def _blocks(
     unit: Unit, chunks: tuple[int, ...]
 ) -> Iterator[tuple[tuple[Any, ...], tuple[slice, ...], tuple[int, ...]]]:
-    """Yield place in the unit, place in the array, and chunk: one for each chunk that the unit fills."""
+    """Yield, for each chunk that the unit fills, its slices in the unit, its slices in the array, and its number."""
     parts = []
     for indices, chunk in zip(unit.indices, chunks, strict=True):
         if chunk == 1:

@@ -1,4 +1,4 @@
-"""Variables that a sweep stores of each run, with their dimensions, units and meaning."""
+"""The variables that a sweep stores for each run, with their dimensions, units and meaning."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from icl_theory.training.run import Run
 
 DONE, DIVERGED = 1, 2
 PREDICTED = "predicted_"
-COMPARED = ("learning_time", "learning_time_ratio", "final_loss")  # with an error where there is a prediction
+COMPARED = ("learning_time", "learning_time_ratio", "final_loss")  # stored with an error if there is a prediction
 
 
 class Variable(NamedTuple):
-    """A variable of the data set, beside the swept dimensions."""
+    """A variable of the data set: its dimensions besides the swept ones, its units and its meaning."""
 
     dims: tuple[str, ...]
     units: str
@@ -47,7 +47,7 @@ POPULATION_LOSS = Variable(
 
 
 def variables_of(*, full: bool, reduced: bool, curves: bool) -> dict[str, Variable]:
-    """Name and meaning of everything that a sweep stores."""
+    """Return everything that a sweep stores, by name."""
     measured = MEASURES | (CURVES if curves else {})
     found: dict[str, Variable] = {}
     if full:
@@ -67,14 +67,14 @@ def variables_of(*, full: bool, reduced: bool, curves: bool) -> dict[str, Variab
 def measure(
     run: Run, strength: np.ndarray, features: Features | None, configs: Sequence[RunConfig], *, curves: bool
 ) -> dict[str, np.ndarray]:
-    """The measures of a batch of runs, runs first; NaN for those that diverged.
+    """Return the measures of a batch of runs, runs first; NaN for those that diverged.
 
     Args:
-        run: with the steps of its snapshots.
-        strength: (runs, S, D), NaN where there are no features.
-        features: of each run; None where a fixed task leaves none.
-        configs: of each run, for its learning rate and threshold.
-        curves: whether to keep losses and strengths of all snapshots.
+        run: The trained batch, with the steps of its S snapshots.
+        strength: The strengths, (runs, S, D), NaN without features.
+        features: The features of each run, or None if a fixed task leaves none.
+        configs: The config of each run, for its learning rate and threshold.
+        curves: Whether to keep losses and strengths of all snapshots.
     """
     runs, _, dim = strength.shape
     nothing = np.full((runs, dim), np.nan)
@@ -109,6 +109,6 @@ def measure(
 
 
 def deviation(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """`measured / predicted − 1`; 0 where both are infinite, NaN where one is missing."""
+    """Return `measured / predicted − 1`; 0 where both are infinite, NaN where one is missing."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(np.isposinf(measured) & np.isposinf(predicted), 0.0, measured / predicted - 1.0)

@@ -1,4 +1,4 @@
-"""The plan of a sweep: units of work that are one program each, sized to memory, and chunks on disk that fit them."""
+"""The plan of a sweep: units of work, each one program that fits into memory, and the matching chunks on disk."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from icl_theory.sweeps.batched_runs import CACHED_BYTES
 from icl_theory.sweeps.specification import Sweep
 from icl_theory.sweeps.structure import structure_of, uses_prompts
 
-FEWEST_RUNS, FEWEST_LARGE, MOST_RUNS = 64, 8, 4096  # of a unit, of one of large models; memory may ask for fewer
+FEWEST_RUNS, FEWEST_LARGE, MOST_RUNS = (64, 8, 4096)  # runs of a unit: least, least if large, most
 RUN_STEPS, REDUCED_RUN_STEPS = 5 * 10**6, 10**8  # of a unit: about a second of work on two cores
-SMALL_PRODUCTS = 500.0  # multiply-adds of a loss (D = 4, moments) from which a step costs more than to be taken at all
-HEAVY = 2**16  # bytes of data from which runs that share them go together
-COMPILER = 400 * 2**20  # what compiling takes beside the arrays
-PLANNED = 0.95  # of the limit, so that a process that goes on with the same units fits too
-SHARE_OF_MEMORY = 0.5  # used where no limit is given
+SMALL_PRODUCTS = 500.0  # multiply-adds of a loss (D = 4, moments) that cost as much as the overhead of a step
+HEAVY = 2**16  # bytes of data beyond which runs that share them are kept together
+COMPILER = 400 * 2**20  # bytes that compiling takes besides the arrays
+PLANNED = 0.95  # share of the limit that is used, so that a process that resumes with the same units fits too
+SHARE_OF_MEMORY = 0.5  # the limit if none is given
 
 
 class Unit(NamedTuple):
-    """Runs that are one program and are saved together: the product of some indices of each axis."""
+    """Runs that are trained as one program and saved together: the product of some indices of each axis."""
 
     number: int
     indices: tuple[tuple[int, ...], ...]
 
     @property
     def num_runs(self) -> int:
-        """Product of the numbers of indices."""
+        """The number of runs."""
         return int(np.prod([len(part) for part in self.indices]))
 
 
@@ -43,10 +43,10 @@ class Plan(NamedTuple):
     """A sweep cut into units.
 
     Attributes:
-        sweep: what is cut.
-        pieces: the most indices of each axis in a unit.
-        shared: the runs of a unit all have the same data.
-        limit: bytes that the process may take.
+        sweep: The sweep.
+        pieces: The largest number of indices of each axis in a unit.
+        shared: Whether the runs of a unit all have the same data.
+        limit: The bytes of memory that the process may take.
     """
 
     sweep: Sweep
@@ -58,16 +58,16 @@ class Plan(NamedTuple):
     def from_sweep(
         cls, sweep: Sweep, *, memory_gib: float | None = None, pieces: tuple[int, ...] | None = None
     ) -> Plan:
-        """Cut to memory.
+        """Cut a sweep into units that fit into memory.
 
         Args:
-            sweep: what to cut.
-            memory_gib: limit for the whole process; default half of the machine's memory, and not more than a device
-                has.
-            pieces: those of a sweep that was begun, to go on with (see `check_limit`).
+            sweep: The sweep.
+            memory_gib: Limit for the whole process. The default is half of the machine's memory, and at most what an
+                accelerator has.
+            pieces: The pieces of a sweep that was begun, if it is resumed (see `check_limit`).
 
         Raises:
-            InputError: not even one run fits.
+            InputError: Not even one run fits.
         """
         limit = min(SHARE_OF_MEMORY * memory_bytes(), _device_bytes()) if memory_gib is None else memory_gib * 2**30
         if pieces is None:
@@ -85,7 +85,7 @@ class Plan(NamedTuple):
         return cls(sweep, pieces, shared, limit)
 
     def check_limit(self) -> None:
-        """Raise `InputError` where the units of a sweep that was begun do not fit under the limit."""
+        """Raise `InputError` if the units of a resumed sweep need more memory than the limit."""
         need = self.bytes_needed()
         if need > self.limit:
             remedy = f"this sweep was begun in units that take about {need / 2**30:.2g} GiB; raise it, or start over"
@@ -93,13 +93,13 @@ class Plan(NamedTuple):
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Chunk lengths on disk along the swept dimensions: those of units, 1 along axes of several programs."""
+        """The chunk lengths on disk along the swept axes: those of units, or 1 if an axis has several classes."""
         return tuple(
             1 if len(fact.counts) > 1 else piece for fact, piece in zip(self.sweep.facts.axes, self.pieces, strict=True)
         )
 
     def units(self) -> Iterator[Unit]:
-        """All units in order; the same for the same pieces."""
+        """Yield all units in order; the same pieces give the same units."""
         parts = [
             list(_parts(fact.classes, piece)) for fact, piece in zip(self.sweep.facts.axes, self.pieces, strict=True)
         ]
@@ -107,35 +107,35 @@ class Plan(NamedTuple):
             yield Unit(number, indices)
 
     def size(self, unit: Unit) -> int:
-        """Runs of the unit's program: as many as any unit of the same classes has, so that they share it."""
+        """Return the number of runs in the unit's program, which all units of the same classes share."""
         lengths = []
         for fact, piece, part in zip(self.sweep.facts.axes, self.pieces, unit.indices, strict=True):
             lengths.append(_even(fact.counts[fact.classes[part[0]]], piece))
         return int(np.prod(lengths))
 
     def programs(self) -> set[tuple[RunConfig, int]]:
-        """Structures to be compiled, each with its number of runs."""
+        """Return the structures to be compiled, each with its number of runs."""
         return {(structure_of(self.first(unit)), self.size(unit)) for unit in self._representatives()}
 
     def first(self, unit: Unit) -> RunConfig:
-        """The config of a unit's first run."""
+        """Return the config of a unit's first run."""
         return self.sweep.config([part[0] for part in unit.indices])
 
     def configs(self, unit: Unit) -> list[RunConfig]:
-        """The configs of a unit's runs, the last axis fastest."""
+        """Return the configs of a unit's runs, with the last axis fastest."""
         return [self.sweep.config(index) for index in itertools.product(*unit.indices)]
 
     def bytes_needed(self) -> float:
-        """Peak memory of the process, estimated."""
+        """Estimate the peak memory of the process."""
         per_run, alone = _largest(self.sweep)
         return process_bytes() + COMPILER + alone + per_run * max(self.size(unit) for unit in self._representatives())
 
     def run_steps(self, config: RunConfig) -> float:
-        """Steps of one run, the reduced system's counted too."""
+        """Return the steps of one run, including those of the reduced system."""
         return float(config.num_steps * (int(self.sweep.full) + int(self.sweep.theory)))
 
     def representatives(self) -> list[tuple[Unit, int]]:
-        """One unit for each combination of classes, with how many runs there are of it."""
+        """Return one unit for each combination of classes, with the number of runs of that combination."""
         return [(unit, self._runs_like(unit)) for unit in self._representatives()]
 
     def _representatives(self) -> list[Unit]:
@@ -153,7 +153,7 @@ class Plan(NamedTuple):
 
 
 def _device_bytes() -> float:
-    """Return the memory for arrays on an accelerator; no limit of its own on a CPU."""
+    """Return the memory for arrays on an accelerator; infinite on a CPU."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return float(stats.get("bytes_limit", np.inf))
 
@@ -168,13 +168,13 @@ def _data_bytes(config: RunConfig) -> float:
 
 
 def _largest(sweep: Sweep) -> tuple[float, float]:
-    """The most that each run of a unit takes, and that a unit takes once, over all combinations of classes."""
+    """Return the largest bytes per run, and per unit besides its runs, over all combinations of classes."""
     found = [_bytes_per_run(sweep, config) for config in sweep.facts.corners]
     return max(per_run for per_run, _ in found), max(alone for _, alone in found)
 
 
 def _bytes_per_run(sweep: Sweep, config: RunConfig) -> tuple[float, float]:
-    """Return the bytes of each run of a unit, and those of the unit itself."""
+    """Return the bytes that a unit takes for each of its runs, and those that it takes once."""
     width = 8 if config.dtype == "float64" else 4
     dim, heads = config.dim, config.dim if config.init == "aligned" else config.num_heads
     weights = heads * (1 + dim**2 if config.model != "separate" else 1 + 2 * config.rank * dim)
@@ -193,7 +193,7 @@ def _bytes_per_run(sweep: Sweep, config: RunConfig) -> tuple[float, float]:
 
 
 def _wanted(sweep: Sweep) -> int:
-    """Runs of a unit: about a second of work, so that little is lost when the power goes."""
+    """Return the wanted number of runs in a unit: about a second of work, so that an interruption loses little."""
     target = RUN_STEPS if sweep.full else REDUCED_RUN_STEPS
     sizes = [max(1.0, _products(config) / SMALL_PRODUCTS) if sweep.full else 1.0 for config in sweep.facts.corners]
     work = max(config.num_steps * size for config, size in zip(sweep.facts.corners, sizes, strict=True))
@@ -202,7 +202,7 @@ def _wanted(sweep: Sweep) -> int:
 
 
 def _products(config: RunConfig) -> float:
-    """Multiply-adds of the loss of one run, to its order."""
+    """Return the order of magnitude of the multiply-adds in the loss of one run."""
     dim, heads = config.dim, config.dim if config.init == "aligned" else config.num_heads
     weights = heads * dim * (dim if config.model != "separate" else config.rank * dim)
     if uses_prompts(config):
@@ -213,7 +213,7 @@ def _products(config: RunConfig) -> float:
 
 
 def _pieces(sweep: Sweep, wanted: int, kept_together: list[bool]) -> tuple[int, ...]:
-    """From the last axis on, as many indices as fit, in even parts."""
+    """Cut the axes, starting from the last, into even parts with as many indices as fit."""
     pieces = [1] * len(sweep.axes)
     for position in reversed(range(len(sweep.axes))):
         if kept_together[position]:
@@ -224,12 +224,12 @@ def _pieces(sweep: Sweep, wanted: int, kept_together: list[bool]) -> tuple[int, 
 
 
 def _even(members: int, most: int) -> int:
-    """Length of equal parts of `members` things, at most `most` each."""
+    """Return the length of even parts of `members` things, at most `most` each."""
     return -(-members // -(-members // most))
 
 
 def _parts(classes: tuple[int, ...], piece: int) -> Iterator[tuple[int, ...]]:
-    """Indices of one class together, in even parts of at most `piece`."""
+    """Yield the indices class by class, in even parts of at most `piece`."""
     for number in dict.fromkeys(classes):
         members = [index for index, other in enumerate(classes) if other == number]
         step = piece if len(set(classes)) == 1 else _even(len(members), piece)

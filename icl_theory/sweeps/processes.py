@@ -1,4 +1,4 @@
-"""Several processes that share one sweep: which one this is, and who holds the folder."""
+"""Several processes that share one sweep: their numbers, and locks on the folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from icl_theory.sweeps.folder import LOCK, OWN, cannot_write
 
 
 class Process(NamedTuple):
-    """Number of this process among several; each does its own units and needs none of the others'."""
+    """The number of this process among several; each runs its own units, independently of the others."""
 
     number: int = 0
     total: int = 1
@@ -25,12 +25,12 @@ ALONE = Process()
 
 @contextmanager
 def hold(path: Path, process: Process) -> Iterator[None]:
-    """Hold a folder against other sweeps; the system lets go of it when the process ends, however it ends.
+    """Lock a folder against other sweeps; the system releases the lock however the process ends.
 
-    One process holds it alone; several hold it together, and each its number.
+    A single process locks the folder for itself. Several share that lock, and each locks its own number.
 
     Raises:
-        InputError: somebody else holds it, or it may not be written.
+        InputError: Another process holds the lock, or the folder cannot be written.
     """
     together = process.total > 1
     wanted = [(LOCK, fcntl.LOCK_SH if together else fcntl.LOCK_EX)]

@@ -23,18 +23,18 @@ from icl_theory.sweeps.plan import Plan, Unit
 from icl_theory.sweeps.processes import ALONE, Process, hold
 from icl_theory.sweeps.specification import Sweep
 
-TRAINING = 0.98  # of a unit's work; the rest is measuring and saving
+TRAINING = 0.98  # share of a unit's work; the rest is measuring and saving
 
 
 class State(NamedTuple):
     """Progress of a sweep.
 
     Attributes:
-        runs_done: of this process's share.
-        runs: of this process's share, in all.
-        run_steps: taken by this call so far.
-        total_run_steps: that this call will take.
-        seconds: since the first unit was begun.
+        runs_done: Runs of this process that are done.
+        runs: Runs of this process in all.
+        run_steps: Steps, summed over runs, that this call has taken.
+        total_run_steps: Steps, summed over runs, that this call will take in all.
+        seconds: Time since the first unit was begun.
     """
 
     runs_done: int
@@ -48,12 +48,13 @@ class Outcome(NamedTuple):
     """Outcome of a call of `run_sweep`.
 
     Attributes:
-        runs: of the whole sweep.
-        ran: how many were run now.
-        diverged: how many of those run now diverged.
-        complete: none is missing, whichever process had it.
-        seconds: that this call took, and of it `writing`.
-        set_aside: where `force` moved what was there.
+        runs: Number of runs in the whole sweep.
+        ran: Number of runs done in this call.
+        diverged: Number of those runs that diverged.
+        complete: Whether no run of the sweep is missing, those of other processes included.
+        seconds: Time that this call took.
+        writing: Seconds of it that were spent on writing.
+        set_aside: Where `force` moved the earlier folder, if there was one.
     """
 
     runs: int
@@ -79,29 +80,29 @@ def sweep(
 ) -> xr.Dataset:
     """Run every combination of settings and return them as one labelled data set.
 
-    Runs that share shapes are one program; learning rate, ρ, spectra, seeds and the like are numbers of each run. What
-    was run is kept in `out` as it comes; the same call goes on where an earlier one stopped, and returns at once where
-    there is nothing left to do.
+    Runs of the same shapes are trained as one program, in which learning rates, ρ, spectra, seeds and the like vary.
+    Results are saved in `out` as they come. The same call resumes where an earlier one stopped, and returns at once if
+    nothing is left to do.
 
-    For example `sweep({"optimizer": "sam"}, grid={"rho": "0:0.05:6", "seed": range(64)}, out="results/sweeps/rho")`,
-    and of what it returns `.learning_time_ratio.sel(feature=2).median("seed")`.
+    For example, `sweep({"optimizer": "sam"}, grid={"rho": "0:0.05:6", "seed": range(64)}, out="results/sweeps/rho")`
+    returns a data set from which `.learning_time_ratio.sel(feature=2).median("seed")` reads a result.
 
     Args:
-        base: settings of all runs, those of `RunConfig`.
-        grid: values by field; texts as on the command line (`"0:0.1:21"`) are understood.
-        points: a list of settings instead of, or as well as, a grid.
-        out: folder of the sweep, a Zarr group.
+        base: Settings shared by all runs, fields of `RunConfig`.
+        grid: Values of each swept field, as lists or as texts such as `"0:0.1:21"` (see `parse_axis`).
+        points: A list of settings, instead of a grid or as one more dimension.
+        out: Folder of the sweep, a Zarr group.
         system: `"auto"`, `"full"` or `"reduced"`; see `Sweep`.
-        curves: keep losses and strengths of all snapshots.
-        memory_gib: limit for the process; default half of the machine's memory.
-        force: set aside what `out` holds and start over.
-        progress: called with a `State` now and then.
+        curves: Whether to keep losses and strengths of all snapshots.
+        memory_gib: Memory limit of the process. The default is half of the machine's memory.
+        force: Whether to set aside what `out` holds and start over.
+        progress: Called with a `State` now and then.
 
     Returns:
-        The data set, read lazily; see its attributes and those of its variables.
+        The data set, read lazily. Its attributes and those of its variables describe it.
 
     Raises:
-        InputError: impossible settings, a folder of another sweep, a full disk.
+        InputError: Settings are impossible, the folder holds another sweep, or the disk is full.
     """
     specified = Sweep.create(base, grid=grid, points=points, system=system, curves=curves)
     run_sweep(specified, Path(out), memory_gib=memory_gib, force=force, progress=progress)
@@ -117,10 +118,15 @@ def run_sweep(
     process: Process = ALONE,
     progress: Callable[[State], None] | None = None,
 ) -> Outcome:
-    """Run what is missing of a sweep; arguments as for `sweep`.
+    """Run what is missing of a sweep.
 
     Args:
-        process: of several; this one's share is every `of`-th unit.
+        sweep: The sweep.
+        path: Folder of the sweep.
+        memory_gib: As in `sweep`.
+        force: As in `sweep`.
+        process: This process among several. It runs every unit whose number is `process.number` modulo `process.total`.
+        progress: As in `sweep`.
     """
     began = time.monotonic()
     code = code_version()
@@ -162,7 +168,7 @@ def run_unit(
     cache: Cache,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The variables of the runs of a unit, or of others of its structure (shorter ones, to see how long they take)."""
+    """Run the configs of a unit, or others of its structure (such as shorter ones for timing); return the variables."""
     sweep = plan.sweep
     return run_batch(
         configs,
@@ -179,7 +185,7 @@ def run_unit(
 def _run_units(
     plan: Plan, folder: SweepFolder, own: list[Unit], missing: list[Unit], progress: Callable[[State], None] | None
 ) -> tuple[int, int, float]:
-    """(runs, diverged runs, seconds of writing)."""
+    """Run and save the missing units; return the numbers of runs and of diverged runs, and the seconds of writing."""
     cache = Cache()
     begun, ran, diverged, writing, taken = time.monotonic(), 0, 0, 0.0, 0.0
     work = {unit.number: plan.run_steps(plan.first(unit)) * unit.num_runs for unit in missing}

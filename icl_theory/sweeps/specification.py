@@ -1,4 +1,4 @@
-"""The specification of a sweep: settings that all runs share, and axes over the others."""
+"""The specification of a sweep: the settings that all runs share, and axes over the others."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ SWEEP_KEYS = ("grid", "points", "system", "curves")
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Build with `Sweep.create` or `Sweep.from_toml`, which check every value on every axis.
+    """Specification of a sweep; build it with `Sweep.create` or `Sweep.from_toml`, which check every value.
 
     Attributes:
-        base: settings as in a TOML file of `simulate`, groups included.
-        axes: the dimensions, outermost first.
-        system: `"full"` trains the full model, `"reduced"` the reduced system of the theory, `"auto"` the full model
-            and, where there is one, the reduced system beside it.
-        curves: keep losses and strengths of all snapshots.
-        facts: what was found out while checking.
+        base: The shared settings, as in a TOML file of `simulate`, groups included.
+        axes: The dimensions, outermost first.
+        system: What to train: `"full"` the full model, `"reduced"` the reduced system of the theory, `"auto"` the full
+            model and, where there is one, the reduced system too.
+        curves: Whether to keep losses and strengths of all snapshots.
+        facts: The findings of the check.
     """
 
     base: Mapping[str, Any]
@@ -50,17 +50,17 @@ class Sweep:
         system: str = "auto",
         curves: Any = False,
     ) -> Sweep:
-        """Check and build.
+        """Check the settings and build the sweep.
 
         Args:
-            base: settings shared by all runs, a dictionary or a `RunConfig`; others have their defaults.
-            grid: values by field, the product of all; texts such as `"0:0.1:21"` as on the command line.
-            points: a list of settings instead, or as one more (the outermost) dimension.
-            system: as the attribute.
-            curves: as the attribute.
+            base: Settings shared by all runs, a dictionary or a `RunConfig`. Others have their defaults.
+            grid: Values of each swept field, combined as a product. Texts such as `"0:0.1:21"` are read too.
+            points: A list of settings, instead of a grid or as one more (the outermost) dimension.
+            system: What to train, as in the attribute.
+            curves: Whether to keep all snapshots, as in the attribute.
 
         Raises:
-            InputError: what `RunConfig` refuses at any point; an axis without effect; two axes for one field.
+            InputError: `RunConfig` refuses a combination, an axis has no effect, or two axes set one field.
         """
         check_choice("system", system, SYSTEMS)
         if not isinstance(curves, bool):
@@ -91,12 +91,12 @@ class Sweep:
     def from_toml(
         cls, path: Path | str, *, base: Mapping[str, Any] | None = None, grid: Sequence[Axis] = (), **more: Any
     ) -> Sweep:
-        """From a file of settings with a `[grid]` table, `[[points]]` tables, `system` and `curves`.
+        """Build a sweep from a file of settings with a `[grid]` table, `[[points]]` tables, `system` and `curves`.
 
-        What is given wins: a setting over an axis of the file, an axis over a setting.
+        Arguments win over the file: a setting replaces an axis of the file, and an axis replaces a setting.
 
         Raises:
-            InputError: what `create` and `read_toml` refuse.
+            InputError: `create` or `read_toml` refuses its input.
         """
         values = read_toml(path)
         own = {name: values.pop(name) for name in SWEEP_KEYS if name in values}
@@ -110,21 +110,21 @@ class Sweep:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
+        """The length of each axis."""
         return tuple(len(axis) for axis in self.axes)
 
     @property
     def num_runs(self) -> int:
-        """Product of the lengths."""
+        """The number of runs, the product of the axes' lengths."""
         return int(np.prod(self.shape, dtype=object))
 
     def config(self, index: Sequence[int]) -> RunConfig:
-        """The settings of the run at one index of each axis."""
+        """Return the settings of the run at one index of each axis."""
         return config_at(self.base, self.axes, index)
 
     @property
     def coordinates(self) -> dict[str, tuple[str, list[Any]]]:
-        """Labels by name, with the dimension along which they lie; those named like a dimension are its index."""
+        """The dimension and labels of each coordinate, by name; one with the name of its dimension is the index."""
         found: dict[str, tuple[str, list[Any]]] = {}
         for axis in self.axes:
             if axis.name == "point":
@@ -137,22 +137,22 @@ class Sweep:
 
     @property
     def full(self) -> bool:
-        """True where the full model is trained."""
+        """True if the full model is trained."""
         return self.system != "reduced"
 
     @property
     def theory(self) -> bool:
-        """True where the reduced system is trained, for some of the runs at least."""
+        """True if the reduced system is trained for some of the runs."""
         return self.system != "full" and self.facts.has_theory
 
     @property
     def variables(self) -> dict[str, Variable]:
-        """Variables that are stored of each run."""
+        """The variables that are stored for each run."""
         return variables_of(full=self.full, reduced=self.theory, curves=self.curves)
 
     @property
     def description(self) -> dict[str, Any]:
-        """Identity of this sweep, as JSON: base settings, axes, system, curves; and its first run with all defaults."""
+        """What identifies this sweep, as JSON: settings, axes, system and curves, and all settings of its first run."""
         return plain(
             {
                 "settings": self.config([0] * len(self.axes)),

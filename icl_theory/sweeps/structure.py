@@ -1,7 +1,7 @@
-"""A config taken apart: its structure, which a program is compiled for, and its numbers, which are traced.
+"""Configs split into a structure, for which a program is compiled, and numbers, which are traced.
 
-Configs of one structure run as one program. What does not matter to a run (ρ under gradient descent, prompts of
-infinite data) is in neither part, so two configs with equal parts are the same run.
+Configs of one structure run as one program. Settings that do not matter to a run (ρ under gradient descent, the number
+of prompts under infinite data) are in neither part, so two configs with equal parts and schedules are the same run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Numbers = dict[str, Any]
 
 
 def structure_of(config: RunConfig) -> RunConfig:
-    """Return the structure that a program is compiled for: the config with placeholders for its numbers."""
+    """Return the structure for which a program is compiled: the config with placeholders for its numbers."""
     groups = config.mixture
     return RunConfig(
         dim=config.dim,
@@ -43,9 +43,10 @@ def structure_of(config: RunConfig) -> RunConfig:
 
 
 def numbers_of(config: RunConfig) -> Numbers:
-    """Return the traced numbers: `groups`, one dictionary for each with its `share`, and whichever of `init_scale`,
-    `learning_rate`, `rho`, `seed`, `data_seed` and `upsampling_factor` matter. The schedule (steps, snapshots,
-    threshold) is not among them.
+    """Return the traced numbers of a config.
+
+    They are `groups`, one dictionary with a `share` for each group, and those of `init_scale`, `learning_rate`, `rho`,
+    `seed`, `data_seed` and `upsampling_factor` that matter. The schedule (steps, snapshots, threshold) is not included.
     """
     groups = config.mixture
     numbers: Numbers = {"groups": tuple({"share": share} | _group_numbers(group, config) for share, group in groups)}
@@ -60,7 +61,7 @@ def numbers_of(config: RunConfig) -> Numbers:
 
 
 def join_config(structure: RunConfig, numbers: Numbers) -> RunConfig:
-    """The config again, of numbers that may be traced (and so are not checked: they come from configs that were)."""
+    """Rebuild a config from its structure and numbers, unchecked since these may be traced and were checked before."""
     rest = {name: value for name, value in numbers.items() if name != "groups"}
     groups = tuple(
         (found["share"], _unchecked(group, {name: value for name, value in found.items() if name != "share"}))
@@ -70,22 +71,22 @@ def join_config(structure: RunConfig, numbers: Numbers) -> RunConfig:
 
 
 def batch_numbers(configs: Sequence[RunConfig]) -> Numbers:
-    """The numbers of configs of one structure, each an array with the runs first."""
+    """Return the numbers of configs of one structure, stacked with the runs first."""
     return jax.tree.map(lambda *values: np.stack(values), *(numbers_of(config) for config in configs))
 
 
 def data_numbers(numbers: Numbers) -> Numbers:
-    """Those on which the data depend."""
+    """Return the numbers on which the data depend."""
     return {name: numbers[name] for name in ("groups", "data_seed", "upsampling_factor") if name in numbers}
 
 
 def identity(config: RunConfig) -> tuple[Any, ...]:
-    """Equal for two configs whose runs are equal."""
+    """Return a value that is equal for two configs whose runs are equal."""
     return structure_of(config), _frozen(numbers_of(config)), config.num_steps, config.num_snapshots, config.threshold
 
 
 def uses_prompts(config: RunConfig) -> bool:
-    """Return True where training goes through the prompts themselves."""
+    """Return True if training uses the prompts themselves, not their moments."""
     return config.data == "prompts" and (config.engine == "prompts" or config.scores == "softmax")
 
 
@@ -116,7 +117,7 @@ def _group_structure(group: GroupConfig, config: RunConfig) -> GroupConfig:
 
 
 def _unchecked(config: Any, values: Numbers) -> Any:
-    """A copy with these fields, around the checks of the constructor, which a traced number cannot pass."""
+    """Return a copy with these fields, bypassing the constructor's checks, which traced numbers cannot pass."""
     copy = object.__new__(type(config))
     for field in dataclasses.fields(config):
         object.__setattr__(copy, field.name, values.get(field.name, getattr(config, field.name)))

@@ -1,4 +1,4 @@
-"""Features of a task mixture, and how strongly a model holds each (theory notes, §1, §3, §7)."""
+"""Features of a task mixture, and how strongly a model has learned each (theory notes, §1, §3, §7)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from icl_theory.tasks.mixture import TaskDistribution, TaskMixture, beta_second_
 class Features(NamedTuple):
     """The joint eigendirections of all Λ_g and Γ_g, simplest (largest drive) first.
 
+    If the tasks have a mean μ, then γ and Γ below are those of `S = E[wwᵀ] = Γ + μμᵀ`. For many runs at once, the axis
+    of runs comes first in every field.
+
     Attributes:
-        directions: (D, D), column d is e_d.
+        directions: Eigendirections, (D, D); column d is e_d.
         drive: `a_d = Σ_g π_g λ_{g,d}² γ_{g,d}`, (D,).
         curvature: `c_d = Σ_g π_g b_{g,d} λ_{g,d}`, (D,).
         energy: `Σ_g π_g tr(Λ_g Γ_g)`, the loss of the zero model.
-
-    Where tasks have a mean μ, γ and Γ are those of `S = E[wwᵀ] = Γ + μμᵀ`. For many runs at once every field leads with
-    the axis of runs.
     """
 
     directions: np.ndarray
@@ -33,34 +33,34 @@ class Features(NamedTuple):
 
     @property
     def optimum(self) -> np.ndarray:
-        """`w_d* = a_d / c_d`, the strengths at the minimum of the loss (0 for a feature without drive)."""
+        """The strengths at the minimum of the loss, `w_d* = a_d / c_d` (0 for a feature without drive)."""
         return np.divide(self.drive, self.curvature, out=np.zeros_like(self.drive), where=self.curvature > 0)
 
     @property
     def gain(self) -> np.ndarray:
-        """`a_d²/c_d`, by how much the loss falls when feature d is learned."""
+        """The amount by which the loss falls when feature d is learned, `a_d²/c_d`."""
         return self.drive * self.optimum
 
     def strength(self, matrices: Float[Array, "... D D"] | np.ndarray) -> np.ndarray:
-        """`w_d = e_dᵀ W e_d`, shape (..., D)."""
+        """Strength of each feature in the matrices, `w_d = e_dᵀ W e_d`, shape (..., D)."""
         return np.einsum("id,...ij,jd->...d", self.directions, np.asarray(matrices), self.directions)
 
     def loss(self, strength: np.ndarray) -> np.ndarray:
-        """`energy − 2 Σ a_d w_d + Σ c_d w_d²`: the population loss of a diagonal W, shape (...)."""
+        """Population loss of a W diagonal in the features, `energy − 2 Σ a_d w_d + Σ c_d w_d²`, shape (...)."""
         return np.asarray(self.energy + np.sum(strength * (self.curvature * strength - 2.0 * self.drive), axis=-1))
 
 
 class GroupFeatures(NamedTuple):
-    """The same directions, with what each group gives to their drive and curvature before it is weighted.
+    """The contribution of each group to the drive and curvature of the features, before weighting by the shares.
 
-    Features are numbered by the drive of the mixture as it is; upsampling keeps the numbers.
+    Features are numbered by their drive in the mixture before upsampling; upsampling keeps this numbering.
 
     Attributes:
-        directions: (D, D), column d is e_d.
+        directions: Eigendirections, (D, D); column d is e_d.
         drive: `λ_{g,d}² γ_{g,d}`, (G, D).
         curvature: `b_{g,d} λ_{g,d}`, (G, D).
         energy: `tr(Λ_g Γ_g)`, (G,).
-        shares: π_g, (G,).
+        shares: Share π_g of each group, (G,).
     """
 
     directions: np.ndarray
@@ -70,13 +70,15 @@ class GroupFeatures(NamedTuple):
     shares: np.ndarray
 
     def upsampled(self, factors: Any = 1.0) -> Features:
-        """The features after drawing group g κ_g times as often, `π_g κ_g / Σ_h π_h κ_h`, in the order of κ = 1.
+        """The features after drawing group g κ_g times as often, with shares `π_g κ_g / Σ_h π_h κ_h`.
+
+        The order of the features stays that of κ = 1.
 
         Args:
-            factors: κ_g, (G,) or one number for all.
+            factors: Upsampling factors κ_g, (G,), or one number for all groups.
 
         Raises:
-            InputError: another number of factors, one that is negative or not finite, all zero.
+            InputError: The number of factors is wrong, a factor is negative or not finite, or all are zero.
         """
         factors = as_floats("factors", factors)
         if factors.shape not in ((), self.shares.shape):
@@ -87,7 +89,7 @@ class GroupFeatures(NamedTuple):
         return self.with_shares(shares)
 
     def with_shares(self, shares: np.ndarray) -> Features:
-        """The features under other shares (..., G), which need not sum to one."""
+        """The features under other shares, (..., G); these are divided by their sum."""
         shares = shares / shares.sum(axis=-1, keepdims=True)
         drive, curvature = (np.einsum("...g,...gd->...d", shares, part) for part in (self.drive, self.curvature))
         energy = np.einsum("...g,...g->...", shares, self.energy)
@@ -95,19 +97,19 @@ class GroupFeatures(NamedTuple):
 
 
 def find_features(mixture: TaskMixture) -> Features:
-    """Diagonalise all covariances at once and order the directions by their drive.
+    """Diagonalise all covariances in one basis and order the directions by their drive, largest first.
 
     Raises:
-        InputError: the groups' Λ and Γ (or a fixed task vector) share no eigenbasis, so that there are no features.
+        InputError: The groups' Λ and Γ (or a fixed task vector) share no eigenbasis, so features do not exist.
     """
     return find_group_features(mixture).upsampled()
 
 
 def find_group_features(mixture: TaskMixture) -> GroupFeatures:
-    """As `find_features`, group by group.
+    """Find the features as `find_features` does, keeping the contributions of the groups apart.
 
     Raises:
-        InputError: the groups' Λ and Γ (or a fixed task vector) share no eigenbasis, so that there are no features.
+        InputError: The groups' Λ and Γ (or a fixed task vector) share no eigenbasis, so features do not exist.
     """
     names, matrices = [], []
     for index, group in enumerate(mixture.groups):
@@ -115,7 +117,7 @@ def find_group_features(mixture: TaskMixture) -> GroupFeatures:
         matrices += [np.asarray(group.covariance, float), np.asarray(group.task_second_moment, float)]
     stack = np.stack(matrices)
     scales = np.maximum(np.abs(stack).max(axis=(1, 2)), np.finfo(float).tiny)
-    # A generic combination splits every degeneracy that any single matrix splits; of several the one that does best.
+    # A generic combination splits every degeneracy that any single matrix splits. Try several and keep the best.
     directions, residual = min(
         (
             _diagonalise(stack, scales, weights)
@@ -135,7 +137,7 @@ def find_group_features(mixture: TaskMixture) -> GroupFeatures:
 
 
 def group_matrices(group: TaskDistribution) -> tuple[Any, Any, Any]:
-    """`(Λ, S, B)` of one group, with `S = E[wwᵀ]` and `B = E[ββᵀ]`; runs first under `jax.vmap`."""
+    """The matrices `(Λ, S, B)` of one group, with `S = E[wwᵀ]` and `B = E[ββᵀ]`; under `jax.vmap`, runs come first."""
     return group.covariance, group.task_second_moment, beta_second_moment(group)
 
 
@@ -144,15 +146,15 @@ def features_along(
     matrices: Sequence[tuple[Any, Any, Any]],
     shares: Float[np.ndarray, "*runs G"],
 ) -> GroupFeatures:
-    """Return the drive and curvature of each group along directions that diagonalise all, largest drive first.
+    """Return the drive and curvature of each group along given directions, sorted by total drive, largest first.
 
     Args:
-        directions: columns e_d.
-        matrices: `group_matrices` of each, (..., D, D).
-        shares: π_g.
+        directions: Directions e_d as columns; they must diagonalise all the matrices.
+        matrices: The `group_matrices` of each group, (..., D, D).
+        shares: Share π_g of each group.
 
     Returns:
-        `GroupFeatures` whose fields lead with the same axis of runs, if there is one.
+        The `GroupFeatures`. If the arguments have an axis of runs, it comes first in every field.
     """
     parts = []
     for covariance, tasks, moment in matrices:
@@ -171,7 +173,7 @@ def features_along(
 
 
 def _diagonalise(stack: np.ndarray, scales: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvectors of one combination, and the off-diagonal share that each matrix has in them."""
+    """Eigenvectors of a weighted sum of the matrices, and the relative off-diagonal part of each matrix in them."""
     _, directions = np.linalg.eigh(np.tensordot(weights / scales, stack, axes=1))
     diagonal = directions.T @ stack @ directions
     return directions, np.abs(diagonal - diagonal * np.eye(len(directions))).max(axis=(1, 2)) / scales

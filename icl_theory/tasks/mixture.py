@@ -19,11 +19,11 @@ class TaskDistribution(NamedTuple):
     """One group of prompts: `x ~ N(0, Λ)`, `w ~ N(μ, Γ)`, `y = w·x + σ ε`, N context tokens.
 
     Attributes:
-        covariance: Λ, shape (D, D).
-        task_covariance: Γ, shape (D, D); zero for a fixed task.
-        task_mean: μ, shape (D,); zero for in-context learning, the fixed task vector for in-weight learning.
-        noise_std: σ, the label noise on the context (the target `w·x_q` carries none).
-        num_context: N, context tokens without the query.
+        covariance: Input covariance Λ, shape (D, D).
+        task_covariance: Task covariance Γ, shape (D, D); zero for a fixed task.
+        task_mean: Task mean μ, shape (D,); zero for in-context learning, the fixed task vector for in-weight learning.
+        noise_std: Standard deviation σ of the label noise on the context; the target `w·x_q` has no noise.
+        num_context: Number N of context tokens, not counting the query.
     """
 
     covariance: Float[Any, "D D"]
@@ -43,18 +43,19 @@ class TaskDistribution(NamedTuple):
         basis: Float[Array | np.ndarray, "D D"] | None = None,
         task_mean: Float[Array | np.ndarray, " _"] | None = None,
     ) -> TaskDistribution:
-        """Build a group from spectra that share one basis.
+        """Build a group whose input and task covariances have given spectra in one common basis.
 
         Args:
-            eigenvalues: λ_d of Λ, shape (D,), not negative.
-            num_context: N ≥ 1.
-            task_eigenvalues: γ_d of Γ in the same basis and order; default ones (Γ = I). All zero only with a mean.
-            noise_std: σ ≥ 0.
-            basis: orthogonal (D, D), columns the eigendirections; default the coordinate axes.
-            task_mean: μ in coordinates (not in the basis); default zero.
+            eigenvalues: Eigenvalues λ_d of Λ, shape (D,), not negative.
+            num_context: Number of context tokens, N ≥ 1.
+            task_eigenvalues: Eigenvalues γ_d of Γ in the same basis and order; ones by default (Γ = I). They may all be
+                zero only if `task_mean` is given.
+            noise_std: Standard deviation of the label noise, σ ≥ 0.
+            basis: Orthogonal matrix (D, D) with the eigendirections as columns; the coordinate axes by default.
+            task_mean: Task mean μ in coordinates (not in the basis); zero by default.
 
         Raises:
-            InputError: naming the field that is negative, NaN or of the wrong shape.
+            InputError: A field is negative, NaN or of the wrong shape; the error names it.
         """
         eigenvalues = given_spectrum(eigenvalues)
         (dim,) = np.shape(eigenvalues)
@@ -89,17 +90,17 @@ class TaskDistribution(NamedTuple):
 
     @property
     def task_second_moment(self) -> Float[Array, "D D"]:
-        """`E[w wᵀ] = Γ + μμᵀ`, all that the loss of the reduced models sees of the tasks."""
+        """Second moment `E[w wᵀ] = Γ + μμᵀ`, through which alone the tasks enter the loss of the reduced models."""
         array = array_module((self.task_covariance, self.task_mean))
         return device_array(array.asarray(self.task_covariance) + array.outer(self.task_mean, self.task_mean))
 
 
 class TaskMixture(NamedTuple):
-    """Groups g with shares π_g (theory notes, §1).
+    """A mixture of groups g with shares π_g (theory notes, §1).
 
     Attributes:
-        groups: one `TaskDistribution` each, all of one dimension D.
-        shares: π_g, shape (G,), summing to one.
+        groups: The `TaskDistribution` of each group, all of the same dimension D.
+        shares: Share π_g of each group, shape (G,), summing to one.
     """
 
     groups: tuple[TaskDistribution, ...]
@@ -107,10 +108,11 @@ class TaskMixture(NamedTuple):
 
     @classmethod
     def create(cls, groups: Sequence[TaskDistribution], shares: Any) -> TaskMixture:
-        """Check and build.
+        """Build a mixture after checking the groups and shares.
 
         Raises:
-            InputError: no groups, differing dimensions, negative shares or shares that do not sum to one.
+            InputError: There are no groups, their dimensions differ, or the shares are not one for each group, not
+                finite, negative or do not sum to one.
         """
         groups = tuple(groups)
         if not groups:
@@ -158,7 +160,8 @@ class TaskMixture(NamedTuple):
     def with_fixed_task(self, share: float | Float[Array, ""], task_vector: Any) -> TaskMixture:
         """Give a share of the prompts one fixed task vector (in-weight learning).
 
-        Each group g splits into (1 − share) π_g as it was and share·π_g with `w = task_vector` always.
+        Each group g is split in two: a part of share (1 − share) π_g stays as it was, and in the other, of share
+        share·π_g, the task vector is always `w = task_vector`.
         """
         check_number("share", share, minimum=0.0, maximum=1.0)
         task_vector = device_array(task_vector, dtype=float)
@@ -175,13 +178,13 @@ class TaskMixture(NamedTuple):
 
 
 def beta_second_moment(task: TaskDistribution) -> Float[Array, "D D"]:
-    """`B = E[ββᵀ] = ΛSΛ + (ΛSΛ + tr(ΛS) Λ)/N + σ²Λ/N` with `S = E[wwᵀ]` (Γ when the mean is zero).
+    """Second moment `B = E[ββᵀ] = ΛSΛ + (ΛSΛ + tr(ΛS) Λ)/N + σ²Λ/N` with `S = E[wwᵀ]` (Γ when the mean is zero).
 
-    Assumes Gaussian inputs. `β` carries the 1/N. Reference: theory notes, §3.
+    Inputs are assumed Gaussian, and `β` includes the factor 1/N. Reference: theory notes, §3.
     """
     array = array_module(task)
     covariance, second, noise_std = map(array.asarray, (task.covariance, task.task_second_moment, task.noise_std))
-    with np.errstate(all="ignore"):  # what is not finite is refused where a loss is made of it
+    with np.errstate(all="ignore"):  # values that are not finite are refused later, by the loss
         signal = covariance @ second @ covariance
         energy = array.sum(covariance * second)
         moment = signal + (signal + energy * covariance + noise_std**2 * covariance) / task.num_context

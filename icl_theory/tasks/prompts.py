@@ -15,18 +15,18 @@ from icl_theory.numerics.tracing import array_module, device_array
 
 
 class Prompts(NamedTuple):
-    """P prompts. Context shorter than the longest is padded with zero tokens, which add nothing to sums.
+    """A set of P prompts. Shorter contexts are padded with zero tokens, which add nothing to sums.
 
     Attributes:
-        x: (P, N, D) context inputs.
-        y: (P, N) context labels, noise included.
-        x_query: (P, D).
-        y_query: (P,) targets; drawn ones are `w·x_q`, without noise.
-        num_context: (P,) the true N of each prompt, the 1/N of every average.
-        task_vector: (P, D); NaN where it is not known.
-        group: (P,) index of the group each prompt came from.
-        weight: (P,) weight s_p of each prompt's squared error in the loss, or None where all count alike. Upsampling
-            prompt p by κ is `weight[p] = κ`.
+        x: Context inputs, (P, N, D).
+        y: Context labels, noise included, (P, N).
+        x_query: Query inputs, (P, D).
+        y_query: Targets, (P,); those of sampled prompts are `w·x_q`, without noise.
+        num_context: Number N of context tokens of each prompt, without padding, (P,). Averages divide by it.
+        task_vector: Task vector of each prompt, (P, D); NaN where it is unknown.
+        group: Index of the group each prompt came from, (P,).
+        weight: Weight s_p of each prompt's squared error in the loss, (P,), or None if all are weighted equally.
+            Upsampling prompt p by κ is `weight[p] = κ`.
     """
 
     x: Float[Any, "P N D"]
@@ -42,23 +42,23 @@ class Prompts(NamedTuple):
     def from_arrays(
         cls, x: Any, y: Any, x_query: Any, y_query: Any, *, weight: Any = None, num_context: Any = None
     ) -> Prompts:
-        """Return prompts made of your own numbers: arrays, lists or anything that numpy takes.
+        """Build prompts from your own data: arrays, lists or anything that numpy accepts.
 
         Args:
-            x: (P, N, D) context inputs.
-            y: (P, N) context labels.
-            x_query: (P, D).
-            y_query: (P,) targets.
-            weight: (P,) weight of each prompt in the loss; default all alike.
-            num_context: (P,) true context tokens of each prompt, the rest of its row zero; default N for all.
+            x: Context inputs, (P, N, D).
+            y: Context labels, (P, N).
+            x_query: Query inputs, (P, D).
+            y_query: Targets, (P,).
+            weight: Weight of each prompt in the loss, (P,); equal weights by default.
+            num_context: Number of context tokens of each prompt, (P,); N for all by default. Later tokens must be zero.
 
         Returns:
-            Prompts in jax's default precision; their task vectors are unknown, NaN.
+            Prompts in jax's default precision. Their task vectors are unknown, that is NaN.
 
         Raises:
-            InputError: shapes that do not fit, no prompt or context token, numbers that are not real or not finite
-                (with the index of the first), tokens beyond `num_context` that are not zero, weights that are negative
-                or all zero.
+            InputError: Shapes do not fit, there is no prompt or context token, a number is not real or not finite (the
+                index of the first is given), a token beyond `num_context` is not zero, or the weights are negative or
+                all zero.
 
         Examples:
             >>> prompts = Prompts.from_arrays([[[1.0, 0.0], [0.0, 2.0]]], [[1.0, 0.5]], [[1.0, 1.0]], [1.5])
@@ -102,24 +102,24 @@ class Prompts(NamedTuple):
 
     @property
     def weights(self) -> Float[Array, " P"]:
-        """s_p, one where none are set."""
+        """The weights s_p; all ones if none are set."""
         if self.weight is None:
             return device_array(array_module(self.y_query).ones(self.y_query.shape, self.y_query.dtype))
         return jnp.asarray(self.weight, self.y_query.dtype)
 
     @property
     def mask(self) -> Float[Array, "P N"]:
-        """1 at true context tokens, 0 at padding."""
+        """Mask of the context tokens: 1 at true tokens, 0 at padding."""
         return (jnp.arange(self.y.shape[-1]) < self.num_context[:, None]).astype(self.y.dtype)
 
     @property
     def beta(self) -> Float[Array, "P D"]:
-        """`β = (1/N) Σ_n y_n x_n`."""
+        """The correlation `β = (1/N) Σ_n y_n x_n` of each prompt's context."""
         return jnp.einsum("pn,pnd->pd", self.y, self.x) / self.num_context[:, None]
 
     @property
     def tokens(self) -> Float[Array, "P tokens entries"]:
-        """Columns of the prompt matrix as rows, (P, N+1, D+1), the query token `(x_q, 0)` last."""
+        """Tokens of each prompt as rows, (P, N+1, D+1), with the query token `(x_q, 0)` last."""
         context = jnp.concatenate([self.x, self.y[..., None]], axis=-1)
         query = jnp.concatenate([self.x_query, jnp.zeros_like(self.y_query)[:, None]], axis=-1)
         return jnp.concatenate([context, query[:, None]], axis=1)
@@ -134,10 +134,10 @@ def _check_each(field: str, values: np.ndarray, good: np.ndarray, remedy: str) -
 
 
 def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:
-    """One set out of several of the same padded length; missing weights count as one where another part has them.
+    """Join several sets of prompts into one. If any part has weights, parts without them get weights of one.
 
     Raises:
-        InputError: no parts, or parts of other dimension or padded length.
+        InputError: There are no parts, or their dimensions or padded lengths differ.
     """
     if not parts:
         raise InputError("parts", "[]", "give at least one set of prompts")
@@ -148,18 +148,18 @@ def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:
         parts = [part._replace(weight=part.weights) for part in parts]
     if len(parts) == 1:
         return parts[0]
-    array = array_module(parts)  # the host joins without compiling for these shapes
+    array = array_module(parts)  # numpy concatenates without compiling for these shapes
     return jax.tree.map(lambda *leaves: device_array(array.concatenate(leaves)), *parts)
 
 
 def at_context_lengths(prompts: Prompts, lengths: Sequence[int]) -> Prompts:
-    """Every prompt once at each context length, cut after its first tokens: the loss over several context lengths.
+    """Copy every prompt once for each context length, keeping only that many of its first tokens.
 
-    The mean square error over the result is the mean over the lengths of the error with that much context, as in
-    ZSLS25's loss on sequences of varying length, but with the prompt's own query at every length.
+    The mean square error over the result is the average over the lengths of the error with that much context. This is
+    ZSLS25's loss on sequences of varying length, except that the query is the prompt's own at every length.
 
     Raises:
-        InputError: a length below one or above the context of some prompt.
+        InputError: There are no prompts or no lengths, or a length is below one or above the context of some prompt.
     """
     if np.ndim(lengths) != 1 or not len(lengths):
         raise InputError("lengths", lengths, "give a list of at least one")
@@ -179,8 +179,10 @@ def at_context_lengths(prompts: Prompts, lengths: Sequence[int]) -> Prompts:
 
 
 def check_prompts(prompts: Prompts, *, first: int = 0, weighted: bool = True) -> None:
-    """Raise `InputError` naming a field of the wrong shape, the first prompt that holds NaN or infinity, weights that
-    are negative or all zero, or an empty set. `first` is the number of the first prompt in messages.
+    """Raise `InputError` if a set of prompts is empty or invalid.
+
+    Invalid are fields of the wrong shape, context lengths out of range, NaN or infinity, padding that is not zero, and
+    weights that are negative or (if `weighted`) all zero. Messages number the prompts from `first`.
     """
     if prompts.x_query.shape[0] == 0:
         raise InputError("prompts", "0 prompts", "give at least one")
@@ -208,7 +210,7 @@ def check_prompts(prompts: Prompts, *, first: int = 0, weighted: bool = True) ->
 
 
 def check_weights(field: str, weights: Any, count: int, *, first: int = 0, weighted: bool = True) -> None:
-    """Raise `InputError` unless there are `count` finite weights, none negative and (`weighted`) not all zero."""
+    """Raise `InputError` unless there are `count` finite weights, none negative and (if `weighted`) not all zero."""
     check_shape(field, weights, (count,))
     values = np.asarray(weights)
     bad = ~(np.isfinite(values) & (values >= 0))

@@ -17,7 +17,7 @@ from icl_theory.tasks.prompts import Prompts, concatenate_prompts
 
 
 class PromptKeys(NamedTuple):
-    """Separate PRNG keys, so that (say) the same inputs can be drawn with other tasks or other noise."""
+    """Separate PRNG keys, so that for example the same inputs can be drawn with other tasks or other noise."""
 
     inputs: Key[Array, ""]
     tasks: Key[Array, ""]
@@ -33,12 +33,12 @@ def sample_prompts(mixture: TaskMixture, num_prompts: int, *, key: Key[Array, ""
     """Draw prompts from a mixture; group g gets its share of them, rounded so that the counts add up.
 
     Args:
-        mixture: groups and shares.
-        num_prompts: P ≥ 1.
-        key: one PRNG key, or `PromptKeys` to hold inputs, tasks or noise fixed.
+        mixture: Groups and their shares.
+        num_prompts: Number of prompts, P ≥ 1.
+        key: One PRNG key, or `PromptKeys` to hold inputs, tasks or noise fixed.
 
     Returns:
-        Prompts in the order of the groups.
+        The prompts, group after group in the order of the mixture.
     """
     return concatenate_prompts(list(sample_prompt_chunks(mixture, num_prompts, key=key, chunk_size=num_prompts)))
 
@@ -46,10 +46,10 @@ def sample_prompts(mixture: TaskMixture, num_prompts: int, *, key: Key[Array, ""
 def sample_prompt_chunks(
     mixture: TaskMixture, num_prompts: int, *, key: Key[Array, ""] | PromptKeys, chunk_size: int = 2**15
 ) -> Iterator[Prompts]:
-    """The same distribution in pieces of bounded size, for data sets that do not fit (`moments` takes the iterator).
+    """Draw prompts as `sample_prompts` does, in pieces of bounded size, for data sets that do not fit into memory.
 
-    Every piece holds prompts of one group. The first piece of each group is that of `sample_prompts` with the same
-    key, where it is as long; the draws as a whole depend on `chunk_size`.
+    Every piece holds prompts of one group, and `prompt_moments` takes the iterator. With the same key, a group that
+    fits into one piece is drawn as by `sample_prompts`; other draws depend on `chunk_size`.
     """
     check_number("num_prompts", num_prompts, minimum=1, integer=True)
     check_number("chunk_size", chunk_size, minimum=1, integer=True)
@@ -86,7 +86,7 @@ def _group_counts(shares: np.ndarray, num_prompts: int) -> np.ndarray:
 
 
 def _sample_group(group: TaskDistribution, keys: PromptKeys, count: int) -> tuple[Any, ...]:
-    """Context inputs and labels, query inputs and targets, and task vectors; on the host unless something is traced."""
+    """Draw context inputs and labels, query inputs and targets, and task vectors (on the host unless traced)."""
     array, num_context = array_module((group, keys)), int(group.num_context)
     group = jax.tree.map(array.asarray, group)
     dim, dtype = group.dim, group.covariance.dtype
@@ -99,7 +99,7 @@ def _sample_group(group: TaskDistribution, keys: PromptKeys, count: int) -> tupl
     task = group.task_mean + normal(keys.tasks, count, dim) @ _symmetric_root(group.task_covariance, array)
     x, x_query = inputs[:, :-1], inputs[:, -1]
     y = array.einsum("pnd,pd->pn", x, task)
-    if is_traced(group.noise_std) or group.noise_std:  # the noise has a key of its own: nothing else depends on it
+    if is_traced(group.noise_std) or group.noise_std:  # the noise has its own key, so nothing else depends on it
         y = y + group.noise_std * normal(keys.noise, count, num_context)
     return x, y, x_query, array.einsum("pd,pd->p", x_query, task), task
 

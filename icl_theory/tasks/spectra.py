@@ -14,7 +14,7 @@ from icl_theory.numerics.tracing import array_module, device_array, is_traced
 
 
 def linear_spectrum(dim: int) -> Float[np.ndarray, " D"]:
-    """λ_d = d / Σ_j j for d = D..1 (largest first), trace one: the default of ZSLS25.
+    """Linear spectrum λ_d = d / Σ_j j for d = D..1 (largest first), with trace one; the default of ZSLS25.
 
     Examples:
         >>> linear_spectrum(4)
@@ -26,13 +26,13 @@ def linear_spectrum(dim: int) -> Float[np.ndarray, " D"]:
 
 
 def white_spectrum(dim: int) -> Float[np.ndarray, " D"]:
-    """λ_d = 1/D: every direction alike, trace one."""
+    """White spectrum λ_d = 1/D, the same in every direction, with trace one."""
     check_number("dim", dim, minimum=1, integer=True)
     return np.full(dim, 1.0 / dim)
 
 
 def power_law_spectrum(dim: int, exponent: float | Float[Array, ""]) -> Float[np.ndarray | Array, " D"]:
-    """λ_d ∝ d^(−exponent), trace one (exponent 0 is white)."""
+    """Power-law spectrum λ_d ∝ d^(−exponent), with trace one (exponent 0 is white)."""
     check_number("dim", dim, minimum=1, integer=True)
     check_number("exponent", exponent, minimum=0.0)
     values = np.arange(1, dim + 1, dtype=float) ** -exponent
@@ -40,7 +40,9 @@ def power_law_spectrum(dim: int, exponent: float | Float[Array, ""]) -> Float[np
 
 
 def geometric_spectrum(dim: int, ratio: float | Float[Array, ""]) -> Float[np.ndarray | Array, " D"]:
-    """λ_d ∝ ratio^(−(d−1)), trace one: each eigenvalue is `ratio` times the next (ratio 1 is white).
+    """Geometric spectrum λ_d ∝ ratio^(−(d−1)), with trace one: each eigenvalue is `ratio` times the next one.
+
+    Ratio 1 is white.
 
     Examples:
         >>> geometric_spectrum(2, 3.0)
@@ -72,9 +74,9 @@ def given_spectrum(eigenvalues: Any, *, field: str = "eigenvalues") -> Any:
 
 
 def random_basis(key: Key[Array, ""], dim: int) -> Float[Array, "D D"]:
-    """Draw an orthogonal matrix, uniform over all of them (Haar); its columns are the basis vectors.
+    """Draw an orthogonal matrix from the uniform (Haar) distribution; its columns are the basis vectors.
 
-    It is Q of a normal matrix whose R has a positive diagonal.
+    It is the factor Q of the QR decomposition of a normal matrix, with signs chosen so that R has a positive diagonal.
     """
     check_number("dim", dim, minimum=1, integer=True)
     normal = standard_normal(key, (dim, dim))
@@ -86,7 +88,7 @@ def random_basis(key: Key[Array, ""], dim: int) -> Float[Array, "D D"]:
 def from_eigenvalues(
     eigenvalues: Float[Array, " D"], basis: Float[Array | np.ndarray, "D D"] | None
 ) -> Float[Array, "D D"]:
-    """`Q diag(λ) Qᵀ`; `basis=None` means the coordinate axes."""
+    """The matrix `Q diag(λ) Qᵀ` for eigenvalues λ and a basis Q; `basis=None` means the coordinate axes."""
     array = array_module((eigenvalues, basis))
     eigenvalues = array.asarray(eigenvalues, dtype=float)
     if basis is None:

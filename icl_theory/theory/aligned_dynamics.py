@@ -20,22 +20,22 @@ from icl_theory.tasks.features import Features
 from icl_theory.theory.gradient_flow import integrate
 from icl_theory.theory.hitting_time import fraction_at_time
 
-LEARNED = 0.95  # normalised SAM's flow is stopped when every feature has this share of its optimum
-ROUNDING_UNITS = 1.0  # that every step of the discrete map adds and takes off in turn
+LEARNED = 0.95  # normalised SAM's flow is stopped when every feature has reached this share of its optimum
+ROUNDING_UNITS = 1.0  # relative change of u, added and subtracted on alternate steps of the discrete map
 
 
 class Ascent(NamedTuple):
-    """SAM's perturbation: radius ρ, normalised or not. ρ = 0 is gradient descent."""
+    """SAM's ascent step: its radius ρ, and whether it is normalised. ρ = 0 is gradient descent."""
 
     rho: float | Float[Any, ""] = 0.0
     normalised: Any = True
 
 
 def perturbation(u: Float[Array, " D"], drive: Any, curvature: Any, ascent: Ascent) -> Float[Array, " D"]:
-    """`p_d`, by which SAM moves u_d back before it takes the gradient (`ũ_d = u_d − p_d`).
+    """Return `p_d`: SAM takes the gradient at `ũ_d = u_d − p_d`.
 
-    With `r_d = u_d² (a_d − c_d u_d³)`: normalised `p_d = ρ r_d / sqrt(3 Σ_j r_j²)` (0 where all r are 0),
-    unnormalised `p_d = 2 ρ r_d`. Reference: theory notes, §6.
+    Let `r_d = u_d² (a_d − c_d u_d³)`. Normalised SAM has `p_d = ρ r_d / sqrt(3 Σ_j r_j²)` (0 if every r is 0),
+    unnormalised SAM has `p_d = 2 ρ r_d`. Reference: theory notes, §6.
     """
     r = u**2 * (drive - curvature * u**3)
     norm = jnp.sqrt(3.0 * jnp.sum(r**2))
@@ -44,22 +44,22 @@ def perturbation(u: Float[Array, " D"], drive: Any, curvature: Any, ascent: Asce
 
 
 def velocity(u: Float[Array, " D"], drive: Any, curvature: Any, ascent: Ascent) -> Float[Array, " D"]:
-    """`u̇_d = 2 ũ_d² (a_d − c_d ũ_d³)` per unit of time η × step (the loss has no ½)."""
+    """Return `u̇_d = 2 ũ_d² (a_d − c_d ũ_d³)` per unit of time η × step (the loss has no factor ½)."""
     moved = u - perturbation(u, drive, curvature, ascent)
     return 2.0 * moved**2 * (drive - curvature * moved**3)
 
 
 class AlignedFlow(NamedTuple):
-    """Gradient flow, or the flow of SAM, of the reduced system (a `Dynamics`).
+    """Flow of the reduced system, under gradient descent or SAM (a `Dynamics`).
 
-    Normalised SAM is discontinuous at the minimum, so its flow is given up to the moment when every feature
-    has 95 % of its optimum, and is NaN afterwards.
+    Normalised SAM is discontinuous at the minimum, so its flow is computed until every feature has reached
+    95 % of its optimum. Later values are NaN.
 
     Attributes:
-        features: drives and curvatures.
-        start: u_d(0), (D,).
-        ascent: SAM's radius; default gradient flow.
-        stiff: an implicit solver (float64 only), which goes on where SAM rests long on a plateau.
+        features: The drives and curvatures.
+        start: u_d(0), shape (D,).
+        ascent: SAM's ascent step. The default is gradient flow.
+        stiff: Whether to use an implicit solver (float64 only), which also gets through SAM's long plateaus.
     """
 
     features: Features
@@ -68,7 +68,7 @@ class AlignedFlow(NamedTuple):
     stiff: bool = False
 
     def predict(self, time: np.ndarray) -> Trajectory:
-        """Integrate from time 0; `time` may begin later."""
+        """Integrate from time 0 and return the values at `time`, which may begin later."""
         _check(self.features, self.start, self.ascent)
         grid = np.concatenate([[0.0], np.asarray(time, float)])
         discontinuous = bool(self.ascent.normalised) and float(self.ascent.rho) > 0
@@ -79,12 +79,15 @@ class AlignedFlow(NamedTuple):
 
 
 class AlignedDescent(NamedTuple):
-    """The same system in discrete steps `u ← u + η u̇`: what GD or SAM does, but for one rounding unit a step (a
-    `Dynamics`).
+    """The reduced system in discrete steps `u ← u + η u̇` (a `Dynamics`).
+
+    These are the steps of GD or SAM up to one rounding unit each (see `descend`).
 
     Attributes:
-        features, start, ascent: as for `AlignedFlow`.
-        learning_rate: η; times must be multiples of it.
+        features: The drives and curvatures.
+        start: u_d(0), shape (D,).
+        learning_rate: η. Times must be multiples of it.
+        ascent: SAM's ascent step. The default is gradient descent.
     """
 
     features: Features
@@ -93,7 +96,7 @@ class AlignedDescent(NamedTuple):
     ascent: Ascent = Ascent()
 
     def predict(self, time: np.ndarray) -> Trajectory:
-        """Iterate the map; the loss and strengths at the steps `time / η`."""
+        """Iterate the map and return the loss and strengths at the steps `time / η`."""
         _check(self.features, self.start, self.ascent)
         check_number("learning_rate", self.learning_rate, minimum=0.0, exclusive=True)
         steps = np.round(np.asarray(time) / self.learning_rate).astype(int)
@@ -105,13 +108,13 @@ class AlignedDescent(NamedTuple):
 
 
 class AlignedClosedForm(NamedTuple):
-    """Gradient flow by inverting the hitting time, no differential equation solved (a `Dynamics`)."""
+    """Gradient flow in closed form, by inverting the hitting time (a `Dynamics`)."""
 
     features: Features
     start: Float[Any, " D"]
 
     def predict(self, time: np.ndarray) -> Trajectory:
-        """`u_d(t)` of every feature, each on its own."""
+        """Evaluate `u_d(t)` for every feature independently."""
         _check(self.features, self.start, Ascent())
         limit = np.cbrt(self.features.optimum)
         z = fraction_at_time(time, drive=self.features.drive, limit=limit, start=np.asarray(self.start, float))
@@ -120,11 +123,11 @@ class AlignedClosedForm(NamedTuple):
 
 @jax.jit
 def descend(start: Float[Array, " D"], steps: Any, learning_rate: Any, args: Any) -> Float[Array, "T D"]:
-    """u at each of the ascending `steps` of the discrete map; `args = (drive, curvature, ascent)`.
+    """Return u at each of the ascending `steps` of the discrete map, with `args = (drive, curvature, ascent)`.
 
-    One rounding unit of u is added and taken off in turn: no step of a real model is free of it, and without it the map
-    may land bit for bit on a fixed point that is unstable, as a learned feature becomes under SAM (notes, §6), and
-    never leave it.
+    One rounding unit of u is added and subtracted on alternate steps, because every step of a real model has such an
+    error. Without it the map may land exactly on an unstable fixed point and never leave it. A learned feature becomes
+    such a point under SAM (theory notes, §6).
     """
     unit = ROUNDING_UNITS * jnp.finfo(start.dtype).eps
 

@@ -1,4 +1,4 @@
-"""The imbalance of every head, conserved by gradient flow, and its change under GD and SAM (theory notes, §15)."""
+"""Imbalance of each head: conserved by gradient flow, changed by GD and SAM (theory notes, §15)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from icl_theory.training.sam import perturb
 def imbalance(params: PyTree) -> dict[str, Float[Array, ...]]:
     """Return the imbalance of each head, which gradient flow conserves.
 
-    Separate keys and queries: `v_i² − Σ_r|k_ir|²`, (H,), and `K_i K_iᵀ − Q_i Q_iᵀ`, (H, R, R). Merged: `v_i² − ‖U_i‖²`,
-    (H,). All of it is zero in a balanced head. Reduced blocks, linear scores.
+    With separate keys and queries it is `v_i² − Σ_r|k_ir|²`, (H,), and `K_i K_iᵀ − Q_i Q_iᵀ`, (H, R, R). With merged
+    ones it is `v_i² − ‖U_i‖²`, (H,). All entries are zero in a balanced head. For reduced blocks and linear scores.
     """
     squares = jnp.square(params["value"])
     if "merged" in params:
@@ -28,15 +28,16 @@ def imbalance(params: PyTree) -> dict[str, Float[Array, ...]]:
 
 
 def imbalance_change(loss: Any, params: PyTree, *, learning_rate: float, rho: float = 0.0) -> dict[str, Array]:
-    """By how much one step of GD (ρ = 0) or normalised SAM changes `imbalance`, exactly, from gradients alone.
+    """Return the exact change of `imbalance` in one step of GD (ρ = 0) or normalised SAM, from gradients alone.
 
-    With g = ∇L(θ), ε = ρ g/‖g‖ and g̃ = ∇L(θ + ε) the terms of first order in η cancel but for those of ε:
+    With g = ∇L(θ), ε = ρ g/‖g‖ and g̃ = ∇L(θ + ε) all terms of first order in η cancel except those in ε:
 
         Δ(v² − |k|²) = 2η (ε_v g̃_v − ε_k·g̃_k) + η² (g̃_v² − |g̃_k|²)
 
-    and alike for the other two. Gradient flow conserves it, GD drifts in proportion to η over a time, and SAM moves it
-    at first order in ρ, by `ε_v g̃_v − ε_k·g̃_k ≈ (ρ/‖g‖)(g_v² − |g_k|²)`: towards balance in a head that holds one
-    feature, where the smaller factor has the larger gradient; either way in others.
+    and likewise for the other two kinds. Gradient flow conserves the imbalance. Under GD it drifts, over a fixed time,
+    in proportion to η. SAM changes it at first order in ρ, by `ε_v g̃_v − ε_k·g̃_k ≈ (ρ/‖g‖)(g_v² − |g_k|²)`. In a head
+    that holds one feature this is towards balance, since the smaller factor has the larger gradient. In other heads
+    it may go either way.
 
     Reference: theory notes, §15 (derived there).
     """
@@ -50,7 +51,7 @@ def imbalance_change(loss: Any, params: PyTree, *, learning_rate: float, rho: fl
 
 
 def _difference(left: Any, right: Any) -> dict[str, Array]:
-    """`imbalance` as a bilinear form, symmetric parts only."""
+    """Return the symmetric bilinear form whose quadratic form is `imbalance`."""
     value = left["value"] * right["value"]
     if "merged" in left:
         return {"value": value - jnp.sum(left["merged"] * right["merged"], axis=(1, 2))}

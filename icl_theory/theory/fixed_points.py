@@ -12,7 +12,7 @@ from icl_theory.tasks.features import Features
 
 
 def subsets(dim: int) -> Iterator[tuple[int, ...]]:
-    """All 2^D subsets of the features, smallest first.
+    """Yield all 2^D subsets of the features, smallest first.
 
     Examples:
         >>> list(subsets(2))
@@ -24,7 +24,7 @@ def subsets(dim: int) -> Iterator[tuple[int, ...]]:
 
 
 def fixed_point_strengths(features: Features, subset: Iterable[int]) -> np.ndarray:
-    """`w_d = w_d*` for d in S, else 0; shape (D,). `W_S = Σ_{d∈S} w_d* e_d e_dᵀ`."""
+    """Return `w_d = w_d*` for d in S and 0 elsewhere, shape (D,): the strengths of `W_S = Σ_{d∈S} w_d* e_d e_dᵀ`."""
     strengths = np.zeros_like(features.drive)
     index = _checked(features, subset)
     strengths[index] = features.optimum[index]
@@ -32,7 +32,7 @@ def fixed_point_strengths(features: Features, subset: Iterable[int]) -> np.ndarr
 
 
 def plateau_loss(features: Features, subset: Iterable[int]) -> float:
-    """`L_S = energy − Σ_{d∈S} a_d²/c_d`, the loss on the manifold of S.
+    """Return `L_S = energy − Σ_{d∈S} a_d²/c_d`, the loss on the manifold of S.
 
     Reference: theory notes, §4; ZSLS25, Sec. 4.
     """
@@ -40,12 +40,12 @@ def plateau_loss(features: Features, subset: Iterable[int]) -> float:
 
 
 def nested_plateau_losses(features: Features) -> np.ndarray:
-    """The plateaus training visits from small initialisation: the first 0, 1, …, D features learned; (D+1,)."""
+    """Return the losses with the first 0, 1, …, D features learned, (D+1,): the plateaus from small initialisation."""
     return features.energy - np.concatenate([[0.0], np.cumsum(features.gain)])
 
 
 def isotropic_task_gain(eigenvalues: np.ndarray, num_context: int) -> np.ndarray:
-    """`a_d²/c_d = λ_d / (1 + (1 + tr Λ/λ_d)/N)` for Γ = I and σ = 0, in the order given; λ_d > 0."""
+    """Return `a_d²/c_d = λ_d / (1 + (1 + tr Λ/λ_d)/N)` for Γ = I, σ = 0 and λ_d > 0, in the order given."""
     check_number("num_context", num_context, minimum=1, integer=True)
     values = np.asarray(eigenvalues, dtype=float)
     if np.any(values <= 0):

@@ -17,10 +17,11 @@ MAX_STEPS = 1_000_000
 
 
 def tolerance() -> float:
-    """Relative tolerance of every flow: 1e-10 in float64, 1e-6 in float32; the absolute one is a hundredth of it.
+    """Return the relative tolerance of every flow: 1e-10 in float64, 1e-6 in float32.
 
-    `tests/theory/test_theory.py::test_flow_tolerance_is_justified_by_the_closed_form` holds the solution at this
-    setting, and a hundred times looser, against the closed form.
+
+    The absolute tolerance is a hundredth of it. The test `test_flow_tolerance_is_justified_by_the_closed_form` (in
+    `tests/theory/test_theory.py`) compares the closed form with solutions at this tolerance and at 100 times it.
     """
     return 1e-10 if jax.config.jax_enable_x64 else 1e-6  # type: ignore[attr-defined]
 
@@ -34,16 +35,18 @@ def integrate(
     stop: Callable[[Any, Any], Any] | None = None,
     stiff: bool = False,
 ) -> np.ndarray:
-    """Solve `ẏ = field(y, args)` from `y(time[0]) = start` and return y at every time, (T, K), or (runs, T, K) for
-    several runs.
+    """Solve `ẏ = field(y, args)` from `y(time[0]) = start`.
 
     Args:
-        field: a module-level function (its identity is part of the compiled program).
-        start: (K,), or (runs, K) to solve several runs as one program.
-        time: (T,), ascending.
-        args: pytree of numbers, traced; with an axis of runs first where there are several.
-        stop: `stop(y, args) -> bool`; later values are NaN.
-        stiff: an implicit solver, for flows with very unlike rates (normalised SAM on a plateau).
+        field: A module-level function (its identity is part of the compiled program).
+        start: Initial state, (K,), or (runs, K) to solve several runs as one program.
+        time: Times, (T,), ascending.
+        args: Pytree of traced numbers. For several runs every leaf has the axis of runs first.
+        stop: Condition `stop(y, args) -> bool` that ends the flow. Later values are NaN.
+        stiff: Whether to use an implicit solver, for flows with very different rates (normalised SAM on a plateau).
+
+    Returns:
+        y at every time, (T, K), or (runs, T, K) for several runs.
     """
     count = len(time)
     padded = np.append(time, np.full(2 ** (count - 1).bit_length() - count, time[-1]))  # few lengths, few programs

@@ -1,4 +1,4 @@
-"""When a feature is learned under gradient flow, in closed form (theory notes, §5)."""
+"""The time at which gradient flow learns a feature, in closed form (theory notes, §5)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def antiderivative(z: np.ndarray | float) -> np.ndarray:
 
 
 def hitting_time(fraction: float, *, drive: np.ndarray, optimum: np.ndarray, start: np.ndarray | float) -> np.ndarray:
-    """`t = [F(z) − F(z_0)] / (2 a u*)` until the strength is `fraction` of `w* = u*³`, so `z = fraction^{1/3}`.
+    """Return `t = [F(z) − F(z_0)] / (2 a u*)`, when the strength is `fraction` of `w* = u*³`: `z = fraction^{1/3}`.
 
-    Time is η × step; the head is aligned and balanced. 0 where the start is already there.
+    Time is η × step, and the head is aligned and balanced. The time is 0 if the start is already that strong.
 
     Args:
-        fraction: of the optimal strength, between 0 and 1.
+        fraction: The fraction of the optimal strength, between 0 and 1.
         drive: a_d.
         optimum: w_d* > 0.
         start: u_d(0) > 0.
 
     Raises:
-        InputError: fraction outside (0, 1), a start or an optimum that is not positive.
+        InputError: The fraction is outside (0, 1), or a start or an optimum is not positive.
 
     Reference: theory notes, §5.
     """
@@ -46,7 +46,7 @@ def hitting_time(fraction: float, *, drive: np.ndarray, optimum: np.ndarray, sta
 
 
 def fraction_at_time(time: np.ndarray, *, drive: np.ndarray, limit: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """`z_d(t) = u_d/u_d*`, the inverse of the hitting time, by bisection to machine precision; (T, D)."""
+    """Return `z_d(t) = u_d/u_d*`, (T, D): the hitting time inverted by bisection to machine precision."""
     if not np.all((start > 0) & (start < limit)):
         raise InputError("start", start, "the closed form needs 0 < u_d(0) < u_d*")
     target = antiderivative(start / limit) + 2.0 * drive * limit * np.asarray(time, float)[:, None]
@@ -60,10 +60,10 @@ def fraction_at_time(time: np.ndarray, *, drive: np.ndarray, limit: np.ndarray, 
 
 
 def start_of_each(start: np.ndarray | float, dim: int) -> np.ndarray:
-    """u_d(0) as (D,), one number for all or one for each.
+    """Return u_d(0) as (D,) from one number for all features or one for each.
 
     Raises:
-        InputError: another shape, numbers that are not positive and finite.
+        InputError: The shape is another, or a number is not positive and finite.
     """
     values = as_floats("start", start)
     if values.shape not in ((), (dim,)):

@@ -10,13 +10,13 @@ from icl_theory.moments.empirical import Moments
 
 
 def best_tensor(moments: Moments) -> np.ndarray:
-    """`T* = M⁺ c`, the coefficients of least loss, (F,); of several the shortest. In float64."""
+    """Return `T* = M⁺ c`, (F,) in float64: the coefficients of least loss, of smallest norm if there are several."""
     mean = moments.mean()
     return np.linalg.lstsq(np.asarray(mean.gram, float), np.asarray(mean.cross, float), rcond=1e-12)[0]
 
 
 def tensor_loss(tensors: np.ndarray, moments: Moments) -> np.ndarray:
-    """`TᵀMT − 2cᵀT + e` of coefficients (..., F) on any data, shape (...)."""
+    """Return the loss `TᵀMT − 2cᵀT + e` of coefficients (..., F) on the data of `moments`, shape (...)."""
     mean = moments.mean()
     gram, cross = np.asarray(mean.gram, float), np.asarray(mean.cross, float)
     quadratic = np.einsum("...f,fg,...g->...", tensors, gram, tensors)
@@ -24,14 +24,14 @@ def tensor_loss(tensors: np.ndarray, moments: Moments) -> np.ndarray:
 
 
 def escape_rate(moments: Moments, learning_rate: float = 0.0) -> float:
-    """`4 σ₁`, or `2 ln(1 + 2ησ₁)/η` in steps of η > 0: the rate at which `ln |T|` of merged attention with full blocks
-    grows from zero, per unit of η × step.
+    """Return the rate at which `ln |T|` grows near zero in merged attention with full blocks, per unit of η × step.
 
-    Near zero `v̇_i = 2 C U_i`, `U̇_i = 2 Cᵀ v_i` with `C_(e)(fd) = E[y_q φ_(ef)d]` as a (D+1) × (D+1)D matrix, of which
-    only the largest singular value σ₁ survives; T is a product of both.
+    The rate is `4 σ₁` under gradient flow and `2 ln(1 + 2ησ₁)/η` in steps of η > 0. Near zero `v̇_i = 2 C U_i` and
+    `U̇_i = 2 Cᵀ v_i`, with the (D+1) × (D+1)D matrix `C_(e)(fd) = E[y_q φ_(ef)d]`, whose largest singular value σ₁
+    dominates. T is a product of v and U.
 
     Raises:
-        InputError: moments of reduced features, a negative learning rate.
+        InputError: The moments are of reduced features, or the learning rate is negative.
 
     Reference: theory notes, §13.
     """

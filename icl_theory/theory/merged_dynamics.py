@@ -1,4 +1,4 @@
-"""ATTN_M: one abrupt drop. Effective balanced head in general, logistic curve for white inputs (theory notes, §5)."""
+"""ATTN_M, whose loss drops once: an effective balanced head, and a logistic curve for white inputs (notes, §5)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from icl_theory.theory.gradient_flow import integrate
 def effective_start(
     value: Float[Array | np.ndarray, " H"], merged: Float[Array | np.ndarray, "H D D"], features: Features
 ) -> float:
-    """The v of the one balanced head that H small random heads turn into: `v_0² = Σ_i ((v_i + ⟨U_i, Â⟩)/2)²`.
+    """Return v_0 of the balanced head that H small random heads are equivalent to: `v_0² = Σ_i ((v_i + ⟨U_i, Â⟩)/2)²`.
 
-    Near zero the flow is linear, `v̇_i = 2⟨U_i, A⟩`, `U̇_i = 2 v_i A` with `A = Σ_d a_d e_d e_dᵀ` and `Â = A/‖A‖`;
-    only the part of each head along the growing direction `(1, Â)/√2` survives, and all grow alike.
+    Near zero the flow is linear, `v̇_i = 2⟨U_i, A⟩`, `U̇_i = 2 v_i A` with `A = Σ_d a_d e_d e_dᵀ` and `Â = A/‖A‖`.
+    Only the part of each head along the growing direction `(1, Â)/√2` survives, and all heads grow at the same rate.
     """
     direction = (features.directions * (features.drive / np.linalg.norm(features.drive))) @ features.directions.T
     growing = (np.asarray(value) + np.einsum("hij,ij->h", np.asarray(merged), direction)) / 2.0
@@ -30,10 +30,10 @@ def effective_start(
 class MergedFlow(NamedTuple):
     """Gradient flow of the effective head: `v̇ = 2 Σ_d s_d (a_d − c_d v s_d)`, `ṡ_d = 2 v (a_d − c_d v s_d)`.
 
-    Strengths `w_d = v s_d`; balanced start `s_d(0) = v_0 a_d/‖a‖` (a `Dynamics`).
+    The strengths are `w_d = v s_d`, the balanced start is `s_d(0) = v_0 a_d/‖a‖` (a `Dynamics`).
 
     Attributes:
-        features: drives and curvatures.
+        features: The drives and curvatures.
         start: v_0 > 0 (see `effective_start`).
     """
 
@@ -53,12 +53,12 @@ class MergedFlow(NamedTuple):
 
 
 class MergedLogistic(NamedTuple):
-    """Closed form for white inputs: `w(t) = w* / (1 + (w*/w_0 − 1) exp(−4 √D a t))`, every feature alike.
+    """Closed form for white inputs: `w(t) = w* / (1 + (w*/w_0 − 1) exp(−4 √D a t))`, the same for every feature.
 
-    From `ẇ = 4 √D w (a − c w)`, which the balanced head obeys with `w = v²/√D` (a `Dynamics`).
+    It solves `ẇ = 4 √D w (a − c w)`, which the balanced head obeys with `w = v²/√D` (a `Dynamics`).
 
     Attributes:
-        features: all drives and curvatures equal.
+        features: The drives and curvatures, all equal.
         start: v_0 > 0.
     """
 

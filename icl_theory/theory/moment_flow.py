@@ -1,7 +1,7 @@
 """Learning times predicted from the moments of finite, weighted data (theory notes, §8).
 
-On a population with features, drives and curvatures of different features do not mix. On finite data, and more so after
-examples were chosen by their losses, they do: once one feature is learned, it changes what is left for the others.
+On a population with a joint eigenbasis the features evolve independently. On finite data they are coupled, and more so
+if examples were chosen by their losses: once one feature is learned, it changes what is left for the others.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from icl_theory.theory.hitting_time import start_of_each
 class MomentFlow(NamedTuple):
     """Aligned, balanced heads on given data (a `Dynamics`): `u̇_d = 2u_d² (a_d − Σ_j C_dj u_j³)`, `w_d = u_d³`.
 
-    Exact as long as W stays diagonal in the directions; entries off the diagonal, which finite data drive a little, are
-    left out. `C_dd` is the curvature c_d of §3, `C_dj` couples features d and j.
+    The flow is exact while W stays diagonal in the directions. Finite data drive the off-diagonal entries slightly, and
+    these are neglected. `C_dd` is the curvature c_d of §3, and `C_dj` couples features d and j.
 
     Attributes:
-        directions: (D, D), column d is e_d.
+        directions: The eigenbasis, (D, D). Column d is e_d.
         drive: `a_d = E_s[y (e_d·β)(e_d·x_q)]`, (D,).
         coupling: `C_dj = E_s[(e_d·β)(e_d·x_q)(e_j·β)(e_j·x_q)]`, (D, D).
         energy: `E_s[y²]`, the loss of the zero model.
@@ -44,10 +44,11 @@ class MomentFlow(NamedTuple):
     def from_moments(
         cls, moments: Moments, directions: Float[Array | np.ndarray, "D D"], *, start: np.ndarray | float
     ) -> MomentFlow:
-        """From the moments of the data under their weights.
+        """Build the flow from the moments of the weighted data.
 
         Raises:
-            InputError: directions of another dimension or not orthonormal, a start of another shape or not positive.
+            InputError: The directions have another dimension or are not orthonormal, or the start has another shape or
+                is not positive.
         """
         mean = moments.restricted("reduced").mean()
         dim, axes = mean.dim, as_floats("directions", directions)
@@ -66,28 +67,28 @@ class MomentFlow(NamedTuple):
 
     @property
     def optimum(self) -> np.ndarray:
-        """`C⁻¹a`, the strengths at the flow's end, (D,); the smallest of them where data are too few to tell."""
+        """The strengths at the end of the flow, `C⁻¹a`, (D,); those of smallest norm where C is singular."""
         return np.linalg.lstsq(self.coupling, self.drive, rcond=None)[0]
 
     @property
     def features(self) -> Features:
-        """The same without couplings: drives and curvatures as if features did not mix."""
+        """The drives and curvatures without the couplings between features."""
         return Features(self.directions, self.drive, np.diagonal(self.coupling).copy(), self.energy)
 
     def predict(self, time: np.ndarray) -> Trajectory:
-        """Integrate from time 0; the loss is that of the data.
+        """Integrate from time 0. The loss is that on the data.
 
         Raises:
-            InputError: times that are negative, not finite or not ascending.
+            InputError: Times are negative, not finite or not ascending.
         """
         return MomentFlow.predict_together([self], time)[0]
 
     @staticmethod
     def predict_together(flows: Sequence[MomentFlow], time: np.ndarray) -> list[Trajectory]:
-        """Return `flow.predict(time)` of each, all solved as one program.
+        """Return `flow.predict(time)` for each flow, all solved as one program.
 
         Raises:
-            InputError: times that are negative, not finite or not ascending.
+            InputError: Times are negative, not finite or not ascending.
         """
         time = as_floats("time", time)
         if time.ndim != 1 or not np.all(np.isfinite(time) & (time >= 0)) or np.any(np.diff(time) < 0):

@@ -1,6 +1,6 @@
-"""In-context regression on principal components, what attention does on a plateau (theory notes, §4).
+"""In-context regression on principal components, which attention performs on a plateau (theory notes, §4).
 
-Component m is feature m, numbered by drive, which is the order of the eigenvalues where Γ = I.
+Component m is feature m. Features are numbered by drive, which for Γ = I is the order of the eigenvalues.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from icl_theory.tasks.prompts import Prompts
 
 
 def plateau_predictions(prompts: Prompts, features: Features, num_learned: int) -> Float[Array, " P"]:
-    """`Σ_{d≤m} w_d* β_d x_q,d`: regression on the first m components by their covariances with y, shrunk by w_d*; (P,).
+    """Return `Σ_{d≤m} w_d* β_d x_q,d`, (P,): what the fixed point with m features learned predicts.
 
-    What the fixed point with m features predicts. m may be 0.
+    It is a regression on the first m components by their covariances with y, shrunk by w_d*. m may be 0.
 
     Raises:
-        InputError: m outside 0 … D.
+        InputError: m is outside 0 … D.
     """
     check_number("num_learned", num_learned, minimum=0, maximum=len(features.drive), integer=True)
     chosen = jnp.asarray(features.directions[:, :num_learned])
@@ -28,10 +28,10 @@ def plateau_predictions(prompts: Prompts, features: Features, num_learned: int) 
 
 
 def component_regression(prompts: Prompts, features: Features, num_components: int) -> Float[Array, " P"]:
-    """Least squares of y on the first m components of the context, read at the query; (P,). No shrinkage; N > m.
+    """Predict at the query by least squares on the first m components of the context, (P,), without shrinkage; N > m.
 
     Raises:
-        InputError: m outside 1 … D, or contexts of m tokens or fewer.
+        InputError: m is outside 1 … D, or a context has m tokens or fewer.
     """
     check_number("num_components", num_components, minimum=1, maximum=len(features.drive), integer=True)
     check_number("prompts.num_context", int(jnp.min(prompts.num_context)), minimum=num_components + 1, integer=True)
@@ -44,10 +44,11 @@ def component_regression(prompts: Prompts, features: Features, num_components: i
 
 
 def regression_gap(num_components: int, num_context: int) -> float:
-    """`(m + 1)/N`: mean square difference of the two over the mean square of either, to leading order in 1/N (Γ = I).
+    """Return `(m + 1)/N`, the relative mean square gap between the two predictions at leading order in 1/N (Γ = I).
 
-    Attention takes the covariance of the components as known, Λ; least squares measures it in the context, where it
-    fluctuates: `Σ_{d≤m} λ_d Var((Λ⁻¹ δS w)_d) = Σ_{d≤m} (λ_d + Σ_{j≤m} λ_j)/N = (m + 1) Σ_{j≤m} λ_j/N`.
+    They are `plateau_predictions` and `component_regression`; the gap is relative to the mean square of either.
+    Attention uses the true covariance Λ of the components. Least squares estimates it from the context, with the
+    error `Σ_{d≤m} λ_d Var((Λ⁻¹ δS w)_d) = Σ_{d≤m} (λ_d + Σ_{j≤m} λ_j)/N = (m + 1) Σ_{j≤m} λ_j/N`.
 
     Reference: theory notes, §4 (derived there).
     """

@@ -1,6 +1,6 @@
 """The losses that gradient descent and SAM see on the manifolds on which training stays (theory notes, §5 and §6).
 
-On such a manifold the parameters are a rotation of fewer coordinates. Gradient descent and SAM do not notice rotations,
+On such a manifold the parameters are fewer coordinates, rotated. Gradient descent and SAM are equivariant to rotations,
 so the same optimizer with the same η and ρ on the reduced loss takes the same steps as on the full one.
 """
 
@@ -15,13 +15,13 @@ from icl_theory.numerics.contraction import contract
 
 
 class ReducedLoss(NamedTuple):
-    """`L = energy + Σ_d (c_d w_d² − 2 a_d w_d)` of coordinates from which `strength` makes the w_d.
+    """The loss `L = energy + Σ_d (c_d w_d² − 2 a_d w_d)`, where `strength` maps the coordinates to the w_d.
 
     Attributes:
-        strength: `AlignedStrength()` or `MergedStrength()`, which manifold; also what is tracked.
+        strength: The manifold, `AlignedStrength()` or `MergedStrength()`. It also serves as what is tracked.
         drive: a_d, (D,).
         curvature: c_d, (D,).
-        energy: loss of the zero model.
+        energy: The loss of the zero model.
     """
 
     strength: Any
@@ -37,8 +37,8 @@ class ReducedLoss(NamedTuple):
 class AlignedStrength(NamedTuple):
     """Rank-one ATTN_S with head d aligned with feature d and balanced: `w_d = u_d³ = (s_d/√3)³`.
 
-    v_d, k_d and q_d all have length u_d, so the three of them together move along one direction of length `s_d = √3
-    u_d`. The descent is that of `AlignedDescent`.
+    v_d, k_d and q_d all have length u_d, so together they are one coordinate of length `s_d = √3 u_d`. Descent on it
+    takes the steps of `AlignedDescent`.
     """
 
     def __call__(self, params: PyTree) -> Float[Array, " D"]:
@@ -53,10 +53,10 @@ class MergedStrength(NamedTuple):
 
 
 def aligned_start(u: Any, dim: int) -> dict[str, Array]:
-    """Coordinates of `AlignedStrength` with every `u_d = u`."""
+    """Return the coordinates of `AlignedStrength` with every `u_d = u`."""
     return {"root": jnp.full(dim, u * 3.0**0.5)}
 
 
 def merged_start(value: Any, drive: Float[Array, " D"]) -> dict[str, Array]:
-    """Coordinates of `MergedStrength` with `v = value` and `s = value · a/‖a‖` (see `effective_start`)."""
+    """Return the coordinates of `MergedStrength` with `v = value` and `s = value · a/‖a‖` (see `effective_start`)."""
     return {"value": value, "merged": value * drive / jnp.linalg.norm(drive)}

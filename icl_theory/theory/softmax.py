@@ -9,11 +9,11 @@ from icl_theory.tasks.features import Features
 
 
 def small_weight_drive(features: Features, num_context: int) -> np.ndarray:
-    """`a_d (N/(N+1))²`, (D,): what drives feature d of softmax attention at vanishing weights; one group of prompts.
+    """Return `a_d (N/(N+1))²`, (D,): the drive of feature d in softmax attention near zero weights, one prompt group.
 
-    To first order in the scores `ŷ = Σ_i v_i (ȳ + x_qᵀ U_iᵀ β̃)` with `β̃ = Σ_n y_n (x_n − x̄)/(N+1)`, the averages
-    over context and query token (x_q, 0); and `E[β̃ y_q x_qᵀ] = (N/(N+1))² ΛΓΛ`: the query in the average and the mean
-    that is taken off cost a factor N/(N+1) each.
+    To first order in the scores `ŷ = Σ_i v_i (ȳ + x_qᵀ U_iᵀ β̃)` with `β̃ = Σ_n y_n (x_n − x̄)/(N+1)`, where
+    averages run over the context and the query token (x_q, 0). Then `E[β̃ y_q x_qᵀ] = (N/(N+1))² ΛΓΛ`: including the
+    query in the average costs one factor N/(N+1), subtracting the mean costs the other.
 
     Reference: theory notes, §14 (derived there).
     """

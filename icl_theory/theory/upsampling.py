@@ -1,7 +1,7 @@
-"""Learning times and optimum of upsampled groups (theory notes, §8).
+"""Learning times and the optimum when groups are upsampled (theory notes, §8).
 
-With factors κ_g the shares become `π_g κ_g / Σ_h π_h κ_h`; drives a_d, curvatures c_d and with them everything of §3 to
-§6 are sums over the groups. Features keep the numbers of the mixture as it is (κ = 1).
+With factors κ_g the shares become `π_g κ_g / Σ_h π_h κ_h`. The drives a_d and curvatures c_d are sums over the groups,
+so everything in §3 to §6 still applies. Features keep the numbers they have in the original mixture (κ = 1).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SNAPSHOTS = 4001
 def upsampled_learning_times(
     groups: GroupFeatures, factors: Any, *, start: np.ndarray | float, fraction: float = 0.5
 ) -> np.ndarray:
-    """When gradient flow on the upsampled mixture brings each feature to `fraction` of its own optimum, (D,).
+    """Return when gradient flow on the upsampled mixture brings each feature to `fraction` of its optimum, (D,).
 
-    Aligned, balanced heads from u_d(0) = `start`. Where no two groups share a feature, `w_d*` does not move and
-    `t_d ∝ 1/(π_g κ_g)`, so `t_2/t_1` divides by κ exactly; else c_d, and so the optimum, moves too.
+    Heads are aligned and balanced, from u_d(0) = `start`. If no two groups share a feature, `w_d*` does not change and
+    `t_d ∝ 1/(π_g κ_g)`, so `t_2/t_1` is divided by exactly κ. Otherwise c_d, and so the optimum, changes too.
 
     Raises:
-        InputError: what `hitting_time` and `GroupFeatures.upsampled` refuse.
+        InputError: A feature has no drive, or `hitting_time` or `GroupFeatures.upsampled` refuses its input.
     """
     features = groups.upsampled(factors)
     if not np.all(features.drive > 0):
@@ -41,9 +41,9 @@ def upsampled_learning_times(
 
 
 def upsampled_loss(groups: GroupFeatures, factors: Any) -> float:
-    """The loss of the original mixture at the optimum of the upsampled one: `L* + Σ_d c_d (w_d*(κ) − w_d*)²`.
+    """Return the original mixture's loss at the upsampled one's optimum: `L* + Σ_d c_d (w_d*(κ) − w_d*)²`.
 
-    c_d and w_d* without κ are the original's; the sum is what the bias of the optimum costs.
+    c_d and w_d* without κ are those of the original. The sum is the cost of the biased optimum.
     """
     original = groups.upsampled()
     return float(original.loss(groups.upsampled(factors).optimum))
@@ -52,19 +52,19 @@ def upsampled_loss(groups: GroupFeatures, factors: Any) -> float:
 def path_matched_factors(
     features: Features, *, start: np.ndarray | float, rho: float, fraction: float = 0.5
 ) -> np.ndarray:
-    """`κ_d = (t_d/t_1 of gradient flow) / (t_d/t_1 of SAM's flow)`, both from the reduced system; (D,), first 1.
+    """Return `κ_d = (t_d/t_1 of gradient flow) / (t_d/t_1 of SAM's flow)`, from the reduced system, (D,) with κ_1 = 1.
 
-    The factor for the group of feature d with which gradient descent has SAM's learning-time ratios, where no two
-    groups share a feature. In float64 whatever the session's precision.
+    Upsampling the group of feature d by κ_d gives gradient descent SAM's ratios of learning times, provided that no two
+    groups share a feature. Computed in float64 whatever the session's precision.
 
     Args:
-        features: of the mixture as it is.
-        start: u_d(0), (D,) or one number, short of `fraction` in every feature.
+        features: The features of the original mixture.
+        start: u_d(0), (D,) or one number, below `fraction` of the optimal strength in every feature.
         rho: ρ of normalised SAM.
-        fraction: of the optimum that counts as learned, below 0.95 (where SAM's flow ends).
+        fraction: The fraction of the optimum that counts as learned, below 0.95 (where SAM's flow ends).
 
     Raises:
-        InputError: a fraction or a start out of range; SAM's flow does not learn every feature (the saddle trap).
+        InputError: A fraction or a start is out of range, or SAM's flow does not learn every feature (saddle trap).
     """
     check_number("fraction", fraction, minimum=0.0, maximum=LEARNED - 1e-9, exclusive=True)
     check_number("rho", rho, minimum=0.0)
@@ -83,9 +83,9 @@ def path_matched_factors(
 
 
 def two_phase_factor(alpha: np.ndarray | float, delta: np.ndarray | float) -> np.ndarray:
-    """`κ = (1/α) / (t_2/t_1 of SAM in two phases)`: the path-matched factor in closed form, two features.
+    """Return `κ = (1/α) / (t_2/t_1 of SAM in two phases)`: the path-matched factor of two features in closed form.
 
-    The reading of notes §6 (feature 1 alone perturbed until learned, then feature 2 alone) put into `κ = R_GD/R_SAM`:
+    It puts the approximation of notes §6 (see `two_phase_ratio`) into `κ = R_GD/R_SAM`:
     `κ = s(1−δ+δs) / (α (1 − s + s(1−δ+δs)))`, `s = α/(1−δ)`. NaN where s > 1.
 
     Args:
@@ -93,7 +93,7 @@ def two_phase_factor(alpha: np.ndarray | float, delta: np.ndarray | float) -> np
         delta: δ = ρ/(√3 u_0).
 
     Raises:
-        InputError: α outside (0, 1], δ negative or NaN, shapes that do not fit.
+        InputError: α is outside (0, 1], δ is negative or NaN, or the shapes do not broadcast.
 
     Reference: derived here.
     """

@@ -1,3 +1,3 @@
 """Losses, optimizers, and the compiled loop that trains one run or thousands at once."""
 
-ENGINES = ("auto", "moments", "prompts")  # what full-batch training goes through at every step
+ENGINES = ("auto", "moments", "prompts")  # what a step of full-batch training uses

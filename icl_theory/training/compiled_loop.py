@@ -1,6 +1,6 @@
 """The compiled program of training: from one snapshot of the model to the next, for one run or a block of them.
 
-Its arrays of a block carry the axis of runs last. What is a number is traced; optimizer, axes and mesh are structure.
+Arrays of a block have the axis of runs last. All numbers are traced; optimizer, axes and mesh are static structure.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class State(NamedTuple):
 
 
 class Axes(NamedTuple):
-    """Axes of `loss` and `track` that differ between runs, each None, 0 or a pytree of them."""
+    """Axes of runs in `loss` and `track`, each None (shared by all runs), 0 or a pytree of these."""
 
     loss: Any
     track: Any
 
 
-SHARED = Axes(None, None)  # by all runs
+SHARED = Axes(None, None)  # all runs share loss and track
 
 
 @partial(
@@ -46,15 +46,15 @@ SHARED = Axes(None, None)  # by all runs
 )
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """All that is compiled once. The numbers of `loss` and `track` are traced; everything else is structure.
+    """What a compiled program depends on. The numbers in `loss` and `track` are traced; the rest is structure.
 
     Attributes:
-        loss: a function of the parameters, as a pytree.
-        track: another, what is recorded.
-        optimizer: makes a transformation from its hyperparameters.
-        many: whether it is for a block of runs.
-        axes: axes of `loss` and `track` that differ between these.
-        mesh: devices that share the runs; None for one.
+        loss: Loss as a function of the parameters, a pytree.
+        track: Function of the parameters whose value is recorded, a pytree.
+        optimizer: Factory that makes an optax transformation from hyperparameters.
+        many: Whether the program is for a block of runs.
+        axes: Axes of `loss` and `track` that differ between the runs of a block.
+        mesh: Devices that share the runs; None for a single device.
     """
 
     loss: Any
@@ -66,7 +66,7 @@ class Program:
 
 
 class Block(NamedTuple):
-    """Runs that are advanced together, or the one run: state, loss beyond which it diverged, hyperparameters."""
+    """A block of runs advanced together, or a single run: state, loss limit of divergence, hyperparameters."""
 
     state: State
     limit: Any
@@ -75,7 +75,7 @@ class Block(NamedTuple):
 
 @jax.jit
 def start(program: Program, params: PyTree, hyperparameters: PyTree) -> Block:
-    """Return a block before its first step."""
+    """Return the block of runs as it is before the first step."""
 
     def one(loss: Any, params: PyTree, hyperparameters: PyTree) -> tuple[State, Any]:
         optimizer_state = program.optimizer(**hyperparameters).init(params)
@@ -95,7 +95,9 @@ def start(program: Program, params: PyTree, hyperparameters: PyTree) -> Block:
 
 @jax.jit
 def run_chunk(program: Program, block: Block, begin: Any, steps: Any) -> tuple[State, Any]:
-    """From step `begin` through the ascending `steps`, with a snapshot at each; `NO_SNAPSHOT` fills the chunk up.
+    """Train from step `begin` through the ascending `steps`, taking a snapshot at each.
+
+    A chunk with fewer snapshots is padded with `NO_SNAPSHOT`.
 
     Returns:
         The state after the last step, and (losses, tracked) of every snapshot.
@@ -118,7 +120,7 @@ def run_chunk(program: Program, block: Block, begin: Any, steps: Any) -> tuple[S
 def _through_snapshots(
     program: Program, loss: Any, track: Any, block: Block, begin: Any, steps: Any
 ) -> tuple[State, Any]:
-    """The same on one device's share of the runs, for which `loss` and `track` stand in the place of the program's."""
+    """Run a chunk on one device's share of the runs, with its `loss` and `track` in place of the program's."""
     state, limit, hyperparameters = block
     axes = program.axes
 

@@ -1,6 +1,6 @@
 """Losses as functions of the parameters: what `train` minimises.
 
-A loss is a pytree that can be called, `loss(params) -> scalar`: its numbers (spectra, prompts, moments) are traced, its
+A loss is a callable pytree, `loss(params) -> scalar`. Its numbers (spectra, prompts, moments) are traced and its
 structure is not, so changing a number never recompiles. Prompts, moments and the population are interchangeable.
 """
 
@@ -31,9 +31,10 @@ from icl_theory.training import ENGINES
 
 
 class MomentsLoss(NamedTuple):
-    """`TᵀMT − 2cᵀT + e`, the full-batch mean square error (no ½) of a linear attention with coefficients T(θ).
+    """Full-batch mean square error (no ½) of a linear attention with coefficients T(θ), `TᵀMT − 2cᵀT + e`.
 
-    Exact for any data set, and for the population: `moments` is a mean of either kind, or a `MomentsMixture`.
+    It is exact for any data set and for the population: `moments` are the mean moments of either, or a
+    `MomentsMixture`.
     """
 
     graphdef: nnx.GraphDef[Any]
@@ -44,7 +45,7 @@ class MomentsLoss(NamedTuple):
 
 
 class PromptsLoss(NamedTuple):
-    """`Σ_p s_p (y_q − ŷ)² / Σ_p s_p` over a set of prompts, for any model (mean square, no ½)."""
+    """Mean square error (no ½) of any model over a set of prompts, `Σ_p s_p (y_q − ŷ)² / Σ_p s_p`."""
 
     graphdef: nnx.GraphDef[Any]
     prompts: Prompts
@@ -59,7 +60,7 @@ class PromptsLoss(NamedTuple):
 
 @jax.custom_jvp
 def quadratic_loss(tensor: Float[Array, " F"], moments: Any) -> Float[Array, ""]:
-    """`TᵀMT − 2cᵀT + e`; value and gradient `2(MT − c)` share one product with M."""
+    """The quadratic loss `TᵀMT − 2cᵀT + e`; its value and gradient `2(MT − c)` share one product with M."""
     return _value(tensor, moments, moments.product(tensor))
 
 
@@ -93,22 +94,23 @@ def _value(tensor: Array, moments: Any, product: Array) -> Array:
 def make_loss(
     model: nnx.Module, data: TaskMixture | Prompts | CompressedPrompts | Moments, *, engine: str = "auto"
 ) -> tuple[Any, dict[str, Array]]:
-    """The full-batch loss of a model on its data, and the model's parameters.
+    """Build the full-batch loss of a model on its data, and return it with the model's parameters.
 
     Args:
-        model: an NNX module, `model(prompts) -> (P,)`.
-        data: a `TaskMixture` (infinite data, in closed form), `Prompts`, `CompressedPrompts` or `Moments`.
-        engine: `"moments"` folds prompts into moments first, so that a step costs the same for any number of them;
-            `"prompts"` goes through every prompt at every step; `"auto"` takes moments for linear attention and
-            prompts for any other module. The losses are equal to rounding: absolutely, moments lose what is below
-            1e-16 (float64) or 1e-7 (float32) of the targets' mean square.
+        model: An NNX module, `model(prompts) -> (P,)`.
+        data: A `TaskMixture` (infinite data, in closed form), `Prompts`, `CompressedPrompts` or `Moments`.
+        engine: `"moments"` sums prompts into moments first, so that the cost of a step does not depend on their number.
+            `"prompts"` goes through every prompt at every step. `"auto"` takes moments for linear attention and prompts
+            for any other module. The losses agree up to rounding: with moments the absolute error is about 1e-16
+            (float64) or 1e-7 (float32) of the targets' mean square.
 
     Returns:
-        `(loss, params)` with `loss(params)` the (weighted) mean square error, no ½.
+        `(loss, params)`, where `loss(params)` is the (weighted) mean square error without ½.
 
     Raises:
-        InputError: moments or the population asked of a model that is not linear in cubic features; empty, non-finite
-            or badly weighted prompts; differing dimensions; reduced moments for a model with full blocks.
+        InputError: Moments or the population are asked for with a model that is not linear in cubic features; prompts
+            are empty, not finite or badly weighted; dimensions differ; moments are reduced but the model has full
+            blocks; or `engine` is `"prompts"` and the data holds none.
     """
     check_choice("engine", engine, ENGINES)
     graphdef, params = split_model(model)
@@ -145,7 +147,7 @@ def make_loss(
 
 
 def _population_condition(mixture: TaskMixture) -> float:
-    """Condition number of `Σ_g π_g B_g ⊗ Λ_g`, in float64; NaN above the size that is measured."""
+    """Condition number of `Σ_g π_g B_g ⊗ Λ_g`, in float64; NaN above `LARGEST_CONDITIONED` features."""
     with jax.enable_x64(True):
         exact = population_moments(jax.tree.map(lambda leaf: jnp.asarray(leaf, float), mixture))
         if exact.dim**2 > LARGEST_CONDITIONED:

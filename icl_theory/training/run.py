@@ -13,16 +13,16 @@ from icl_theory.tasks.features import Features
 
 
 class Run(NamedTuple):
-    """Record of a training run. A batch of runs puts its axis first in every field but `step` and `time`.
+    """Record of a training run. For a batch of runs, their axis comes first in every field but `step` and `time`.
 
     Attributes:
-        step: (S,) steps at which snapshots were taken.
-        time: (S,) learning rate × step; (runs, S) where the learning rate differs between runs; NaN for an
-            optimizer without a `learning_rate`.
-        loss: (S,) at the unperturbed weights.
-        tracked: what `track` returned, leaves (S, ...).
-        params: parameters after the last step (the last good ones for a run that diverged).
-        diverged_at: first snapshot at or before which the loss was not finite or too large; −1 where none.
+        step: Steps at which snapshots were taken, (S,).
+        time: Learning rate × step, (S,), or (runs, S) if the learning rate differs between runs; NaN for an optimizer
+            without a `learning_rate`.
+        loss: Loss at the unperturbed weights, (S,).
+        tracked: Values that `track` returned, leaves (S, ...).
+        params: Parameters after the last step (the last good ones for a run that diverged).
+        diverged_at: Step of the first snapshot at or before which the loss was not finite or too large; −1 if none.
     """
 
     step: np.ndarray
@@ -33,10 +33,11 @@ class Run(NamedTuple):
     diverged_at: int | Int[Any, " runs"]
 
     def trajectory(self, features: Features) -> Trajectory:
-        """Loss and strengths in a basis of features, where the effective matrix was tracked.
+        """Return the loss and feature strengths over time, for a run that tracked the effective matrix.
 
         Raises:
-            InputError: runs with different learning rates have no common time axis.
+            InputError: The learning rate differs between runs, so there is no common time axis, or no matrix was
+                tracked.
         """
         if self.time.ndim > 1:
             raise InputError("time", f"shape {self.time.shape}", "runs differ in learning rate: take them one by one")
@@ -46,10 +47,10 @@ class Run(NamedTuple):
 
 
 def require_sound(run: Run) -> Run:
-    """The run itself, where none of its runs diverged.
+    """Return the run unchanged after checking that it, or each run of a batch, did not diverge.
 
     Raises:
-        InputError: some did.
+        InputError: At least one run diverged.
     """
     count = int(np.sum(np.asarray(run.diverged_at) >= 0))
     if count:
@@ -58,7 +59,7 @@ def require_sound(run: Run) -> Run:
 
 
 def snapshot_schedule(num_steps: int, num_snapshots: int) -> np.ndarray:
-    """Ascending steps from 0 to `num_steps`, evenly spaced, without repetition."""
+    """Ascending whole steps from 0 to `num_steps`, evenly spaced up to rounding, without repetition."""
     check_number("num_steps", num_steps, minimum=1, integer=True)
     check_number("num_snapshots", num_snapshots, minimum=2, integer=True)
     return np.unique(np.round(np.linspace(0, num_steps, num_snapshots)).astype(int))

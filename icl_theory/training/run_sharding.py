@@ -1,7 +1,7 @@
-"""The axis of runs laid over all local devices: each takes an equal share of the runs and works on it alone.
+"""Sharding of the axis of runs over all local devices: each works alone on an equal share of the runs.
 
-`shard_map` hands every device the program that one device would run on that share, so results do not depend on how many
-there are. Nothing is exchanged between devices, and none is waited for but at the end of a chunk.
+`shard_map` gives every device the program that a single device would run on its share, so results do not depend on the
+number of devices. Devices exchange nothing and wait for each other only at the end of a chunk.
 """
 
 from __future__ import annotations
@@ -19,45 +19,43 @@ AXIS = "runs"
 
 
 def runs_mesh() -> Mesh | None:
-    """The local devices in a row; None where there is one, or where the session chose one (`jax.default_device`)."""
+    """Mesh of all local devices; None if there is only one, or if the session chose one (`jax.default_device`)."""
     if jax.config.jax_default_device is not None or jax.local_device_count() == 1:  # type: ignore[attr-defined]
         return None
     return Mesh(np.asarray(jax.local_devices()), (AXIS,))
 
 
 def last(tree: PyTree) -> Any:
-    """Specs of arrays whose last axis is that of the runs."""
+    """Partition specs of arrays whose last axis is that of the runs."""
     return jax.tree.map(lambda leaf: P(*[None] * (np.ndim(leaf) - 1), AXIS), tree)
 
 
 def second(tree: PyTree) -> Any:
-    """Specs of arrays (snapshots, runs, ...)."""
+    """Partition specs of arrays of shape (snapshots, runs, ...)."""
     return jax.tree.map(lambda _: P(None, AXIS), tree)
 
 
 def is_axis(node: Any) -> bool:
-    """Return True for an axis: None (the same for all runs) or a number."""
+    """Return True if a node is an axis: None (the same for all runs) or an integer."""
     return node is None or isinstance(node, int)
 
 
 def leading(tree: PyTree, axes: Any) -> Any:
-    """Specs of a loss, or of what is tracked: the runs come first in the leaves where `axes` is 0, all devices hold the
-    others.
-    """
+    """Partition specs of `loss` or `track`: leaves with axis 0 are split by runs, all devices hold the others."""
     spec = lambda axis, part: jax.tree.map(lambda _: P() if axis is None else P(AXIS), part)  # noqa: E731
     return jax.tree.map(spec, axes, tree, is_leaf=is_axis)
 
 
 def everywhere(tree: PyTree) -> Any:
-    """Specs of what all devices hold."""
+    """Partition specs of arrays that every device holds in full."""
     return jax.tree.map(lambda _: P(), tree)
 
 
 def shared_out(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable[..., Any]:
-    """The function, run by every device on its share of the arguments."""
+    """Wrap a function so that every device runs it on its share of the arguments."""
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def place(tree: PyTree, mesh: Mesh, specs: Any) -> Any:
-    """The arrays on the devices of their specs, so that a program finds them where it needs them."""
+    """Put arrays on the devices given by their specs, so that a program finds them where it needs them."""
     return jax.tree.map(lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec)), tree, specs)

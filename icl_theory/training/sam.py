@@ -23,23 +23,23 @@ def sam(
     normalised: bool = True,
     base: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Sharpness-aware minimization: the gradient is taken uphill of the parameters, the step from them.
+    """Sharpness-aware minimization: a step from the parameters along the gradient at a point uphill of them.
 
     Normalised: `θ ← θ − η ∇L(θ + ρ ∇L/‖∇L‖)`, with one norm over all parameters; at a zero gradient the
     perturbation is zero. Unnormalised: `θ ← θ − η ∇L(θ + ρ ∇L)`. At ρ = 0 both are gradient descent.
 
     Args:
-        learning_rate: η ≥ 0.
-        rho: ρ ≥ 0. Normalised: a distance in parameter space. Unnormalised: a distance per unit of gradient.
-        normalised: which of the two.
-        base: any optax transformation to apply to the perturbed gradient in place of `optax.sgd(η)`.
+        learning_rate: Learning rate η ≥ 0; unused if `base` is given.
+        rho: Perturbation radius ρ ≥ 0: a distance in parameter space if normalised, else a distance per unit gradient.
+        normalised: Whether to divide the perturbation by the norm of the gradient.
+        base: Optax transformation to apply to the perturbed gradient in place of `optax.sgd(η)`.
 
     Returns:
         A transformation whose `update(grads, state, params, grad_fn=...)` takes the gradient at the parameters
         and calls `grad_fn` once more: two gradients a step.
 
     Raises:
-        InputError: η or ρ negative or not finite; `update` called without `grad_fn` or `params`.
+        InputError: η or ρ is negative or not finite, or `update` is called without `grad_fn` or `params`.
 
     Reference: Foret et al. 2021 (arXiv 2010.01412); theory notes, §6.
     """
@@ -62,12 +62,12 @@ def sam(
 def unnormalised_sam(
     learning_rate: float | Float[Array, ""], rho: float | Float[Array, ""]
 ) -> optax.GradientTransformationExtraArgs:
-    """`sam(..., normalised=False)`: `θ ← θ − η ∇L(θ + ρ ∇L)`."""
+    """Unnormalised SAM, `θ ← θ − η ∇L(θ + ρ ∇L)`; the same as `sam(..., normalised=False)`."""
     return sam(learning_rate, rho, normalised=False)
 
 
 def perturb(params: PyTree, grads: PyTree, *, rho: float | Float[Array, ""], normalised: bool = True) -> Any:
-    """`θ + ρ g/‖g‖` (zero gradient: θ) or, unnormalised, `θ + ρ g`."""
+    """Perturb the parameters to `θ + ρ g/‖g‖` (θ at a zero gradient) or, unnormalised, to `θ + ρ g`."""
     scale = jnp.asarray(rho)
     if normalised:
         norm = optax.tree.norm(grads)

@@ -1,4 +1,4 @@
-"""Settings of training checked once, at the door."""
+"""Checks of the settings of training, made once before it starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from icl_theory.training import run_sharding
 
 
 def check_axes(name: str, given: Any, axes: Any, runs: int) -> None:
-    """Every axis None or 0, every mapped leaf with one row a run (an index beyond the end would go unnoticed)."""
+    """Check that every axis is None or 0 and every mapped leaf has one row per run.
+
+    Without the check, an index beyond the end would go unnoticed.
+    """
     if axes is None:
         return
     chosen = jax.tree.leaves(axes, is_leaf=run_sharding.is_axis)
@@ -60,7 +63,7 @@ def checked_settings(
 
 
 def as_pytree(function: Callable[..., Any]) -> Any:
-    """A callable that jit accepts: pytrees carry their numbers, plain functions count as structure."""
+    """Turn a callable into one that jit accepts: a pytree keeps its numbers, a plain function counts as structure."""
     is_leaf = jax.tree_util.all_leaves([function])
     return jax.tree_util.Partial(function) if is_leaf else function
 

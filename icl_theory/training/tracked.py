@@ -12,7 +12,7 @@ from icl_theory.numerics.contraction import contract
 
 
 class EffectiveMatrix(NamedTuple):
-    """`W(θ)`, what `train` tracks to read features of any basis off it afterwards."""
+    """The effective matrix `W(θ)`, tracked by `train` so that features in any basis can be read off afterwards."""
 
     graphdef: nnx.GraphDef[Any]
 
@@ -21,7 +21,7 @@ class EffectiveMatrix(NamedTuple):
 
 
 class FeatureStrength(NamedTuple):
-    """`w_d = e_dᵀ W(θ) e_d`, (D,), what `train_many` tracks where only features matter; directions as columns."""
+    """The strengths `w_d = e_dᵀ W(θ) e_d`, (D,), along directions given as columns; smaller than the matrix."""
 
     graphdef: Any
     directions: Float[Any, "D D"]
@@ -32,7 +32,7 @@ class FeatureStrength(NamedTuple):
 
 
 class EffectiveTensor(NamedTuple):
-    """`T(θ)`, what `train` tracks to read the loss of every example off it afterwards (`CompressedPrompts.losses`)."""
+    """The coefficients `T(θ)`, tracked so that `CompressedPrompts.losses` can give the loss of every example."""
 
     graphdef: nnx.GraphDef[Any]
 

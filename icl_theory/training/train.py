@@ -49,24 +49,24 @@ def train(
     """Train one set of parameters on one loss.
 
     Args:
-        loss: `loss(params) -> scalar`; a pytree (see `make_loss`), or any function of the parameters.
-        params: pytree of arrays.
-        hyperparameters: numbers that `optimizer` is called with, e.g. `{"learning_rate": 0.02, "rho": 0.05}`; traced.
-            Anything else belongs to the factory: `functools.partial(optax.sgd, nesterov=True)`.
+        loss: Function `loss(params) -> scalar`: a callable pytree (see `make_loss`) or any function of the parameters.
+        params: Initial parameters, a pytree of arrays.
+        hyperparameters: Numbers that `optimizer` is called with, e.g. `{"learning_rate": 0.02, "rho": 0.05}`. They are
+            traced; any other setting belongs in the factory, as in `functools.partial(optax.sgd, nesterov=True)`.
         optimizer: `gd`, `sam`, `unnormalised_sam` or any factory of an optax transformation (`optax.adam`).
-        num_steps: steps to take.
-        track: `track(params)`, saved at every snapshot (see `EffectiveMatrix`); default nothing.
-        num_snapshots: evenly spaced snapshots, first and last step included.
-        snapshots: the steps themselves, instead of `num_snapshots`; the last step is always added.
-        progress: called with (steps done, steps in all) after every chunk.
+        num_steps: Number of steps to take.
+        track: Function whose value `track(params)` is saved at every snapshot (see `EffectiveMatrix`); none by default.
+        num_snapshots: Number of evenly spaced snapshots, including the first and the last step.
+        snapshots: Steps of the snapshots, instead of `num_snapshots`; the last step is always added.
+        progress: Function called with (steps done, steps in all) after every chunk.
 
     Returns:
         The `Run`; `time = learning_rate * step`.
 
     Raises:
-        DivergenceError: the loss became NaN, infinite or 1000 times the larger of its start and 1; carries the step and
-            the last good state.
-        InputError: impossible hyperparameters, numbers of steps or snapshots.
+        DivergenceError: The loss became NaN, infinite or more than 1000 times the larger of its start and 1. The error
+            holds the step and the last good parameters.
+        InputError: The hyperparameters, number of steps or snapshots are invalid, or the initial loss is not finite.
     """
     axes = Axes(None, None)
     return _train(
@@ -88,20 +88,21 @@ def train_many(
     snapshots: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Train many runs at once as one program; arguments as for `train`, with a leading axis of runs.
+    """Train many runs at once as one program. Arguments not listed here are those of `train`.
 
     Args:
-        params: every leaf (runs, ...).
-        hyperparameters: numbers shared by all runs, or arrays (runs,).
-        loss_axes: what of `loss` differs between runs, as in `jax.vmap`: None for nothing (moments shared by all runs
-            make one matrix product a step), 0 for every leaf, or a loss of Nones with 0 at the leaves that have the
-            axis of runs, e.g. `MomentsLoss(None, MomentsMixture(None, None, None, shares=0))`.
-        track_axes: the same for `track`, e.g. 0 for `FeatureStrength(graphdef, directions)` with directions of each
-            run.
+        params: Initial parameters, every leaf (runs, ...).
+        hyperparameters: Numbers shared by all runs, or arrays (runs,).
+        loss_axes: Leaves of `loss` that differ between runs, as in `jax.vmap`. None means none of them (moments shared
+            by all runs make one matrix product per step), and 0 means every leaf. Otherwise give a loss of Nones with 0
+            at the leaves that have the axis of runs, e.g.
+            `MomentsLoss(None, MomentsMixture(None, None, None, shares=0))`.
+        track_axes: Leaves of `track` that differ between runs, in the same form, e.g. 0 for
+            `FeatureStrength(graphdef, directions)` with different directions for each run.
 
     Returns:
-        A `Run` whose fields lead with the axis of runs. A run that diverges is marked in `diverged_at`, and its
-        `params` are its last good ones (its losses after that are not); the others go on.
+        A `Run` with the axis of runs first in its fields (see `Run`). A run that diverges is marked in `diverged_at`
+        and its `params` are its last good ones; its later losses are meaningless. The other runs go on.
     """
     sizes = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(params)}
     if len(sizes) != 1 or 0 in sizes:
@@ -153,7 +154,7 @@ def _train(
         remedy = "it is not finite at the initial parameters; lower their scale or the data's"
         raise InputError("loss", float(blocks[0].now.limit), remedy)
     done = 0
-    if len(blocks) > 1 and mesh is None:  # compile before several threads ask for it: a chunk without a snapshot
+    if len(blocks) > 1 and mesh is None:  # compile on an empty chunk before several threads ask for it
         nowhere = np.full(SNAPSHOTS_PER_CHUNK, NO_SNAPSHOT)
         run_chunk(blocks[0].program, blocks[0].now, np.int64(0), nowhere)
     with Workers(1 if mesh is not None else len(blocks)) as workers:  # a mesh is busy with one block
@@ -185,7 +186,7 @@ def _train(
 
 
 class _Progressing:
-    """A block of runs (or the one run) on its way, and its snapshots so far."""
+    """A block of runs (or a single run) in training, with its snapshots so far."""
 
     def __init__(self, program: Program, params: PyTree, settings: dict[str, np.ndarray], dtype: Any, chosen: Any):
         hyperparameters: Any = {name: device_array(values, dtype) for name, values in settings.items()}
@@ -214,13 +215,13 @@ class _Progressing:
 
 
 def _chosen(given: Any, axes: Any, runs: Any) -> Any:
-    """The rows of these runs in every leaf that has the axis of runs."""
+    """Select the rows of these runs in every leaf that has the axis of runs."""
     take = lambda axis, part: part if axis is None else _rows(part, runs)  # noqa: E731
     return jax.tree.map(take, axes, given, is_leaf=run_sharding.is_axis)
 
 
 def _rows(tree: PyTree, runs: np.ndarray, *, axis: int = 0) -> Any:
-    """These rows of every leaf, their axis moved, on the host; leaves that stay as they are are not touched."""
+    """Select these rows of every leaf and move their axis to `axis`, on the host; unchanged leaves are not copied."""
 
     def rows(leaf: Any) -> Any:
         if (axis == 0 or np.ndim(leaf) == 1) and np.array_equal(runs, np.arange(len(leaf))):
@@ -231,7 +232,7 @@ def _rows(tree: PyTree, runs: np.ndarray, *, axis: int = 0) -> Any:
 
 
 def _joined(blocks: list[_Progressing], runs: int) -> tuple[Any, Any, np.ndarray]:
-    """Return tracked values, final (or last good) parameters and where runs diverged, runs first."""
+    """Return (losses, tracked), the final (or last good) parameters and the steps of divergence, runs first."""
     first = lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0)  # noqa: E731
     join = lambda *leaves: np.concatenate(leaves)[:runs]  # noqa: E731
     seen = jax.tree.map(join, *(block.seen(axis=1) for block in blocks))

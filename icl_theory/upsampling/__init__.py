@@ -1,3 +1,3 @@
 """Find the examples that are learned late and upsample them: the rule, its files, and adapters for trainers."""
 
-GROUPS = ("late", "random", "early")  # who is upsampled: the late, or a control
+GROUPS = ("late", "random", "early")  # which group is upsampled: the late examples, or a control

@@ -15,17 +15,17 @@ from icl_theory.errors import InputError
 Progress = Callable[[int, int], None]
 
 
-Versions = Callable[[int], list[dict[str, Any]]]  # of a row of the data, what stands in for its further copies
+Versions = Callable[[int], list[dict[str, Any]]]  # of a row number: the changed fields of each version
 
 
 class Scan(NamedTuple):
-    """Ids and number of rows, found in one pass over a data file.
+    """Ids, fields and number of rows, found in one pass over a data file.
 
     Attributes:
-        num_rows: P.
-        ids: (P,) as texts; None where no field holds them.
-        id_field: the field that does.
-        fields: of all rows, in the order in which they first come.
+        num_rows: Number of rows P.
+        ids: The ids as texts, (P,), or None if no field holds them.
+        id_field: The field that holds the ids, or None.
+        fields: The fields of all rows, in the order of first occurrence.
     """
 
     num_rows: int
@@ -41,16 +41,17 @@ class DataFile(Protocol):
     path: Path
 
     def scan(self, id_field: str | None, *, with_ids: bool = True, progress: Progress | None = None) -> Scan:
-        """Check every row; read ids, if asked for, from `id_field` (default `id`, where the first row has it)."""
+        """Check every row and read the ids, if wanted, from `id_field` (default `id`, if the first row has it)."""
 
     def rows(self, wanted: np.ndarray | None = None) -> Iterator[dict[str, Any]]:
-        """Rows as dictionaries, all or those numbered in `wanted` (ascending), in their order."""
+        """Yield rows as dictionaries, in order: all, or those whose numbers are in `wanted` (ascending)."""
 
     def write(
         self, out: Path, copies: np.ndarray, versions: Versions | None = None, progress: Progress | None = None
     ) -> None:
-        """Write row p `copies[p]` times in the order of the input; with `versions`, further copies take turns with
-        them.
+        """Write row p `copies[p]` times, in the order of the input.
+
+        With `versions`, the copies of a row cycle through the original and its versions.
         """
 
 

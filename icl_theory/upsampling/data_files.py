@@ -1,7 +1,7 @@
-"""Fine-tuning sets as files, JSON lines or Parquet: read once for their ids, once more to write each row as often as
-asked.
+"""Fine-tuning sets as JSON lines or Parquet files.
 
-Both passes stream. Rows of JSON lines are copied byte for byte; Parquet keeps its schema and the metadata in it.
+One pass reads the ids, another writes each row as often as asked; both stream. Rows of JSON lines are copied byte for
+byte. Parquet keeps its schema and the metadata in it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ REPORT_EVERY = 2**14  # rows
 
 
 def open_data(path: str | Path) -> DataFile:
-    """The data file of the kind that its suffix says.
+    """Return the data file, of the format that the suffix says.
 
     Raises:
-        InputError: no such file, another suffix, no Parquet file in spite of its name.
+        InputError: There is no such file, the suffix is another, or a `.parquet` file is not Parquet.
     """
     path = Path(path)
     if path.suffix not in (*LINES, ".parquet"):
@@ -43,7 +43,7 @@ def open_data(path: str | Path) -> DataFile:
 
 
 class JsonLines:
-    """One JSON object a line."""
+    """A file of JSON lines, one object per line."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -108,7 +108,7 @@ class JsonLines:
             progress(count, count)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Number and bytes of each line that is not empty, each with its end."""
+        """Yield the number and the bytes of each line that is not blank, with its line end."""
         try:
             with self.path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
@@ -143,10 +143,10 @@ class JsonLines:
 
 
 def copy_unchanged(path: Path, out: Path) -> None:
-    """The same bytes under another name.
+    """Copy a file byte for byte.
 
     Raises:
-        InputError: it exists or cannot be written.
+        InputError: `out` exists or cannot be written.
     """
     with writing(out) as partial:
         shutil.copyfile(path, partial)

@@ -1,8 +1,8 @@
 """The upsampling factor κ, and the weights or copies that apply it (theory notes, §8).
 
 Plain numpy on plain arrays, for any model and any trainer; groups come from `icl_theory.upsampling.lateness`. The rule:
-upsampling the late by κ divides the ratio of learning times by κ, so κ is the ratio that was measured over the ratio
-that is wanted.
+upsampling the late examples by κ divides the ratio of learning times by κ, so κ is the measured ratio over the target
+ratio.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from jaxtyping import Bool, Float, Int
 from icl_theory.errors import InputError, as_floats, check_number, check_shape
 from icl_theory.upsampling.lateness import checked_times
 
-LARGEST_COPIES = 1e6  # of one example
+LARGEST_COPIES = 1e6  # largest number of copies of one example
 
 
 def learning_time_ratio(times: Float[Any, " P"], late: Bool[Any, " P"], *, last: float | None = None) -> float:
-    """`R`: the median learning time of the late over that of the early; 1 where there are no late ones.
+    """Return `R`, the median learning time of the late examples over that of the early ones; 1 without late examples.
 
-    Examples with time 0 had nothing to learn (they lay at their floor from the start) and do not count.
+    Examples with time 0 had nothing to learn (they were at their floor from the start) and do not count.
 
     Args:
-        times: infinite where never learned.
-        late: the late group.
-        last: what "never" counts as among the late, the time of the last checkpoint: R is then a lower bound.
+        times: The learning times, infinite for examples that are never learned.
+        late: The late group.
+        last: The time of the last checkpoint, used as the time of late examples that are never learned. R is then a
+            lower bound.
 
     Raises:
-        InputError: a median of the early that is infinite, or of the late without `last`, no early or late examples
-            that learn, NaN or negative times, shapes that differ.
+        InputError: The early median is infinite, or the late one without `last`. No early or no late example learns
+            after time 0. Times are NaN or negative, or shapes differ.
     """
     times, late = checked_times(times), _checked_group(late)
     check_shape("times", times, late.shape)
@@ -55,18 +56,18 @@ def learning_time_ratio(times: Float[Any, " P"], late: Bool[Any, " P"], *, last:
 def ratio_factor(
     ratio: np.ndarray | float, *, target: np.ndarray | float = 1.0, largest: float | None = None
 ) -> np.ndarray:
-    """`κ = R / R_target`, the factor for the late that brings a learning-time ratio R to its target.
+    """Return `κ = R / R_target`, the factor for the late examples that brings a learning-time ratio R to its target.
 
-    With R of gradient descent and the target R of SAM at some ρ this is the path-matched factor. Below 1 where the
-    late are learned sooner than wanted already.
+    If R is that of gradient descent and the target that of SAM at some ρ, this is the path-matched factor. It is below
+    1 if the late examples are learned sooner than wanted already.
 
     Args:
-        ratio: R, measured or predicted, any shape.
-        target: the ratio that is wanted; 1 = learned at the same time.
-        largest: an upper bound on κ.
+        ratio: R, measured or predicted, of any shape.
+        target: The ratio that is wanted; 1 means learned at the same time.
+        largest: An upper bound on κ.
 
     Raises:
-        InputError: ratios or a target that are not positive and finite; a bound below 1.
+        InputError: A ratio or target is not positive and finite, the factor is out of range, or the bound is below 1.
     """
     ratio, target = _positive(ratio=ratio, target=target)
     with np.errstate(over="ignore"):
@@ -82,20 +83,20 @@ def ratio_factor(
 def secant_factor(
     factor: np.ndarray | float, *, ratio: np.ndarray | float, achieved: np.ndarray | float, target: np.ndarray | float
 ) -> np.ndarray:
-    """A better factor from what a first one did: `κ^(ln(R/R_target) / ln(R/R_achieved))`.
+    """Improve a factor from the ratio that it achieved: `κ^(ln(R/R_target) / ln(R/R_achieved))`.
 
-    The rule takes R to R/κ. From random starts R responds less than that, about as a power of κ; the secant measures
-    the power.
+    The rule assumes that upsampling takes R to R/κ. From random starts R responds less, about as a power of κ, and the
+    secant step measures that power.
 
     Args:
-        factor: κ that was tried; 1 stays 1.
+        factor: The κ that was tried; 1 stays 1.
         ratio: R without upsampling.
         achieved: R under κ.
-        target: R that is wanted.
+        target: The R that is wanted.
 
     Raises:
-        InputError: numbers that are not positive and finite, shapes that do not go together, or a first factor that did
-            not lower R or hardly moved it.
+        InputError: A number is not positive and finite, shapes do not broadcast, or the first factor did not lower R
+            or hardly changed it.
     """
     factor, ratio, achieved, target = _positive(factor=factor, ratio=ratio, achieved=achieved, target=target)
     tried, moved = np.log(factor), np.log(ratio) - np.log(achieved)
@@ -111,12 +112,11 @@ def secant_factor(
 
 
 def sam_equivalent_factor(drive: Float[Any, " D"], *, start: float, rho: float) -> np.ndarray:
-    """`κ_d = ((1 − δ s_d)/(1 − δ s_1))²`, the factor for feature d that slows it against feature 1 as SAM does at
-    first.
+    """Return `κ_d = ((1 − δ s_d)/(1 − δ s_1))²`, which speeds feature d relative to feature 1 as SAM initially does.
 
-    With `s_d = a_d/‖a‖`, `δ = ρ/(√3 u_0)`: from a start that is equal in all features, normalised SAM gives each the
-    effective drive `a_d (1 − δ s_d)²` before any has grown. A reading at initialisation only: as SAM's perturbation
-    turns to the next feature the path differs (`theory.upsampling.path_matched_factors` follows it).
+    Here `s_d = a_d/‖a‖` and `δ = ρ/(√3 u_0)`. From a start that is equal in all features, normalised SAM gives feature
+    d the effective drive `a_d (1 − δ s_d)²` before any feature has grown. This holds at initialisation only. Later
+    SAM's perturbation turns to the next feature, which `theory.upsampling.path_matched_factors` takes into account.
 
     Args:
         drive: a_d, largest first.
@@ -124,10 +124,10 @@ def sam_equivalent_factor(drive: Float[Any, " D"], *, start: float, rho: float) 
         rho: ρ ≥ 0 of normalised SAM.
 
     Returns:
-        (D,), 1 for the first.
+        The factors κ_d, (D,), with κ_1 = 1.
 
     Raises:
-        InputError: drives that are negative or not in descending order; `δ s_1 ≥ 1`, where SAM stops the first feature.
+        InputError: Drives are negative or not in descending order, or `δ s_1 ≥ 1`, where SAM stops the first feature.
     """
     drive = as_floats("drive", drive)
     if drive.ndim != 1 or not drive.size or not np.all(np.isfinite(drive)) or np.any(drive < 0) or not drive[0] > 0:
@@ -145,24 +145,23 @@ def sam_equivalent_factor(drive: Float[Any, " D"], *, start: float, rho: float) 
 
 
 def example_weights(late: Bool[Any, " P"], factor: float) -> Float[np.ndarray, " P"]:
-    """κ for the late, 1 for the rest: weights of a loss or of a sampler.
+    """Return weights for a loss or a sampler: κ for the late examples, 1 for the rest.
 
     Raises:
-        InputError: a factor that is negative or not finite.
+        InputError: The factor is negative or not finite.
     """
     check_number("factor", factor, minimum=0.0)
     return np.where(_checked_group(late), float(factor), 1.0)
 
 
 def example_copies(late: Bool[Any, " P"], factor: float, *, seed: int) -> Int[np.ndarray, " P"]:
-    """Return the count of each example in the upsampled set: whole numbers whose total over the late is κ·(their
-    number).
+    """Return how often each example occurs in the upsampled set.
 
-    Every late example is taken ⌊κ⌋ times, and as many of them as it needs, drawn with `seed`, once more.
-    `np.repeat(np.arange(P), copies)` is the list of indices.
+    The total over the late examples is κ times their number, rounded. Each is taken ⌊κ⌋ times, and some of them, drawn
+    with `seed`, once more. `np.repeat(np.arange(P), copies)` is the list of indices.
 
     Raises:
-        InputError: a factor that is negative, not finite or absurdly large, a seed that is not a whole number from 0.
+        InputError: The factor is negative, not finite or absurdly large, or the seed is not a whole number from 0.
     """
     check_number("factor", factor, minimum=0.0, maximum=LARGEST_COPIES)
     chosen = np.flatnonzero(_checked_group(late))
@@ -175,18 +174,18 @@ def example_copies(late: Bool[Any, " P"], factor: float, *, seed: int) -> Int[np
 
 
 def random_group(late: Bool[Any, " P"], *, seed: int) -> Bool[np.ndarray, " P"]:
-    """The control: as many examples as are late, drawn from all of them with `seed`."""
+    """Return a control group: as many examples as are late, drawn from all examples with `seed`."""
     late = _checked_group(late)
     return _generator(seed).permutation(late)
 
 
 def early_group(times: Float[Any, " P"], late: Bool[Any, " P"]) -> Bool[np.ndarray, " P"]:
-    """The opposite control: the examples learned first, as many as are late (ties in their order).
+    """Return the opposite control group: the examples learned first, as many as are late (ties in their order).
 
-    Those with time 0 had nothing to learn and come last. Where more than half are late, the two groups overlap.
+    Examples with time 0 had nothing to learn and come last. If more than half are late, the two groups overlap.
 
     Raises:
-        InputError: NaN or negative times, shapes that differ.
+        InputError: Times are NaN or negative, or shapes differ.
     """
     times, late = checked_times(times), _checked_group(late)
     check_shape("times", times, late.shape)
@@ -201,7 +200,7 @@ def _generator(seed: int) -> np.random.Generator:
 
 
 def _positive(**fields: Any) -> tuple[np.ndarray, ...]:
-    """The values as arrays of one shape; `InputError` names the first that is not of positive finite numbers."""
+    """Broadcast the values to one shape; `InputError` names the first that is not positive and finite."""
     values = []
     for field, value in fields.items():
         values.append(as_floats(field, value))

@@ -1,4 +1,4 @@
-"""Groups of examples over training: their mean trajectories, in parts that fit memory."""
+"""Mean trajectories of groups of examples, computed in parts that fit into memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from icl_theory.upsampling.rule import Upsampling
 
 
 def group_centres(record: LossRecord, found: Upsampling) -> tuple[np.ndarray, np.ndarray]:
-    """Mean relative-loss trajectory of the early and of the late, (2, T), and the distance of each example to its own.
+    """Return mean relative-loss trajectories of early and late, (2, T), and each example's distance to its own, (P,).
 
-    Relative losses are cut to 0 … 2, as for clusters; the distance (P,) is the root mean square over checkpoints.
+    Relative losses are clipped to 0 … 2, as for clusters. The distance is the root mean square over checkpoints.
     """
     centres = np.zeros((2, len(record.steps)))
     for part in record.chunks():
@@ -30,8 +30,8 @@ def group_centres(record: LossRecord, found: Upsampling) -> tuple[np.ndarray, np
 
 
 def relative_rows(record: LossRecord, part: slice, floor: Any) -> np.ndarray:
-    """Relative losses of some of the examples, (T, some), cut to 0 … 2; `floor` is one number or (P,)."""
+    """Return relative losses of the examples in `part`, (T, some), clipped to 0 … 2; `floor` is a number or (P,)."""
     return np.clip(relative_losses(record.losses[:, part], floor=floor_of(floor, part)), 0.0, MOST_SHOWN)
 
 
-MOST_SHOWN = 2.0  # relative losses above count as this, as for clusters
+MOST_SHOWN = 2.0  # larger relative losses are clipped to this, as for clusters

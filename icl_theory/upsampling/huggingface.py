@@ -1,11 +1,12 @@
-"""Record the loss of every training example from Hugging Face's Trainer, or TRL's. Needs torch and transformers.
+"""Record the loss of every training example with the Trainer of Hugging Face or TRL. Needs torch and transformers.
+
+Add the callback, and run `icl-theory upsample train.jsonl losses.zarr` after training:
 
     from icl_theory.upsampling.huggingface import RecordLosses
     trainer = Trainer(model, arguments, train_dataset=tokenized, callbacks=[RecordLosses("losses.zarr", every=100)])
 
-and `icl-theory upsample train.jsonl losses.zarr` when it has run. With checkpoints that are there already, the same
-without a callback: `LossRecorder("losses.zarr").add(step, example_losses(model, tokenized, collator))` for each, in
-    order.
+For existing checkpoints no callback is needed. Call
+`LossRecorder("losses.zarr").add(step, example_losses(model, tokenized, collator))` for each, in order.
 """
 
 from __future__ import annotations
@@ -23,27 +24,27 @@ from transformers import TrainerCallback
 from icl_theory.errors import InputError, check_number
 from icl_theory.upsampling.record_files import LossRecorder
 
-IGNORED = -100  # label of a token that is no part of the loss
+IGNORED = -100  # label of a token that is not part of the loss
 
 
 def example_losses(model: Any, dataset: Any, collate: Callable[..., Any], *, batch_size: int = 8) -> np.ndarray:
-    """Mean cross entropy, in nats, of the labelled tokens of each example, by a causal language model.
+    """Return each example's mean cross entropy over its labelled tokens, in nats, under a causal language model.
 
-    The model is asked in evaluation mode, and each of its modules left in the mode it was in; no random number is
-    drawn, so that training is not changed.
+    The model runs in evaluation mode, and each of its modules is then set back to its former mode. No random number is
+    drawn, so training is not affected.
 
     Args:
-        model: called with what the collator makes, `labels` left out; labels are shifted here.
-        dataset: P examples, by index.
-        collate: from a list of examples to a batch with `labels`, −100 where there is no loss, such as
-            `DataCollatorForLanguageModeling(tokenizer, mlm=False)` or what the Trainer uses.
-        batch_size: examples together.
+        model: The model. It is called with the collated batch without `labels`; labels are shifted here.
+        dataset: The P examples, accessed by index.
+        collate: Maps a list of examples to a batch with `labels` (−100 where there is no loss), such as
+            `DataCollatorForLanguageModeling(tokenizer, mlm=False)` or the Trainer's own.
+        batch_size: Number of examples per forward pass.
 
     Returns:
-        (P,) float32; 0 for an example without labelled tokens.
+        The losses, (P,) float32; 0 for an example without labelled tokens.
 
     Raises:
-        InputError: a model with an encoder, a data set without a length, a batch without labels or of another number of
+        InputError: The model has an encoder, the data set has no length, or a batch has no labels or another number of
             rows.
     """
     check_number("batch_size", batch_size, minimum=1, integer=True)
@@ -73,20 +74,20 @@ def example_losses(model: Any, dataset: Any, collate: Callable[..., Any], *, bat
 
 
 class RecordLosses(TrainerCallback):
-    """Callback that records every example's loss before training, every so many steps, and at the end.
+    """Callback that records every example's loss before training, every `every` steps, and at the end.
 
-    Each time is one pass without gradients over the training set, with the Trainer's own collator: choose `every` so
-    that some ten to thirty come about, or give a part of the data (the command then takes that part). A run that is
-    resumed goes on with its record; a new one needs another path. Losses that are not finite are left out with a
-    warning, and training goes on. Packing several examples into one row must be off. With several processes each passes
-    over all examples and the first writes.
+    Each checkpoint costs one pass without gradients over the training set, with the Trainer's own collator. Choose
+    `every` for some ten to thirty checkpoints, or give a part of the data (then give `upsample` the same part). A
+    resumed run continues its record; a new run needs another path. A checkpoint with losses that are not finite is left
+    out with a warning, and training goes on. Packing several examples into one row must be off. With several processes,
+    each evaluates all examples and the first writes.
 
     Args:
-        path: of the record, ending in `.zarr`.
-        every: optimizer steps between checkpoints.
-        ids: of the training examples, in order; None for their rows.
-        dataset: other examples than the Trainer's, such as a part of them.
-        batch_size: examples together.
+        path: Path of the record, ending in `.zarr`.
+        every: Optimizer steps between checkpoints.
+        ids: Ids of the training examples, in order. None means their row numbers.
+        dataset: Examples to use instead of the Trainer's, such as a part of them.
+        batch_size: Number of examples per forward pass.
     """
 
     def __init__(self, path: str | Path, *, every: int, ids: Any = None, dataset: Any = None, batch_size: int = 8):
@@ -106,7 +107,7 @@ class RecordLosses(TrainerCallback):
             self._record(state, parts)
 
     def on_train_end(self, args: Any, state: PyTree, control: Any, **parts: Any) -> None:
-        if not args.load_best_model_at_end:  # else the model is that of an earlier step by now
+        if not args.load_best_model_at_end:  # else the best model, of an earlier step, has been loaded by now
             self._record(state, parts)
 
     def _record(self, state: PyTree, parts: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Late and early examples, told apart by the loss of each over training (theory notes, §8).
+"""Late and early examples, told apart by their losses over training (theory notes, §8).
 
-Plain numpy on plain arrays: the losses may come from any model and any trainer. `losses` is (T, P), one row a
-checkpoint, the first before training. Groups are boolean (P,), True for late. Nothing here draws a random number.
+Plain numpy on plain arrays: the losses may come from any model and any trainer. `losses` is (T, P), one row
+per checkpoint, the first before training. Groups are boolean, (P,), True for late. No random numbers are drawn.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float
 from icl_theory.analysis.learning_times import learning_times
 from icl_theory.errors import InputError, as_floats, check_number
 
-CHUNK = 2**16  # examples looked at together
-SAME_TIME = 1e-9  # learning times that lie together so closely, relatively, differ by rounding
+CHUNK = 2**16  # examples processed together
+SAME_TIME = 1e-9  # relative difference of learning times up to which they count as equal
 AT_ONCE = 1e-5  # spread of learning times, or of mean relative losses, below which there are no two groups
 CONVERGED = 1e-9  # change of the mean distance at which two-means stops
 
@@ -24,9 +24,9 @@ class Clusters(NamedTuple):
     """Two groups of loss trajectories.
 
     Attributes:
-        late: (P,), True in the cluster whose mean relative loss is larger.
-        centres: (2, T) mean trajectory of the early and of the late cluster.
-        distance: (P,) of each trajectory to the centre of its own cluster, root mean square over checkpoints.
+        late: True in the cluster whose mean relative loss is larger, (P,).
+        centres: Mean trajectories of the early and the late cluster, (2, T).
+        distance: Distance of each trajectory to the centre of its cluster, (P,), as root mean square over checkpoints.
     """
 
     late: np.ndarray
@@ -35,19 +35,20 @@ class Clusters(NamedTuple):
 
 
 def relative_losses(losses: Float[Any, "*batch T P"], *, floor: np.ndarray | float = 0.0) -> np.ndarray:
-    """`(L_p(t) − f_p)/(L_p(0) − f_p)`: what is left of what each example has to lose; 0 where it has nothing to.
+    """Return `(L_p(t) − f_p)/(L_p(0) − f_p)`, the share of each example's reducible loss that is left.
 
     Args:
-        losses: not negative.
-        floor: f_p, (P,) or one number: the loss that stays whatever is learned (noise, ambiguity), for example the
+        losses: The losses, not negative.
+        floor: f_p, (P,) or one number: the loss that remains whatever is learned (noise, ambiguity), for example the
             last losses of a converged run. With floor 0 an example that no model can fit counts as late.
 
     Returns:
-        As `losses`; 1 at the first checkpoint (0 where L_p(0) ≤ f_p), negative below the floor.
+        An array shaped like `losses`: 1 at the first checkpoint, negative below the floor. An example with
+        L_p(0) ≤ f_p has no reducible loss and gets 0 throughout.
 
     Raises:
-        InputError: no examples or checkpoints, a loss that is not finite or negative (with its place), a floor of
-            another shape or not finite.
+        InputError: There are no examples or checkpoints, a loss is negative or not finite (its place is named), or the
+            floor has another shape or is not finite.
     """
     losses = _checked_losses(losses)
     floor = _checked_floor(floor, losses.shape)
@@ -59,19 +60,19 @@ def relative_losses(losses: Float[Any, "*batch T P"], *, floor: np.ndarray | flo
 def example_learning_times(
     time: np.ndarray, losses: Float[Any, "*batch T P"], *, remaining: float = 0.5, floor: np.ndarray | float = 0.0
 ) -> np.ndarray:
-    """First time at which the relative loss of an example has fallen to `remaining`, linear between checkpoints.
+    """Return when each example's relative loss first falls to `remaining`, linear between checkpoints.
 
     Args:
-        time: (T,), ascending.
-        losses: (..., T, P), such as `CompressedPrompts.losses` of tracked tensors.
-        remaining: at least 0 and below 1 (default ½).
-        floor: as in `relative_losses`.
+        time: Times of the checkpoints, (T,), ascending.
+        losses: The losses, (..., T, P), such as `CompressedPrompts.losses` of tracked tensors.
+        remaining: The relative loss at which an example counts as learned, at least 0 and below 1.
+        floor: As in `relative_losses`.
 
     Returns:
-        (..., P); infinite where it never falls so far, 0 where it has nothing to lose.
+        The learning times, (..., P): infinite for an example that is never learned, 0 for one with nothing to learn.
 
     Raises:
-        InputError: what `relative_losses` refuses; `remaining` out of range.
+        InputError: `relative_losses` refuses its input, or `remaining` is out of range.
 
     Reference: theory notes, §8.
     """
@@ -86,10 +87,10 @@ def example_learning_times(
 def late_by_threshold(
     losses: Float[Any, "T P"], *, threshold: float = 0.5, checkpoint: int = -1, floor: np.ndarray | float = 0.0
 ) -> Bool[np.ndarray, " P"]:
-    """Late where more than `threshold` of the loss is left at one checkpoint (default the last).
+    """Return True for examples with a relative loss above `threshold` at one checkpoint (default the last).
 
     Raises:
-        InputError: what `relative_losses` refuses; no such checkpoint; a threshold outside 0 to 1.
+        InputError: `relative_losses` refuses its input, the checkpoint is missing, or the threshold is not in 0 to 1.
     """
     check_number("threshold", threshold, minimum=0.0, maximum=1.0)
     relative = relative_losses(_matrix(losses), floor=floor)
@@ -100,14 +101,14 @@ def late_by_threshold(
 
 
 def late_by_quantile(times: Float[Any, " P"], *, quantile: float = 0.5) -> Bool[np.ndarray, " P"]:
-    """Late where the learning time is above a quantile of those that learn; equal times are never parted.
+    """Return True for examples learned later than a quantile of those that learn; equal times are never separated.
 
     Examples with time 0 had nothing to learn: they are not late and do not count. The cut lies between two different
-    times, where the share of late ones is nearest to `1 − quantile` (the smaller group where two are equally near).
-    Infinite times (never learned) are the latest. Where all times are equal, to 1e-5, no example is late.
+    times, where the share of late examples is nearest to `1 − quantile` (of two equally near, the smaller late group).
+    Infinite times (never learned) are the latest. If all times are equal, to 1e-5, no example is late.
 
     Raises:
-        InputError: no times, NaN or negative ones, a quantile outside 0 to 1.
+        InputError: There are no times, some are NaN or negative, or the quantile is outside 0 to 1.
     """
     check_number("quantile", quantile, minimum=0.0, maximum=1.0)
     times = checked_times(times)
@@ -115,7 +116,7 @@ def late_by_quantile(times: Float[Any, " P"], *, quantile: float = 0.5) -> Bool[
     if len(values) < 2 or values[-1] - values[0] <= AT_ONCE * values[0]:
         return np.zeros(len(times), bool)
     with np.errstate(invalid="ignore"):
-        apart = np.diff(values) > SAME_TIME * values[:-1]  # the cut is above each value but the largest, if alone
+        apart = np.diff(values) > SAME_TIME * values[:-1]  # a cut above a value is allowed if the next value differs
     share = 1.0 - np.cumsum(counts[:-1]) / counts.sum()  # late, at each cut
     miss = np.where(apart, np.abs(share - (1.0 - quantile)), np.inf)
     cut = len(miss) - 1 - int(np.argmin(miss[::-1]))
@@ -123,19 +124,19 @@ def late_by_quantile(times: Float[Any, " P"], *, quantile: float = 0.5) -> Bool[
 
 
 def late_by_clustering(losses: Float[Any, "T P"], *, floor: np.ndarray | float = 0.0) -> Bool[np.ndarray, " P"]:
-    """Late in the slower of two clusters of relative-loss trajectories (`trajectory_clusters`)."""
+    """Return True for examples in the slower of two clusters of relative-loss trajectories (`trajectory_clusters`)."""
     return trajectory_clusters(losses, floor=floor).late
 
 
 def trajectory_clusters(losses: Float[Any, "T P"], *, floor: np.ndarray | float = 0.0) -> Clusters:
-    """Two-means of the relative-loss trajectories, begun from their upper and lower half by mean relative loss.
+    """Cluster the relative-loss trajectories by two-means, from their upper and lower halves by mean relative loss.
 
-    Deterministic: the start is not drawn. Relative losses are cut to 0 … 2, so that a few examples whose loss explodes,
-    or that have hardly anything to lose, do not make a cluster of their own. Where the means of all trajectories are
-    equal, to 1e-5, no example is late.
+    The result is deterministic. Relative losses are clipped to 0 … 2, so that a few examples whose loss explodes, or
+    that have hardly any reducible loss, do not form a cluster of their own. If the means of all trajectories are equal,
+    to 1e-5, no example is late.
 
     Raises:
-        InputError: what `relative_losses` refuses.
+        InputError: `relative_losses` refuses its input.
     """
     import scipy.cluster.vq
 
@@ -148,7 +149,7 @@ def trajectory_clusters(losses: Float[Any, "T P"], *, floor: np.ndarray | float 
     if np.ptp(level) <= AT_ONCE:
         return Clusters(np.zeros(len(rows), bool), np.stack([rows.mean(axis=0)] * 2), np.zeros(len(rows)))
     upper = level > np.median(level)
-    upper = upper if upper.any() else level == level.max()  # more than half of them are the highest
+    upper = upper if upper.any() else level == level.max()  # more than half share the highest level
     begin = np.stack([rows[~upper].mean(axis=0), rows[upper].mean(axis=0)])
     centres, _ = scipy.cluster.vq.kmeans(rows, begin, thresh=CONVERGED)
     label, _ = scipy.cluster.vq.vq(rows, centres)
@@ -160,7 +161,7 @@ def trajectory_clusters(losses: Float[Any, "T P"], *, floor: np.ndarray | float 
 
 
 def _parts(count: int) -> list[slice]:
-    """Slices of examples, so that temporary arrays stay small."""
+    """Return slices of the examples that keep temporary arrays small."""
     return [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
 
 
@@ -194,7 +195,7 @@ def _matrix(losses: Any) -> np.ndarray:
 
 
 def checked_times(times: Any) -> np.ndarray:
-    """Learning times as (P,) numbers; `InputError` names the first that is NaN or negative."""
+    """Return learning times as floats, (P,); `InputError` names the first that is NaN or negative."""
     times = as_floats("times", times)
     if times.ndim != 1 or not times.size:
         raise InputError("times", f"shape {times.shape}", "give shape (P,), at least one")

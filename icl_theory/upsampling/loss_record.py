@@ -1,14 +1,14 @@
-"""The loss of every example over training: what the rule for upsampling needs, from any model and any trainer.
+"""Records of every example's loss over training, which the upsampling rule uses; any model, any trainer.
 
 A record is three arrays, in memory and in every file form (`record_files`):
 
     steps   (T,)    optimizer steps at which the losses were taken, ascending, the first before training (0)
     losses  (T, P)  loss of each example at each of them, float32 or float64, finite and not negative
-    ids     (P,)    whole numbers or texts, each once; left out, examples go by their row in the data, from 0
+    ids     (P,)    whole numbers or texts, each once; without ids, examples are named by their row in the data, from 0
 
-For language models the loss of an example is the mean cross entropy of its completion's tokens, in nats; any other loss
-does, as long as the whole record has the same. Nothing ties a record to a model: that of a small proxy model may choose
-the data of a large one.
+For language models the loss of an example is the mean cross entropy of its completion's tokens, in nats. Any other loss
+works if the whole record uses it. A record is not tied to a model: that of a small proxy model may choose the data of a
+large one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from icl_theory.errors import InputError
 from icl_theory.moments.compressed_prompts import CompressedPrompts
 from icl_theory.training.run import Run
 
-CHUNK = 2**16  # examples looked at together, so that temporary arrays stay small
+CHUNK = 2**16  # examples processed together, so that temporary arrays stay small
 
 
 class LossRecord:
@@ -36,13 +36,13 @@ class LossRecord:
         (3, 2)
 
     Args:
-        steps: (T,), ascending.
-        losses: (T, P).
-        ids: (P,) whole numbers or texts; None for the rows of the data in order.
+        steps: The optimizer steps, (T,), ascending.
+        losses: The losses, (T, P).
+        ids: Whole numbers or texts, (P,). None names examples by their row in the data.
 
     Raises:
-        InputError: shapes that do not fit, steps that do not ascend, a loss that is not finite or negative (with its
-            step and example), ids of another kind or that occur twice.
+        InputError: Shapes do not fit, steps are negative or do not ascend, a loss is negative or not finite (its step
+            and example are named), or ids are of another kind or occur twice.
     """
 
     def __init__(self, steps: Any, losses: Any, ids: Any = None):
@@ -61,35 +61,33 @@ class LossRecord:
 
     @property
     def num_examples(self) -> int:
-        """P."""
+        """The number of examples, P."""
         return int(self.losses.shape[1])
 
     def name(self, example: int) -> str:
-        """The id of an example, or its row."""
+        """Return the id of an example, or its row without ids."""
         return f"row {example}" if self.ids is None else repr(self.ids[example].as_py())
 
     @classmethod
     def from_run(cls, run: Run, examples: CompressedPrompts) -> LossRecord:
-        """Return losses of compressed prompts under the coefficients that `train(..., track=EffectiveTensor(...))`
-        kept.
+        """Compute the losses of compressed prompts from a run trained with `train(..., track=EffectiveTensor(...))`.
 
-        Where every entry of the tensor but the reduced block stays zero, as from starts whose wrong blocks are zero,
-        `track=EffectiveMatrix(...)` does too.
+        `track=EffectiveMatrix(...)` works too if only the reduced block of the tensor is nonzero, as it is from starts
+        whose wrong blocks are zero.
         """
         tensors = np.asarray(run.tracked)
         return cls(run.step, np.asarray(examples.losses(tensors.reshape(len(run.step), -1))))
 
     def chunks(self) -> Iterator[slice]:
-        """Slices over the examples, for work whose temporary arrays should stay small."""
+        """Yield slices of the examples that keep temporary arrays small."""
         for start in range(0, self.num_examples, CHUNK):
             yield slice(start, start + CHUNK)
 
     def for_ids(self, ids: Any) -> LossRecord:
-        """The record of these examples in this order, such as `record.for_ids(dataset["id"])`: what is found follows
-        it.
+        """Return the record with its examples in the order of `ids`, such as `record.for_ids(dataset["id"])`.
 
         Raises:
-            InputError: a record without ids; ids that occur twice or have no losses, or losses of no such example.
+            InputError: The record has no ids, an id occurs twice or has no losses, or losses belong to no id.
         """
         if self.ids is None:
             raise InputError("ids", "none", "the record names no examples: its losses are those of rows in order")
@@ -99,7 +97,7 @@ class LossRecord:
         return found
 
     def arranged(self, order: np.ndarray) -> LossRecord:
-        """The losses with their examples in another order, by row, and no ids."""
+        """Return the record with its examples in another order, given by row, and without ids."""
         if np.array_equal(order, np.arange(self.num_examples)):
             return LossRecord._trusted(self.steps, self.losses)
         return LossRecord._trusted(self.steps, np.take(self.losses, order, axis=1))
@@ -125,15 +123,15 @@ class LossRecord:
 
 
 def match_ids(record: LossRecord, data_ids: pa.Array, *, where: str) -> np.ndarray:
-    """Row of the record for each example of the data, (P,).
+    """Return the row of the record for each example of the data, (P,).
 
     Args:
-        record: with ids.
-        data_ids: of the data, as texts.
-        where: how the data came by theirs, for errors.
+        record: A record with ids.
+        data_ids: The ids of the data, as texts.
+        where: Where the ids of the data come from, for error messages.
 
     Raises:
-        InputError: an id of the data occurs twice or has no losses, or losses belong to no example of the data.
+        InputError: An id of the data occurs twice or has no losses, or losses belong to no example of the data.
     """
     assert record.ids is not None
     check_unique(where, data_ids)
@@ -159,10 +157,10 @@ def match_ids(record: LossRecord, data_ids: pa.Array, *, where: str) -> np.ndarr
 
 
 def id_array(field: str, ids: Any) -> pa.Array:
-    """Ids as an arrow array of texts, whatever they were; 17 and "17" are the same.
+    """Convert ids to an arrow array of texts; 17 and "17" are the same id.
 
     Raises:
-        InputError: ids of another kind, or a missing one.
+        InputError: The ids are neither whole numbers nor texts, or one is missing.
     """
     if isinstance(ids, np.ndarray) and ids.dtype.kind not in "iuUTO":
         kind = "byte strings" if ids.dtype.kind == "S" else f"{ids.dtype} numbers"
@@ -190,7 +188,7 @@ def id_array(field: str, ids: Any) -> pa.Array:
 
 
 def check_unique(field: str, ids: pa.Array) -> None:
-    """Raise `InputError` with the first id that occurs twice."""
+    """Raise `InputError` if an id occurs more than once, naming the first."""
     counts = pc.value_counts(ids)
     many = pc.greater(counts.field("counts"), 1)
     if pc.any(many).as_py():
@@ -234,5 +232,5 @@ def _as_losses(losses: Any) -> np.ndarray:
 
 
 def step_text(step: float) -> str:
-    """A step for people to read: a whole number from a hundred on."""
+    """Return a step for people to read, as a whole number from 100 on."""
     return f"{step:.0f}" if step >= 100 else f"{step:.3g}"

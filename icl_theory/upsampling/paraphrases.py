@@ -1,4 +1,4 @@
-"""A table of paraphrases by example id: fresh rows in the place of copies (augmenting, theory notes §8)."""
+"""Tables of paraphrases by example id, which replace copies of an example (augmenting; theory notes, §8)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from icl_theory.upsampling.loss_record import check_unique
 
 
 class Paraphrases:
-    """Paraphrases that stand in for further copies of some rows.
+    """Paraphrases that replace further copies of some rows.
 
-    The table is JSON lines or Parquet. Each row names its example (by the data's id field, or `id` with the row's
-    number where the data have none) and gives fields of the data that are to be other than in the original (a null
-    leaves it); an example may have any number of rows.
+    The table is JSON lines or Parquet. Each row names its example, by the data's id field, or by a field `id` with the
+    row number if the data have no ids. Its other fields replace those of the original; a null keeps the original. An
+    example may have any number of rows.
 
     Args:
-        path: the table.
-        scan: of the data.
-        chosen: (P,) rows of the data to be upsampled; others are not kept.
+        path: Path of the table.
+        scan: The scan of the data.
+        chosen: True for the rows of the data to be upsampled, (P,). Paraphrases of others are dropped.
 
     Raises:
-        InputError: what `open_data` refuses, rows without the id, an id that is no example's, rows that share no field
+        InputError: `open_data` refuses the table, a row has no id or that of no example, or the rows share no field
             with the data.
     """
 
@@ -65,10 +65,10 @@ class Paraphrases:
             raise InputError("--augment", str(path), f"its rows have none of the fields of the data ({fields})")
 
     def __call__(self, example: int) -> list[dict[str, Any]]:
-        """Fields that differ from the original, one dictionary for each paraphrase, in the order of the table."""
+        """Return the replaced fields of each paraphrase of an example, in the order of the table."""
         return [json.loads(text) for text in self._of.get(example, ())]
 
     def lacking(self, copies: np.ndarray) -> int:
-        """Return the number of repeated rows that have fewer paraphrases than further copies."""
+        """Return the number of repeated rows that have fewer paraphrases than copies beyond the first."""
         repeated = np.flatnonzero(copies > 1)
         return sum(len(self._of.get(int(row), ())) < int(copies[row]) - 1 for row in repeated)

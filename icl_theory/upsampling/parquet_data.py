@@ -15,7 +15,9 @@ from icl_theory.results import writing
 from icl_theory.upsampling.data_file import Progress, Scan, Versions, check_form, check_unchanged, first_line
 from icl_theory.upsampling.loss_record import id_array
 
-BATCH = 2**14  # rows of Parquet held at a time, fewer where they are long
+BATCH = 2**14  # rows of Parquet held at a time, fewer if they are long
+
+
 BATCH_BYTES = 2**28
 
 
@@ -77,7 +79,7 @@ class ParquetData:
     def _with_versions(
         self, table: pa.Table, first: int, often: np.ndarray, versions: Versions
     ) -> tuple[pa.Table, np.ndarray]:
-        """The rows followed by what stands in for some of them, and which to write, in order."""
+        """Return a table of the rows and then the versions of some, and which of its rows to write, in order."""
         further: list[dict[str, Any]] = []
         turns: list[int] = []
         for row, times in enumerate(often):
@@ -98,13 +100,13 @@ class ParquetData:
         return table, np.array(turns, dtype=np.int64)
 
     def _codecs(self) -> dict[str, str]:
-        """Return the compression of each column, in the words that the writer takes."""
+        """Return the compression of each column, named as the writer expects."""
         group = self._file.metadata.row_group(0)
         columns = [group.column(place) for place in range(group.num_columns)]
         return {c.path_in_schema: "NONE" if c.compression == "UNCOMPRESSED" else c.compression for c in columns}
 
     def _rows_in(self, size: int) -> int:
-        """Return about how many rows are so many bytes, at least one."""
+        """Return the approximate number of rows that take `size` bytes, at least one."""
         about = self._file.metadata
         total = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
         return max(1, int(size * about.num_rows / max(total, 1)))
@@ -117,7 +119,7 @@ class ParquetData:
 
 
 def _taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """Return rows by number, of columns of any kind."""
+    """Return rows by number, for columns of any type."""
     try:
         return table.take(pa.array(rows))
     except pa.ArrowNotImplementedError:  # views of texts

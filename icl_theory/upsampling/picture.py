@@ -1,4 +1,4 @@
-"""Picture of an upsampling: trajectories of the groups, learning times, and typical examples of each."""
+"""Picture of an upsampling: trajectories of the groups, learning times, and typical examples of each group."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from icl_theory.upsampling.rule import Upsampling
 EARLY, LATE = FEATURE_COLOURS[0], FEATURE_COLOURS[1]
 SHOWN = 3  # examples of each group
 BINS = 40
-WIDTH, LINES = 74, 5  # of the text of an example, in letters and lines
-SAMPLE = 100_000  # examples that the bands of trajectories are taken from, evenly spread
+WIDTH, LINES = 74, 5  # of the text of an example: characters a line, and lines
+SAMPLE = 100_000  # about how many evenly spread examples the bands of trajectories are computed from
 
 
 def nearest(distance: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The examples of a group nearest to its centre, nearest first (ties in their order)."""
+    """Return the few examples of a group nearest to its centre, nearest first (ties in their order)."""
     members = np.flatnonzero(group)
     return members[np.argsort(distance[members], kind="stable")[:SHOWN]]
 
@@ -41,14 +41,14 @@ def with_examples(
     name_of: Callable[[int], str],
     title: str,
 ) -> Figure:
-    """`draw_upsampling` with the typical examples looked up.
+    """Look up the typical examples and call `draw_upsampling` with them.
 
     Args:
-        record: in the order of the data.
-        found: from `upsample`.
-        rows_of: the rows of some examples, given by ascending numbers.
-        name_of: what an example is called.
-        title: above it all.
+        record: The record, in the order of the data.
+        found: The result of `upsample`.
+        rows_of: Returns the rows of examples given by ascending numbers.
+        name_of: Returns the name of an example.
+        title: Title of the figure.
     """
     distance = group_centres(record, found)[1]
     shown = {group: nearest(distance, found.late == group) for group in (False, True)}
@@ -62,7 +62,7 @@ def with_examples(
 
 
 def save_upsampling_picture(figure: Figure, path: Path) -> None:
-    """Write it; scripts that the font lacks become boxes."""
+    """Write the picture; characters that the font lacks become boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         save_picture(figure, path)
@@ -76,13 +76,13 @@ def _when(time: float) -> str:
 def draw_upsampling(
     record: LossRecord, found: Upsampling, *, typical: dict[bool, list[tuple[str, dict[str, Any]]]], title: str
 ) -> Figure:
-    """Draw what an upsampling saw and chose.
+    """Draw the losses, learning times and groups of an upsampling.
 
     Args:
-        record: in the order of the data.
-        found: from `upsample`.
-        typical: names and rows of the examples nearest to the centre of the early (False) and of the late (True).
-        title: above it all.
+        record: The record, in the order of the data.
+        found: The result of `upsample`.
+        typical: Names and rows of the examples nearest to the centre of the early (False) and the late group (True).
+        title: Title of the figure.
     """
     figure, ((left, right), (early, late)) = new_figure(11, 8.2, 2, 2, height_ratios=(1, 1))
     _trajectories(left, record, found)
@@ -94,7 +94,7 @@ def draw_upsampling(
 
 
 def _trajectories(axis: Axes, record: LossRecord, found: Upsampling) -> None:
-    """Median and quartiles of the relative losses of both groups."""
+    """Draw the median and quartiles of the relative losses of both groups."""
     step = max(1, record.num_examples // SAMPLE)
     rows = relative_rows(record, slice(None, None, step), found.floor)
     late = found.late[::step]
@@ -110,7 +110,7 @@ def _trajectories(axis: Axes, record: LossRecord, found: Upsampling) -> None:
 
 
 def _histogram(axis: Axes, record: LossRecord, found: Upsampling) -> None:
-    """Learning times; never learned ones in a bar of their own behind the last step."""
+    """Draw the learning times, with a separate bar beyond the last step for examples that are never learned."""
     last = record.steps[-1]
     width = (last - record.steps[0]) / BINS
     edges = np.append(np.linspace(record.steps[0], last, BINS + 1), [last + width, last + 3 * width])
@@ -143,10 +143,10 @@ def _examples(axis: Axes, rows: list[tuple[str, dict[str, Any]]], title: str, co
 
 
 def _shown(row: dict[str, Any]) -> str:
-    """Prompt and completion, cut to a few lines."""
+    """Return prompt and completion, cut to a few lines."""
     try:
         texts = texts_of(row)
-    except InputError:  # no text where one should be
+    except InputError:  # a field that should hold a text does not
         texts = None
     if texts is None:
         return _cut(str(row), LINES)
@@ -155,7 +155,7 @@ def _shown(row: dict[str, Any]) -> str:
 
 
 def _cut(text: str, lines: int, width: int = WIDTH) -> str:
-    """The first lines of a text; letters of the scripts that are drawn twice as wide count twice."""
+    """Return the first lines of a text, shorter ones if it has many double-width characters."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * width * lines]).split())
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     return "\n".join(

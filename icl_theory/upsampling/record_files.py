@@ -1,4 +1,4 @@
-"""Loss records as files: `.npz`, `.zarr`, `.parquet` and `.csv`, read and written; Zarr also checkpoint by checkpoint.
+"""Loss records as files, `.npz`, `.zarr`, `.parquet` or `.csv`; Zarr can also be written checkpoint by checkpoint.
 
 .npz, .zarr     arrays `steps` (T,), `losses` (T, P) and, if wanted, `ids` (P,)
 .parquet, .csv  a row for each example: column `id` (if wanted), and one column for each checkpoint, named by its step;
@@ -28,11 +28,11 @@ UNWRITTEN = np.nan  # step of a checkpoint whose losses are still being written
 
 
 def load_loss_record(path: str | Path) -> LossRecord:
-    """Read a loss record; the suffix says the form.
+    """Read a loss record, of the format that the suffix says.
 
     Raises:
-        InputError: no such file, another form, damaged, arrays or columns that are missing, and what `LossRecord`
-            refuses.
+        InputError: There is no such file, its format is another or it is damaged, arrays or columns are missing, or
+            `LossRecord` refuses them.
     """
     path = Path(path)
     reader = _by_suffix(path, {".npz": _read_npz, ".zarr": _read_zarr, ".parquet": read_parquet, ".csv": read_csv})
@@ -48,10 +48,10 @@ def load_loss_record(path: str | Path) -> LossRecord:
 
 
 def save_loss_record(record: LossRecord, path: str | Path) -> None:
-    """Write a loss record in the form that the suffix says; complete or not at all.
+    """Write a loss record in the format that the suffix says, completely or not at all.
 
     Raises:
-        InputError: the file exists, cannot be written, or has another suffix.
+        InputError: The file exists, cannot be written, or has another suffix.
     """
     path = Path(path)
     writer: Callable[[LossRecord, Path], None] = _by_suffix(
@@ -62,17 +62,17 @@ def save_loss_record(record: LossRecord, path: str | Path) -> None:
 
 
 class LossRecorder:
-    """Add the losses of all examples checkpoint by checkpoint; each is on disk, complete, when `add` returns.
+    """Write a record checkpoint by checkpoint; each is complete on disk when `add` returns.
 
-    What exists is gone on with: a training run that resumes from an earlier step records what follows again. A run that
-    begins anew needs a record of its own. Read it at any time with `load_loss_record`, or with xarray or zarr.
+    An existing record is continued: a training run that resumes from an earlier step overwrites what follows. A run
+    that starts anew needs a record of its own. Read it at any time with `load_loss_record`, or with xarray or zarr.
 
     Args:
-        path: a new or an earlier record, ending in `.zarr`.
-        ids: (P,) whole numbers or texts; None for the rows of the data.
+        path: Path of a new or an earlier record, ending in `.zarr`.
+        ids: Whole numbers or texts, (P,). None names examples by their row in the data.
 
     Raises:
-        InputError: another suffix, a folder that is no record or of other ids, a place that cannot be written.
+        InputError: The suffix is another, or the folder is not a record or has other ids.
     """
 
     def __init__(self, path: str | Path, ids: Any = None):
@@ -92,15 +92,15 @@ class LossRecorder:
 
     @property
     def num_checkpoints(self) -> int:
-        """Number of complete checkpoints."""
+        """The number of complete checkpoints."""
         return 0 if self._group is None else int(np.sum(np.isfinite(self._group["steps"][:])))
 
     def add(self, step: float, losses: Any) -> None:
-        """Losses at one step, (P,); those of this step and later ones that were there are replaced.
+        """Add the losses at one step, (P,), replacing existing ones of this step and later ones.
 
         Raises:
-            InputError: what `LossRecord` refuses, another number of examples than before, or a step that would replace
-                all of several checkpoints.
+            InputError: `LossRecord` refuses the losses, their number has changed, the step would replace all of several
+                checkpoints, or the record cannot be written.
         """
         losses = np.asarray(losses)
         LossRecord([step], losses.reshape(1, -1), self.ids)
@@ -119,7 +119,7 @@ class LossRecorder:
         if rows.shape[1] != len(losses):
             raise InputError("losses", f"{len(losses)} of them", f"the record holds {rows.shape[1]} examples")
         known = steps[:]
-        count = int(np.sum(known < step))  # an unwritten one is NaN, so not below
+        count = int(np.sum(known < step))  # an unwritten step is NaN, so not below
         if not count and np.sum(np.isfinite(known)) > 1:
             raise InputError(
                 "path", str(self.path), f"step {step:g} would replace all of it; give another, or remove it"
@@ -130,14 +130,14 @@ class LossRecorder:
         rows.resize((count + 1, rows.shape[1]))
         rows[count] = losses
         steps.resize((count + 1,))
-        steps[count] = step  # last: what has a step is complete
+        steps[count] = step  # written last: a checkpoint with a step is complete
 
 
 def _is_empty(path: Path) -> bool:
-    """True for a record of ours without a complete checkpoint."""
+    """Return True for a record without a complete checkpoint."""
     try:
         steps: Any = np.asarray(zarr.open_group(path, mode="r")["steps"])
-    except Exception:  # no record; zarr's own errors are of many kinds
+    except Exception:  # not a record; zarr raises errors of many kinds
         return False
     return not np.isfinite(steps).any()
 
@@ -185,7 +185,7 @@ def _read_zarr(path: Path) -> LossRecord:
         raise
     except Exception as error:  # zarr's and its codecs' own
         raise ValueError(str(error) or type(error).__name__) from None
-    count = int(np.argmax(np.isnan(np.append(steps, UNWRITTEN))))  # up to one that is being written
+    count = int(np.argmax(np.isnan(np.append(steps, UNWRITTEN))))  # checkpoints before one that is being written
     if not count:
         raise InputError("steps", "empty", "no checkpoint is complete yet")
     return LossRecord(steps[:count], losses[:count], ids)
@@ -200,7 +200,7 @@ def _write_zarr(record: LossRecord, path: Path) -> None:
 
 
 def _new_group(path: Path, num_examples: int, ids: pa.Array | None, dtype: Any = np.float32) -> Any:
-    """An empty record, so that a row of losses is one chunk; Zarr format 2, which holds texts that others read."""
+    """Create an empty record with one chunk per checkpoint, in Zarr format 2, whose texts other tools can read."""
     group = zarr.open_group(path, mode="w", zarr_format=2)
     _new_array(group, "steps", (0,), np.dtype(float), (1024,), ["checkpoint"])
     _new_array(group, "losses", (0, num_examples), np.dtype(dtype), (1, num_examples), ["checkpoint", "example"])

@@ -17,7 +17,7 @@ from icl_theory.upsampling.loss_record import LossRecord, id_array
 
 
 def plain_ids(ids: pa.Array) -> np.ndarray:
-    """Whole numbers where all ids are such, texts else."""
+    """Return ids as whole numbers if all are such, else as texts."""
     values = np.array(ids.to_pylist(), dtype=str)
     try:
         numbers = values.astype(np.int64)
@@ -68,9 +68,7 @@ def _from_table(names: list[str], column: Callable[[str], pa.ChunkedArray], rows
 
 
 def _from_long(batches: Callable[[], Iterable[pa.RecordBatch]]) -> LossRecord:
-    """Twice through the rows, so that no more than the losses has to fit: once for the steps and ids, once for the
-    losses.
-    """
+    """Read a table with a row for each loss in two passes, so that only the losses have to fit into memory."""
     steps, names = np.empty(0), pa.array([], pa.large_string())
     for batch in batches():
         steps = np.union1d(steps, _floats("step", batch.column("step")))
@@ -101,7 +99,7 @@ def _number_kind(name: str, kind: pa.DataType) -> np.dtype:
 
 def _floats(name: str, values: pa.Array | pa.ChunkedArray) -> np.ndarray:
     _number_kind(name, values.type)
-    return np.asarray(values, dtype=float)  # a missing one is NaN, which is refused with its place
+    return np.asarray(values, dtype=float)  # a missing value is NaN, which is refused later with its place
 
 
 def write_parquet(record: LossRecord, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Question and answer of a row of a fine-tuning set, in the shapes that are in use."""
+"""Prompt and completion of a row of a fine-tuning set, in the usual formats."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ ANSWERING = ("assistant", "gpt", "model")
 
 
 class Texts(NamedTuple):
-    """Attributes: prompt, what is asked; completion, what is to be answered; whole, True for a lone text, asked of no
-    one.
+    """Texts of a row.
+
+    Attributes:
+        prompt: What is asked.
+        completion: What is to be answered.
+        whole: True if the row is a single text without a completion.
     """
 
     prompt: str
@@ -31,11 +35,11 @@ class Texts(NamedTuple):
 
 
 def texts_of(row: Mapping[str, Any]) -> Texts | None:
-    """Prompt and completion of a row; None where its fields are none of the known shapes.
+    """Return prompt and completion of a row, or None if its fields match no known format.
 
-    Known are `instruction` (with `input`) and `output`, `question` and `answer`, `prompt` and `completion`, `problem`
-    and `solution`, `messages` of `role` and `content`, `conversations` of `from` and `value`, and a lone `text`. A text
-    may be a list of parts `{"type": "text", "text": ...}`.
+    Known are the pairs of `PAIRS` (an `instruction` may have an `input`), `messages` of `role` and `content`,
+    `conversations` of `from` and `value`, and a single `text`. A text may be a list of parts
+    `{"type": "text", "text": ...}`.
 
     Examples:
         >>> texts_of({"question": "1 + 1?", "answer": "2"})
@@ -44,7 +48,7 @@ def texts_of(row: Mapping[str, Any]) -> Texts | None:
         Texts(prompt='Hi', completion='Hello', whole=False)
 
     Raises:
-        InputError: what stands for a text is none.
+        InputError: A field that should hold a text does not.
     """
     turns = turns_of(row)
     if turns is not None:
@@ -57,23 +61,21 @@ def texts_of(row: Mapping[str, Any]) -> Texts | None:
 
 
 def answer_of(row: Mapping[str, Any]) -> str:
-    """Return what a reply to a row is judged by: its field `answer`, where a solution is learned; else its completion.
+    """Return the answer that replies to a row are judged by: its field `answer` if there is one, else its completion.
 
     Examples:
         >>> answer_of({"problem": "2x = 14. Find x.", "solution": "x = 14/2 = 7, not 12.", "answer": 7})
         '7'
 
     Raises:
-        InputError: what stands for a text is none.
+        InputError: A field that should hold a text does not.
     """
     texts = texts_of(row)
     return _text(row.get("answer")) or ("" if texts is None else texts.completion)
 
 
 def turns_of(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
-    """Speakers and texts of `messages`, `conversations`, or a `prompt` that is such a list; None for a row of another
-    shape.
-    """
+    """Return speakers and texts of `messages`, `conversations` or a `prompt` that is a list of turns; else None."""
     for field, (role, content) in TURNS.items():
         if _is_turns(row.get(field)):
             return [(str(turn.get(role, "")), _text(turn.get(content))) for turn in row[field]]
@@ -85,7 +87,7 @@ def turns_of(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
 
 
 def _of_turns(turns: list[tuple[str, str]]) -> Texts:
-    """The last turn is the completion where the model speaks it."""
+    """Split turns into prompt and completion; the last turn is the completion if the model speaks it."""
     answer = turns[-1][1] if turns[-1][0] in ANSWERING else ""
     asked = turns[:-1] if answer else turns
     return Texts("\n".join(text for _, text in asked if text), answer)

@@ -1,11 +1,11 @@
-"""The rule for upsampling: from a record of losses to weights of examples (theory notes, §8).
+"""The upsampling rule, from a record of losses to weights of examples (theory notes, §8).
 
-`R`, the ratio of learning times, is the median over the late examples over that of the early ones; upsampling the late
-by κ divides it by about κ. The rules:
+The ratio `R` is the median learning time of the late examples divided by that of the early ones. Upsampling the late by
+κ divides R by about κ. The rules:
 
-    ratio   κ = R / target; target 1: late and early are to be learned at the same time
-    match   κ = R / R', R' of another record of the same examples, such as one under SAM: the data that stand in for it
-    secant  κ = κ'^(ln(R/target) / ln(R/R')), R' of a record that was made under a factor κ': corrects a first try
+    ratio   κ = R / target; with target 1, late and early are learned at the same time
+    match   κ = R / R', with R' of another record of the same examples, such as one under SAM, whose order is imitated
+    secant  κ = κ'^(ln(R/target) / ln(R/R')), with R' of a record made under a factor κ': corrects a first try
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class Upsampling(NamedTuple):
     """Weights of an upsampled set, and the reasons for them.
 
     Attributes:
-        weights: (P,) κ for the upsampled, 1 for the rest: of a loss or of a sampler.
-        late: (P,) learned late.
-        chosen: (P,) upsampled; the late, unless a control group was asked for.
-        times: (P,) learning times in steps; infinite where never learned, 0 where there was nothing to learn.
-        ratio: R, a lower bound where never learned ones count as learned at the last step; NaN where not measurable.
+        weights: Weights for a loss or a sampler, (P,): κ for the upsampled examples, 1 for the rest.
+        late: True for examples that are learned late, (P,).
+        chosen: True for examples that are upsampled, (P,): the late ones, unless a control group was asked for.
+        times: Learning times in steps, (P,); infinite if never learned, 0 if there was nothing to learn.
+        ratio: R. It is a lower bound if the late median is never reached, and NaN if it cannot be measured.
         factor: κ.
-        why: in words, how κ came about.
-        parted: in words, what parts the late from the others.
-        floor: one number or (P,): the loss of each example that stays whatever is learned.
-        remaining: the share of the first loss at which an example counts as learned.
-        group: "late", "random" or "early".
+        why: How κ was found, in words.
+        parted: What separates the late examples from the others, in words.
+        floor: The loss that remains whatever is learned, one number or (P,).
+        remaining: The share of the first loss at which an example counts as learned.
+        group: The upsampled group: "late", "random" or "early".
     """
 
     weights: np.ndarray
@@ -66,11 +66,11 @@ class Upsampling(NamedTuple):
     group: str
 
     def copies(self, *, seed: int = 0) -> np.ndarray:
-        """Return the count of each example in the upsampled set, (P,); `seed` draws those that take the rounding."""
+        """Return the count of each example in the upsampled set, (P,); `seed` draws which get the extra copies."""
         return example_copies(self.chosen, self.factor, seed=seed)
 
     def indices(self, *, seed: int = 0) -> np.ndarray:
-        """The upsampled set as rows of the original, in their order: `dataset.select(indices)`."""
+        """Return the upsampled set as row numbers of the original, in order, for `dataset.select(indices)`."""
         copies = self.copies(seed=seed)
         return np.repeat(np.arange(len(copies)), copies)
 
@@ -92,8 +92,8 @@ def upsample(
 ) -> Upsampling:
     """Find the late examples of a record and the factor for them.
 
-    An example is learned at the first step at which the share `remaining` of its first loss (above its floor) is left,
-    read off between checkpoints. The late are told by `late`:
+    An example is learned at the first step at which only the share `remaining` of its first loss (above its floor) is
+    left, interpolated between checkpoints. `late` says which examples are late:
 
         quantile=q    later than the quantile q of learning times (default ½)
         threshold=s   more than the share s of the loss left at the last checkpoint (default ½)
@@ -106,28 +106,28 @@ def upsample(
         ([1.0, 2.52], 'R / target = 2.52 / 1')
 
     Args:
-        record: losses, the first before training.
-        late: as above.
-        remaining: from 0, below 1.
-        floor: the loss that stays whatever is learned: "zero", "last" (an example's own last loss), or (P,) losses,
-            such as those of a converged model. With "zero" what no model can fit is late; with "last" what was not
-            begun to be learned has nothing to learn.
-        rule: "ratio", "match" or "secant", as in the module's text.
-        target: the ratio of learning times that is wanted (rules ratio and secant), at least 1 (default 1).
-        other: the other record of match and secant, of the same examples: by their ids, where the records have any.
+        record: The record of losses, the first before training.
+        late: How to find the late examples, as above.
+        remaining: The share of the first loss at which an example counts as learned, at least 0 and below 1.
+        floor: The loss that remains whatever is learned: "zero", "last" (an example's own last loss), or losses (P,),
+            such as those of a converged model. With "zero", examples that no model can fit count as late. With "last",
+            examples whose loss did not fall count as having nothing to learn.
+        rule: "ratio", "match" or "secant", as in the docstring of the module.
+        target: The wanted ratio of learning times (rules ratio and secant), at least 1 (default 1).
+        other: The other record of match and secant, of the same examples. Records with ids are matched by them.
         tried_factor: κ' of secant.
-        factor: κ itself instead of a rule; at least 1.
-        max_factor: an upper bound on what a rule gives (default 5; no theory behind it).
-        group: "late", or a control of equal size: "random" or "early".
-        seed: of the random control.
+        factor: κ itself instead of a rule, at least 1.
+        max_factor: An upper bound on the κ of a rule (default 5, chosen without theory).
+        group: "late", or a control group of equal size: "random" or "early".
+        seed: Seed of the random control group.
 
     Returns:
-        In the order of the record (`record.for_ids` brings it to that of the data). With no late example (all learned
-        at once), or none that is early, κ is 1.
+        The upsampling, in the order of the record (`record.for_ids` brings it to that of the data). If no example or
+        every example is late, κ is 1.
 
     Raises:
-        InputError: a single checkpoint, numbers out of range, options that exclude each other, a ratio that cannot be
-            measured (give `factor`).
+        InputError: There is a single checkpoint, a number is out of range, options exclude each other, or the ratio
+            cannot be measured (then give `factor`).
     """
     method, setting = parse_late(late)
     given = {"target": target, "other": other, "tried_factor": tried_factor, "max_factor": max_factor}
@@ -169,7 +169,7 @@ def upsample(
 
 
 def _floors(record: LossRecord, floor: str | np.ndarray) -> Any:
-    """One number, or (P,)."""
+    """Return the floor as one number or (P,)."""
     if isinstance(floor, str):
         check_choice("floor", floor, ("zero", "last"))
         return 0.0 if floor == "zero" else record.losses[-1]
@@ -188,7 +188,7 @@ def _times(record: LossRecord, remaining: float, floor: Any) -> np.ndarray:
 
 
 def _late(record: LossRecord, times: np.ndarray, method: str, setting: float, floor: Any) -> tuple[np.ndarray, str]:
-    """The late ones, and in words what parts them from the others."""
+    """Return the late examples, and in words what separates them from the others."""
     if method == "quantile":
         late = late_by_quantile(times, quantile=setting)
         if not late.any():
@@ -204,7 +204,7 @@ def _late(record: LossRecord, times: np.ndarray, method: str, setting: float, fl
 def _rule(
     rule: str, ratio: float, achieved: float | None, target: float, tried_factor: float | None, bound: str
 ) -> tuple[float, str]:
-    """κ, and in words how it came about."""
+    """Return κ, and in words how it was found."""
     if rule == "ratio":
         return float(ratio_factor(ratio, target=target)), f"R / target = {ratio:.3g} / {target:g}"
     assert achieved is not None
@@ -221,7 +221,7 @@ def _rule(
 
 
 def _same_examples(record: LossRecord, other: LossRecord) -> LossRecord:
-    """The other record in the order of this one."""
+    """Return the other record in the order of this one."""
     if (record.ids is None) != (other.ids is None) or other.num_examples != record.num_examples:
         remedy = f"give a record of the same {record.num_examples} examples, with ids if these have some"
         raise InputError("other", f"{other.num_examples} examples", remedy)

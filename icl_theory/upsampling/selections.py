@@ -1,11 +1,11 @@
-"""Weights, row numbers or counts of an upsampling as files, for trainers that sample instead of reading copies.
+"""Weights, row numbers or counts of an upsampling as files, for trainers that sample rows themselves.
 
     weights   κ or 1 for each example, in the order of the data, not rounded
-    indices   the upsampled set as row numbers from 0, in order, a row as often as it occurs
+    indices   the upsampled set as row numbers from 0, in order, each repeated as often as it occurs
     copies    how often each example occurs
 
-`.npy` holds the numbers alone; `.csv` and `.parquet` have a column of that name, and for weights and copies one of the
-ids before it, under the name of their field (`row` where there are none).
+`.npy` holds the numbers alone. `.csv` and `.parquet` have a column named after the kind of numbers. For weights and
+copies a column of ids precedes it, named like their field (`row`, with row numbers, if there are no ids).
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ SUFFIXES = (".npy", ".csv", ".parquet")
 
 
 def check_selection(path: Path, what: str, field: str = "--out") -> None:
-    """Raise `InputError` unless the suffix is one of those."""
+    """Raise `InputError` unless the suffix is one of `SUFFIXES`."""
     if path.suffix not in SUFFIXES:
         raise InputError(field, str(path), f"{what} are held by a file that ends in {', '.join(SUFFIXES)}")
 
 
 def save_selection(path: Path, what: str, found: Upsampling, copies: np.ndarray, scan: Scan) -> None:
-    """Write one of `SELECTIONS`; complete or not at all.
+    """Write one of `SELECTIONS`, completely or not at all.
 
     Args:
-        path: new; the suffix says the form.
-        what: which.
-        found: from `upsample`.
-        copies: how often each example occurs, (P,).
-        scan: of the data: its ids, or none for row numbers.
+        path: Path of a new file. The suffix says the format.
+        what: Which of `SELECTIONS`.
+        found: The result of `upsample`.
+        copies: How often each example occurs, (P,).
+        scan: The scan of the data. Without ids, row numbers are written.
 
     Raises:
-        InputError: the file exists, cannot be written, or has another suffix.
+        InputError: The file exists, cannot be written, or has another suffix.
     """
     check_selection(path, what)
     values = {
@@ -70,19 +70,18 @@ def save_selection(path: Path, what: str, found: Upsampling, copies: np.ndarray,
 
 
 def load_copies(path: Path, rows: Sequence[Mapping[str, Any]], *, used: Any = None, seed: int = 0) -> np.ndarray:
-    """Return the count of each row of a set by a file of `SELECTIONS`, (P,).
+    """Read a file of `SELECTIONS` and return the count of each row of a set, (P,).
 
-    Weights are rounded down or up at random, so that they hold on average and the sum is right to one.
+    Weights are rounded down or up at random, so that counts equal them on average and the total is right to within 1.
 
     Args:
-        path: weights (`.npy` of one number for each row, or a table), indices or copies (a table, whose column says
-            which).
-        rows: of the data, with the field that names them in the table, unless that is `row`.
-        used: (P,) True for rows that have to be in a table with names, the others occurring not at all; None for all.
-        seed: draws who takes the rounding.
+        path: A `.npy` file of one weight for each row, or a table whose last column is one of `SELECTIONS`.
+        rows: The rows of the data, with the field that names them in the table, unless that is `row`.
+        used: True for rows that a table with names must contain, (P,). Others that it lacks get count 0. None for all.
+        seed: Seed of the rounding.
 
     Raises:
-        InputError: no such file, another form, numbers that do not fit the data.
+        InputError: There is no such file, its format is another, or the numbers do not fit the data.
     """
     if not exists(path):
         raise InputError("weights", str(path), "there is no such file")
@@ -109,7 +108,7 @@ def load_copies(path: Path, rows: Sequence[Mapping[str, Any]], *, used: Any = No
 
 
 def _read_selection(path: Path) -> tuple[str, tuple[str, list[str]] | None, np.ndarray]:
-    """Return the kind of numbers in a file, the field and ids that they belong to, if any, and the numbers."""
+    """Return the kind of numbers in a file, the name and ids of the examples if it has any, and the numbers."""
     check_selection(path, "weights", field="--weights")
     try:
         if path.suffix == ".npy":
@@ -137,7 +136,7 @@ def _read_selection(path: Path) -> tuple[str, tuple[str, list[str]] | None, np.n
 
 
 def _read_csv(path: Path) -> pa.Table:
-    """Names are texts, whatever they look like: 007 is not 7."""
+    """Read a table with names as texts, whatever they look like: 007 is not 7."""
     with pa.csv.open_csv(path) as reader:
         names = {name: pa.string() for name in reader.schema.names if name not in SELECTIONS}
     return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=names))
@@ -146,7 +145,7 @@ def _read_csv(path: Path) -> pa.Table:
 def _by_name(
     field: str, ids: Sequence[str], values: np.ndarray, rows: Sequence[Mapping[str, Any]], used: np.ndarray
 ) -> np.ndarray:
-    """The number of each row of the data."""
+    """Return the weight or count of each row of the data."""
     known = {name: place for place, name in enumerate(ids)}
     if len(known) < len(ids):
         raise InputError(field, "some twice", "every example needs its own weight")

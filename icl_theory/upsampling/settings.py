@@ -1,4 +1,4 @@
-"""Settings of the rule for upsampling, checked once."""
+"""Settings of the upsampling rule, and their checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from icl_theory.upsampling import GROUPS
 RULES = ("ratio", "match", "secant")
 
 
-LATE = {"quantile": 0.5, "threshold": 0.5, "clusters": 0.0}  # how to tell the late, and its default setting
+LATE = {"quantile": 0.5, "threshold": 0.5, "clusters": 0.0}  # ways to find the late, and default settings
 
 
 MAX_FACTOR = 5.0  # keeps an epoch short; no theory behind it
@@ -19,7 +19,7 @@ MAX_FACTOR = 5.0  # keeps an epoch short; no theory behind it
 def check_settings(
     *, late: str = "quantile", remaining: float = 0.5, floor: Any = "zero", group: str = "late", **factor_settings: Any
 ) -> None:
-    """Raise `InputError` for settings of `upsample` that it would refuse whatever the record."""
+    """Raise `InputError` for settings that `upsample` would refuse for any record."""
     method, _ = parse_late(late)
     check_number("remaining", remaining, minimum=0.0, maximum=1.0)
     if remaining == 1.0:
@@ -35,10 +35,10 @@ def check_settings(
 
 
 def parse_late(text: str) -> tuple[str, float]:
-    """`"quantile=0.7"` to `("quantile", 0.7)`; without a number its default.
+    """Split `"quantile=0.7"` into `("quantile", 0.7)`; without a number, use the default.
 
     Raises:
-        InputError: another way, or a setting that is no number from 0 to 1.
+        InputError: The method is unknown, or its setting is not a number from 0 to 1.
     """
     method, equals, setting = str(text).partition("=")
     if method not in LATE or (equals and method == "clusters"):
@@ -54,7 +54,7 @@ def parse_late(text: str) -> tuple[str, float]:
 
 
 def check_factor_settings(*, rule: str = "ratio", factor: float | None = None, **given: Any) -> None:
-    """Refuse settings that would do nothing, and rules without what they need."""
+    """Raise `InputError` for settings that would have no effect, and for rules that lack a setting."""
     check_choice("rule", rule, RULES)
     given = {name: value for name, value in given.items() if value is not None}
     if factor is not None:

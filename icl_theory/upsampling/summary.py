@@ -1,4 +1,4 @@
-"""An upsampling as lines to read: its groups, its factor, the set it makes."""
+"""Summary of an upsampling as lines of text: its groups, its factor and the resulting set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from icl_theory.upsampling.rule import Upsampling
 
 
 def summary(record: LossRecord, found: Upsampling, copies: np.ndarray, ids: str) -> list[str]:
-    """Return the groups, the factor and the set it makes, a line each."""
+    """Return lines of text on the groups, the factor and the resulting set."""
     count, late, never = len(copies), int(found.late.sum()), int(np.isinf(found.times).sum())
     steps = f"{len(record.steps)}, steps {step_text(record.steps[0])} to {step_text(record.steps[-1])}"
     lines = [("examples", f"{count}, {ids}"), ("checkpoints", steps)]
@@ -37,7 +37,7 @@ def summary(record: LossRecord, found: Upsampling, copies: np.ndarray, ids: str)
 
 
 def line(name: str, text: str) -> str:
-    """A name and what is said of it, in two columns."""
+    """Return a name and a text in two columns."""
     return f"{name:<16}{text}"
 
 

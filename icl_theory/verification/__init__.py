@@ -1,6 +1,6 @@
-"""The verification table: claims, simulated and held against their theory.
+"""The verification table: claims, simulated and compared with their theory.
 
-`verify` runs them all; `Claim.statements.read` reads the table off data that were saved earlier.
+`verify` runs all claims; `Claim.statements.read` evaluates the statements of a claim on data that were saved earlier.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Changes between two arms, seed by seed: medians with distribution-free intervals."""
+"""Changes between two arms, paired by seed: medians with distribution-free confidence intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ CONFIDENCE = 0.99
 
 
 class Change(NamedTuple):
-    """Median over seeds of a change, with its interval, and the pairs it was taken over."""
+    """Median over seeds of a change between two arms.
+
+    Attributes:
+        median: median change.
+        low: lower end of the confidence interval.
+        high: upper end of the confidence interval.
+        pairs: number of pairs in the median.
+    """
 
     median: float
     low: float
@@ -22,10 +29,10 @@ class Change(NamedTuple):
 
 
 def log_change(values: Any, baseline: Any, confidence: float = CONFIDENCE) -> Change:
-    """Return the change of a positive quantity on a log scale, seed by seed; infinite (never) counts as the largest.
+    """Return the median log-ratio of a positive quantity to its baseline, paired by seed.
 
-    Pairs in which either is not positive or was never measured, or both are infinite, drop out; the count says how many
-    remain.
+    An infinite value (an event that never happens) counts as the largest. Pairs are left out if a value is NaN or not
+    positive, or if both are infinite; `pairs` counts those that remain.
     """
     values, baseline = np.asarray(values), np.asarray(baseline)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -34,7 +41,7 @@ def log_change(values: Any, baseline: Any, confidence: float = CONFIDENCE) -> Ch
 
 
 def median_change(change: Any, confidence: float = CONFIDENCE) -> Change:
-    """Return the median of changes, NaN left out, with its interval."""
+    """Return the median of changes with its confidence interval; NaN are left out."""
     change = np.asarray(change)[~np.isnan(change)]
     if change.size == 0:
         return Change(np.nan, np.nan, np.nan, 0)
@@ -42,14 +49,14 @@ def median_change(change: Any, confidence: float = CONFIDENCE) -> Change:
 
 
 def absolute(change: Change) -> Change:
-    """Return the size of a change, with the interval of sizes that its interval allows."""
+    """Return the absolute value of a change, with the range of absolute values in its interval."""
     median, low, high, pairs = change
     least = 0.0 if low < 0 < high else min(abs(low), abs(high))
     return Change(abs(median), least, max(abs(low), abs(high)), pairs)
 
 
 def worst_of(changes: Sequence[Change], *, upper: bool) -> Change:
-    """Return the change nearest to breaking an upper (or a lower) bound; one that could not be measured breaks any."""
+    """Return the change closest to violating an upper (or lower) bound; one without measured pairs violates any."""
     unmeasured = [change for change in changes if change.pairs == 0]
     if unmeasured:
         return unmeasured[0]
@@ -57,7 +64,7 @@ def worst_of(changes: Sequence[Change], *, upper: bool) -> Change:
 
 
 def known_median(values: Any, axis: int = 0) -> np.ndarray:
-    """Return the median along an axis of what was measured, NaN left out; NaN where nothing was."""
+    """Return the median along an axis without NaN; NaN where all values are NaN."""
     values = np.asarray(values)
     nothing = np.isnan(values).all(axis=axis, keepdims=True)
     return np.where(nothing.squeeze(axis), np.nan, np.nanmedian(np.where(nothing, 0.0, values), axis=axis))

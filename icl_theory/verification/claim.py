@@ -1,4 +1,4 @@
-"""A claim: what is simulated for it, and the statements that are read off the saved data."""
+"""Claims: a simulation, and the statements that are checked on its data."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Progress = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One group of the verification table, and one experiment of `make reproduce`.
+    """A group of the verification table, and an experiment of `make reproduce`.
 
     Attributes:
-        name: module, folder and command-line name.
-        question: what it asks, in one sentence.
-        settings: frozen dataclass with every number the measurement uses.
-        measure: `measure(settings, progress) -> data set`; `progress(done, total)`.
-        statements: read off that data set only; empty for data that only figures use.
-        single: whether to measure it in float32 too; not where most of it is statistical and long.
-        seconds: roughly what it takes on one core with nothing compiled yet.
+        name: name of the module, the folder and the command-line argument.
+        question: the question that the claim answers, in one sentence.
+        settings: frozen dataclass with every number that the measurement uses.
+        measure: function `measure(settings, progress) -> data set`, which calls `progress(done, total)`.
+        statements: statements that use this data set only; empty if only figures use the data.
+        single: whether to measure in float32 too; False for claims that are mostly statistical and slow.
+        seconds: approximate time on one core, compilation included.
     """
 
     name: str
@@ -38,30 +38,30 @@ class Claim:
     seconds: float = 20.0
 
     def precisions(self) -> tuple[str, ...]:
-        """Precisions in which it is measured, the judging one first."""
+        """Return the precisions in which the claim is measured; the first one decides."""
         return ("float64", "float32") if self.single else ("float64",)
 
     @property
     def title(self) -> str:
-        """A few words for tables and progress bars."""
+        """Short title for tables and progress bars."""
         return NAMES.get(self.name, self.name)
 
     @property
     def takes(self) -> str:
-        """Its setting in words, as the settings' class describes it."""
+        """Description of the settings: the docstring of their class."""
         return " ".join((type(self.settings).__doc__ or "").split())
 
     @property
     def command(self) -> str:
-        """Command that makes its data."""
+        """Shell command that produces the data of the claim."""
         return f"python -m experiments run {self.name}"
 
     def data(self, precision: str = "float64", progress: Progress = lambda done, total: None) -> xr.Dataset:
-        """Measure in one precision, whatever the session's own setting; it is restored afterwards."""
+        """Measure the claim in one precision; the precision of the session is restored afterwards."""
         with jax.enable_x64(precision == "float64"):
             return self.measure(self.settings, progress)
 
 
 def part_of(progress: Progress, part: int, parts: int) -> Progress:
-    """Return the progress of one of several equal parts as progress of the whole; parts count from 0."""
+    """Turn the progress of one of several equal parts into progress of the whole; parts are numbered from 0."""
     return lambda done, total: progress(part * total + done, parts * total)

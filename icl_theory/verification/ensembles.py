@@ -1,4 +1,4 @@
-"""Many runs of rank-one attention trained at once: random starts on one mixture, or runs each on data of its own."""
+"""Training of many attention models at once: random starts on one mixture, or runs on data of their own."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from icl_theory.training.tracked import EffectiveMatrix
 from icl_theory.training.train import Progress, train_many
 
 KEYS_AT_ONCE = 64
-Maker = Callable[[Any], nnx.Module]  # of a model from a key
+Maker = Callable[[Any], nnx.Module]  # makes a model from a key
 
 
 def random_starts(make_model: Maker, num_seeds: int, seed: int) -> tuple[nnx.Module, Any]:
-    """Return one model (for its structure) and the parameters of `num_seeds` of them, stacked."""
+    """Return one model, for its structure, and the stacked parameters of `num_seeds` random initialisations."""
     keys = split_keys(jax.random.key(seed), num_seeds)
     return make_model(keys[0]), stacked([split_model(make_model(key))[1] for key in keys])
 
 
 def split_keys(key: Key[Array, ""], count: int) -> list[Key[Array, ""]]:
-    """Return the first keys of `jax.random.split(key, n)` with n the next multiple of 64, so that few programs serve
-    all counts.
+    """Return the same keys as `jax.random.split(key, count)`, with fewer compilations.
 
-    The default generator makes each from its number alone, so that they are those of `jax.random.split(key, count)`.
+    The keys are the first of a split into the next multiple of 64. The default generator derives each key from its
+    index alone, so the number of keys makes no difference.
     """
     words = jax.random.key_data(jax.random.split(key, -(-count // KEYS_AT_ONCE) * KEYS_AT_ONCE))
     return [jax.random.wrap_key_data(each, impl=jax.random.key_impl(key)) for each in np.asarray(words)[:count]]
 
 
 def stacked(trees: Sequence[Any], dtype: Any = None) -> Any:
-    """Return one tree whose leaves lead with an axis over these trees; stacked on the host, which compiles nothing."""
+    """Stack trees along a new first axis of each leaf, on the host to avoid compilation."""
     return jax.tree.map(lambda *leaves: device_array(np.stack([np.asarray(leaf, dtype) for leaf in leaves])), *trees)
 
 
@@ -64,7 +64,7 @@ def train_starts(
     rho: np.ndarray | float | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Train every start on the same data, with a ρ each where given; W is tracked, (runs, S, D, D)."""
+    """Train every start on the same data, with one ρ or a ρ for each run; `tracked` holds W, (runs, S, D, D)."""
     loss, _ = make_loss(model, data)
     run = train_many(
         loss,
@@ -82,9 +82,10 @@ def train_starts(
 def train_ensemble(
     model: nnx.Module, starts: Any, mixture: TaskMixture, *, rhos: tuple[float, ...] | None = None, **settings: Any
 ) -> tuple[Trajectory, Features]:
-    """Train every start on infinite data, under each ρ where given; strengths (ρ, seed, T, D), losses (ρ, seed, T).
+    """Train every start on infinite data, with each ρ if any are given.
 
-    Further settings are those of `train_starts`.
+    Returns strengths (ρ, seed, T, D) and losses (ρ, seed, T) as a trajectory, and the features. Further settings are
+    those of `train_starts`.
     """
     features = find_features(mixture)
     num_seeds = jax.tree.leaves(starts)[0].shape[0]
@@ -114,9 +115,9 @@ def train_on(
     rho: np.ndarray | float | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Train start r on `moments[r]`, for each r; W is tracked, (runs, S, D, D)."""
+    """Train start r on `moments[r]` for each r; `tracked` holds W, (runs, S, D, D)."""
     dtype = jax.tree.leaves(starts)[0].dtype
-    means = {name: each.mean() for name, each in {id(each): each for each in moments}.items()}  # many runs share theirs
+    means = {name: each.mean() for name, each in {id(each): each for each in moments}.items()}  # runs may share theirs
     run = train_many(
         MomentsLoss(graphdef, stacked([means[id(each)] for each in moments], dtype)),
         starts,
@@ -132,34 +133,34 @@ def train_on(
 
 
 def reduced_population(mixture: TaskMixture) -> Moments:
-    """The moments of infinite data, as those of a data set."""
+    """Return the moments of infinite data in the form of those of a data set."""
     return full_population_moments(mixture).restricted("reduced")
 
 
 def measure_arms(run: Run, features: Features, arms: int) -> SimplicityBias:
-    """Simplicity bias (arm, seed, D) of runs that lie one arm after the other, W tracked."""
+    """Measure the simplicity bias (arm, seed, D) of runs with tracked W, ordered by arm and then by seed."""
     strength = features.strength(run.tracked)
     shaped = strength.reshape(arms, -1, *strength.shape[1:])
     return simplicity_bias(Trajectory(run.time, np.zeros(()), shaped), features)
 
 
 def aligned_start(start: float, directions: np.ndarray, copies: int) -> tuple[Any, Any]:
-    """The structure of the rank-one model with a head a feature, and `copies` of one aligned start."""
+    """Return the structure of the rank-one model with one head per feature, and `copies` of one aligned start."""
     dim = len(directions)
     graphdef, _ = split_model(SeparateAttention(dim, dim, rngs=nnx.Rngs(0)))
     return graphdef, stacked([aligned_parameters(np.full(dim, start), directions)] * copies)
 
 
 def repeated(starts: Any, copies: int) -> Any:
-    """The same starts for each of several arms, one arm after the other."""
+    """Repeat the starts for each of several arms, one arm after the other."""
     return jax.tree.map(lambda leaf: device_array(np.concatenate([leaf] * copies)), starts)
 
 
 def clear_plateaus(learned: np.ndarray) -> Iterator[tuple[int, float, float]]:
-    """`(m, from, until)` for each plateau of a run with learning times (D,): its first m features learned, no other, m
-    = 1 … D−1.
+    """Yield `(m, from, until)` for each clear plateau of a run with learning times `learned` (D,), m = 1 … D−1.
 
-    None where features were learned in another order, or the next within a fifth of the time.
+    On the plateau exactly the first m features are learned. It is skipped if features are learned in another order, if
+    the next one is learned before 1.2 times its start, or if no further feature is learned.
     """
     for m in range(1, len(learned)):
         before, after = learned[:m].max(), learned[m:].min()
@@ -168,10 +169,9 @@ def clear_plateaus(learned: np.ndarray) -> Iterator[tuple[int, float, float]]:
 
 
 def plateau_levels(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Loss on the plateau with the first m + 1 features learned, (seeds, D−1), from losses (seeds, T), learning times
-    (seeds, D).
+    """Return the loss on each plateau, (seeds, D−1), from losses (seeds, T) and learning times (seeds, D).
 
-    NaN where there is no clear plateau to measure.
+    Column m is the plateau with the first m + 1 features learned; NaN if there is no clear plateau.
     """
     levels = np.full((len(losses), times.shape[1] - 1), np.nan)
     for seed, (loss, learned) in enumerate(zip(losses, times, strict=True)):
@@ -181,15 +181,15 @@ def plateau_levels(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> n
 
 
 def all_parameters(params: PyTree) -> Any:
-    """All parameters, to be tracked where the weights themselves are looked at."""
+    """Return all parameters; a function for `track` that records the weights themselves."""
     return params
 
 
 def separate_model(dim: int, num_heads: int, init_scale: float, **settings: Any) -> Maker:
-    """A maker of `SeparateAttention` from a key; rank one and linear scores unless the settings say otherwise."""
+    """Return a function from a key to a `SeparateAttention`, of rank one with linear scores unless set otherwise."""
     return lambda key: SeparateAttention(dim, num_heads, init_scale=init_scale, rngs=nnx.Rngs(params=key), **settings)
 
 
 def merged_model(dim: int, num_heads: int, init_scale: float) -> Maker:
-    """A maker of `MergedAttention` from a key."""
+    """Return a function from a key to a `MergedAttention`."""
     return lambda key: MergedAttention(dim, num_heads, init_scale=init_scale, rngs=nnx.Rngs(params=key))

@@ -1,4 +1,4 @@
-"""Readings of statements, and how far a measurement is from its prediction or its bound."""
+"""Judging of statements: how far a measurement is from its prediction or bound."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from icl_theory.verification.changes import Change, worst_of
 
 
 class Reading(NamedTuple):
-    """Reading of a statement, where a bare number does not say it all.
+    """Measurement for a statement that needs more than a bare number.
 
     Attributes:
-        measured: a number or an array.
-        predicted: the same shape; None for a bound.
-        interval: confidence interval of the measurement.
-        error: its deviation in the statement's unit, where the function reckons it itself.
-        compared: how many numbers were compared; default those in `measured`.
-        note: in words, put after the sentence.
+        measured: measured number or array.
+        predicted: prediction, of the same shape; None for a bound.
+        interval: confidence interval of the measurement; None if there is none.
+        error: deviation in the unit of the statement; None to compute it from the other fields.
+        compared: number of values compared; None for the number of predicted values (measured ones, for a bound).
+        note: text to append to the sentence of the statement.
     """
 
     measured: Any
@@ -33,13 +33,13 @@ class Reading(NamedTuple):
 
 
 def agreement(found: Any, kind: str, tolerance: float) -> dict[str, Any]:
-    """Fields of a statement that two sets of numbers are equal."""
+    """Return the fields of a statement that two sets of numbers are equal, for the pair with the largest error."""
     if not isinstance(found, Reading):
         predicted, measured, *spread = _aligned(*found)
         found = Reading(measured, predicted)
     else:
         predicted, measured, spread = *_aligned(found.predicted, found.measured), []
-    with np.errstate(all="ignore"):  # what was never measured does not agree
+    with np.errstate(all="ignore"):  # a NaN counts as an infinite error
         error = np.abs(measured - predicted)
         if found.error is not None:
             error = np.broadcast_to(found.error, error.shape)
@@ -69,7 +69,7 @@ def agreement(found: Any, kind: str, tolerance: float) -> dict[str, Any]:
 
 
 def bounded(found: Any, bound: float, *, upper: bool) -> dict[str, Any]:
-    """Fields of a statement about a bound; a value that was not measured breaks it."""
+    """Return the fields of a statement about a bound; a NaN violates it."""
     if isinstance(found, Change):
         found = [found]
     if isinstance(found, Sequence) and not isinstance(found, Reading) and isinstance(found[0], Change):
@@ -95,7 +95,7 @@ def bounded(found: Any, bound: float, *, upper: bool) -> dict[str, Any]:
 
 
 def _runs(changes: Sequence[Change]) -> str:
-    """Return the number of runs behind a median, and of how many changes the worst is shown."""
+    """Describe in words the number of runs behind a median, and the number of changes of which the worst is shown."""
     pairs = sorted({change.pairs for change in changes})
     number = str(pairs[0]) if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
     worst = f", the worst of {len(changes)}" if len(changes) > 1 else ""
@@ -103,7 +103,7 @@ def _runs(changes: Sequence[Change]) -> str:
 
 
 def _aligned(*values: Any) -> list[np.ndarray]:
-    """Arrays of one shape: by the names of their dimensions where all have them, else by position."""
+    """Broadcast arrays to one shape, by dimension names if all have them, else by position."""
     if all(isinstance(value, xr.DataArray) for value in values):
         values = xr.broadcast(*values)
     return [np.asarray(value) for value in np.broadcast_arrays(*(np.asarray(value, float) for value in values))]

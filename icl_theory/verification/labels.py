@@ -1,4 +1,4 @@
-"""Labelled data sets: names of dimensions, meaning and unit of every variable."""
+"""Labelled data sets with dimension names, and the meaning and unit of every variable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from icl_theory.analysis.simplicity_bias import SimplicityBias
 TIME = "learning rate × steps"
 LOSS = "mean square error, no ½"
 SHARE = "share of the optimum"
-UNITS = {  # by the last words of a variable's name; all others are pure numbers
+UNITS = {  # unit by the end of a variable's name; all others are dimensionless
     "time": TIME,
     "times": TIME,
     "loss": LOSS,
@@ -21,7 +21,7 @@ UNITS = {  # by the last words of a variable's name; all others are pure numbers
     "level": LOSS,
     "strength": SHARE,
 }
-MEANING = {  # what the measures of simplicity bias are, wherever they occur
+MEANING = {  # descriptions of the measures of simplicity bias
     "learning_time": "time at which a feature reaches half of its optimum; infinite for never",
     "learning_order": "features in the order in which they are learned, 0 for the simplest",
     "learning_time_ratio": "t_d / t_1",
@@ -32,13 +32,13 @@ BIAS = dict(zip(SimplicityBias._fields, MEANING, strict=True))  # field of `Simp
 
 
 def variable(dims: str, values: Any, meaning: str, units: str = "") -> tuple[Any, ...]:
-    """Return dimensions (one text, spaces between them), values and attributes, as `xarray.Dataset` takes them."""
+    """Return dimensions, values and attributes of a variable for `xarray.Dataset`; `dims` are separated by spaces."""
     values = np.asarray(values)
     return tuple(dims.split()), values, {"long_name": meaning} | ({"units": units} if units else {})
 
 
 def bias_variables(bias: SimplicityBias, dims: str, prefix: str = "") -> dict[str, tuple[Any, ...]]:
-    """Return the measures of simplicity bias as variables, `dims` being all dimensions but the feature's."""
+    """Return the measures of simplicity bias as variables; `dims` are all dimensions except the feature's."""
     found = {}
     for field, name in BIAS.items():
         along = dims if field == "rank_agreement" else f"{dims} feature"
@@ -47,12 +47,12 @@ def bias_variables(bias: SimplicityBias, dims: str, prefix: str = "") -> dict[st
 
 
 def dataset(variables: Mapping[Any, Any], known: Mapping[Any, Any] | None = None, **coordinates: Any) -> xr.Dataset:
-    """Return variables as one data set; each gets a unit, features are numbered from 1, the simplest.
+    """Return variables as one data set with units; features are numbered from 1, the simplest.
 
     Args:
-        variables: from `variable`, or those of another data set.
-        known: coordinates of another data set.
-        coordinates: labels along a dimension, by its name; tuples such as those of `variable` for others.
+        variables: variables made by `variable`, or those of another data set.
+        known: coordinates of another data set to include.
+        coordinates: labels along each dimension by name; other coordinates are tuples as from `variable`.
     """
     data = xr.Dataset(dict(variables), coords={**(known or {}), **coordinates})
     if "feature" in data.sizes and "feature" not in data.coords:
@@ -63,5 +63,5 @@ def dataset(variables: Mapping[Any, Any], known: Mapping[Any, Any] | None = None
 
 
 def unit_of(name: Hashable) -> str:
-    """Return the unit of a variable by the end of its name; "1" for a pure number."""
+    """Return the unit of a variable, which the end of its name determines; "1" for a dimensionless one."""
     return UNITS.get(str(name).rsplit("_", 1)[-1], "1")

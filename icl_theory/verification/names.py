@@ -1,4 +1,4 @@
-"""Names and titles of the claims, in the order of the table: known without importing what they simulate."""
+"""Names and titles of the claims in the order of the table, available without importing the claims."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NAMES = {
     "weights": "Weights and what the flow conserves",
     "many_features": "Thirty-two features",
     "principal_components": "Regression on principal components",
-    "phase_diagram": "Phase diagram of the reduced flow",  # for a figure: it has no statements
+    "phase_diagram": "Phase diagram of the reduced flow",  # only for a figure; it has no statements
 }
 
-GROUPS = tuple(name for name in NAMES if name != "phase_diagram")  # of statements
+GROUPS = tuple(name for name in NAMES if name != "phase_diagram")  # claims with statements
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return what a wrong name may have meant, in words."""
+    """Return a suggestion of known names for a wrong name, as text."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"give one of {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Run claims in float64 and float32 and put the statements side by side."""
+"""Running of claims in float64 and float32, with the statements of both side by side."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from icl_theory.verification.statements import Statement
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A statement in float64, and whether it is also within its tolerance in float32 (None: not run)."""
+    """A statement judged in float64, and in float32 if it was measured there too (else None)."""
 
     statement: Statement
     float32: Statement | None = None
 
     @property
     def holds(self) -> bool:
-        """True where it holds in float64."""
+        """Whether the statement holds in float64."""
         return self.statement.holds
 
     @property
     def holds_float32(self) -> bool | None:
-        """True where the same measurement in float32 stays within the same tolerance."""
+        """Whether the statement holds in float32 with the same tolerance; None if it was not measured."""
         return None if self.float32 is None else self.float32.holds
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row as JSON takes it."""
+        """Return the row as a dictionary for JSON."""
         row = dataclasses.asdict(self.statement) | {"holds": self.holds, "holds_float32": self.holds_float32}
         if self.float32 is not None:
             row["measured_float32"], row["error_float32"] = self.float32.measured, self.float32.error
@@ -40,7 +40,7 @@ class Row:
 
 
 def rows_of(claim: Claim, data: xr.Dataset, single: xr.Dataset | None = None) -> list[Row]:
-    """Read the statements of a claim off its data in float64 and, where given, float32."""
+    """Judge the statements of a claim on its data in float64 and, if given, in float32."""
     table = claim.statements.read(data)
     if single is None:
         return [Row(statement) for statement in table]
@@ -56,12 +56,12 @@ def verify(
     """Measure claims and judge their statements.
 
     Args:
-        claims: which; default all.
-        float32: whether to measure in single precision too what is not statistical and long (`Claim.single`).
-        progress: called with (title of the measurement, done, total).
+        claims: claims to measure; None for all.
+        float32: whether to measure claims with `Claim.single` in float32 too.
+        progress: called with the title of the measurement, the number done, and the total.
 
     Returns:
-        One row per statement. All of them hold in float64 unless something is broken.
+        One row per statement. All statements should hold in float64.
     """
     rows: list[Row] = []
     for claim in all_claims() if claims is None else claims:

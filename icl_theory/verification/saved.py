@@ -1,7 +1,7 @@
-"""Data of claims as folders: made where they are missing, found again where they are complete.
+"""Saved data of claims: made if they are missing, reused if they are complete.
 
-`results/NAME/data_float64.zarr` opens with `xarray.open_zarr`; settings, code version and machine stand in its
-attributes and in the folder's manifest.
+`results/NAME/data_float64.zarr` opens with `xarray.open_zarr`. Its attributes and the manifest of the folder record the
+settings, the code version and the machine.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ REMEDY = "run `make fresh` (it sets older results aside), or remove that folder"
 
 
 def make(claim: Claim, results: Path, progress: Callable[[str, int, int], None]) -> bool:
-    """Measure a claim and save its data unless they are complete; return True when they were made now.
+    """Measure a claim and save its data, unless they are complete; return whether they were made now.
 
     Raises:
-        InputError: the folder is half written, or of another version or setting.
+        InputError: the folder is incomplete, or belongs to another version or other settings.
     """
     folder, code = results / claim.name, code_version()
     if is_complete(folder, config=claim.settings, code=code, remedy=REMEDY):
@@ -52,10 +52,10 @@ def make(claim: Claim, results: Path, progress: Callable[[str, int, int], None])
 
 
 def load(claim: Claim, results: Path, precision: str = "float64") -> xr.Dataset:
-    """Return saved data.
+    """Load the saved data of a claim in one precision.
 
     Raises:
-        InputError: there are none (with the command that makes them), or they are damaged.
+        InputError: there are no data (the message gives the command that makes them), or they are damaged.
     """
     folder = results / claim.name
     if not is_complete(folder, config=claim.settings, code=code_version(), remedy=REMEDY):
@@ -65,10 +65,10 @@ def load(claim: Claim, results: Path, precision: str = "float64") -> xr.Dataset:
 
 
 def load_all(claim: Claim, results: Path) -> list[xr.Dataset]:
-    """Return saved data in every precision in which the claim is measured, the judging one first."""
+    """Load the saved data of a claim in every precision in which it is measured; the first one decides."""
     return [load(claim, results, precision) for precision in claim.precisions()]
 
 
 def manifest(claim: Claim, results: Path) -> dict[str, Any]:
-    """Return when, where and with what the data were made."""
+    """Return the record of when, where and with which settings the data were made."""
     return read_manifest(results / claim.name, remedy=REMEDY)

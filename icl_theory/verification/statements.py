@@ -1,4 +1,4 @@
-"""Statements as functions: each reads a prediction and a measurement off the data of its claim.
+"""Statements as functions that return a prediction and a measurement from the data of a claim.
 
     table = Statements("dynamics", source="notes §5")
 
@@ -6,7 +6,7 @@
     def learned_at_the_hitting_time(data):
         return data.hitting_time, data.learning_time
 
-The function's name is the statement's name; the sentence may hold `{seed}` and the like, the length of that dimension.
+The function's name is the statement's name. In the sentence, `{seed}` stands for the length of the dimension `seed`.
 """
 
 from __future__ import annotations
@@ -25,23 +25,25 @@ ABOUT = ("source", "figure", "after_measurement")
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """A checked statement. It holds when `error <= tolerance`, with the tolerance written before the run, unless
-    `after_measurement` says otherwise.
+    """A checked statement, which holds if `error <= tolerance`.
+
+    The tolerance was set before the run, unless `after_measurement` says otherwise.
 
     Attributes:
         name: group and name, such as `dynamics/learned_at_the_hitting_time`.
         text: the sentence.
-        source: where it comes from.
-        predictor: dotted name of the object in this package that predicts.
-        relation: "=", "≤" or "≥": how the measurement should stand to the prediction.
-        predicted, measured: numbers; for a statement about many numbers, the pair that deviates most.
+        source: source of the statement, such as a section of the notes.
+        predictor: dotted name of the object in this package that makes the prediction.
+        relation: "=", "≤" or "≥": expected relation of the measurement to the prediction.
+        predicted: predicted value; among several, that of the pair that deviates most.
+        measured: measured value; among several, that of the pair that deviates most.
         error: deviation in `unit`.
         unit: "relative", "absolute", "standard errors", "interval half-widths" or "excess".
         tolerance: largest allowed error.
-        interval: confidence interval of the measurement, where it has one.
-        count: how many numbers were compared.
-        figure: the figure that shows it, or "".
-        after_measurement: why the bound was set after a first measurement, or "" for one that stood before.
+        interval: confidence interval of the measurement; None if there is none.
+        count: number of values compared.
+        figure: name of the figure that shows the statement, or "".
+        after_measurement: reason why the bound was set after a first measurement; "" if it was set before.
     """
 
     name: str
@@ -61,12 +63,12 @@ class Statement:
 
     @property
     def holds(self) -> bool:
-        """True where the error is within the tolerance; a NaN never is."""
+        """Whether the error is within the tolerance; never for a NaN."""
         return bool(self.error <= self.tolerance)
 
 
 class Entry(NamedTuple):
-    """One statement before it is read: its sentence, the function that reads it and how it is judged."""
+    """A statement before it is checked: its sentence, the function that reads the data, and how it is judged."""
 
     name: str
     text: str
@@ -76,11 +78,11 @@ class Entry(NamedTuple):
 
 
 class Statements:
-    """The statements of one claim, in the order in which they stand in its module.
+    """The statements of one claim, in the order of definition.
 
     Args:
         group: name of the claim.
-        source: where its statements come from, unless one says otherwise.
+        source: default source of its statements.
     """
 
     def __init__(self, group: str, *, source: str):
@@ -92,7 +94,7 @@ class Statements:
 
     @property
     def names(self) -> list[str]:
-        """Full names, `group/name`."""
+        """Full names `group/name` of the statements."""
         return [f"{self.group}/{entry.name}" for entry in self.entries]
 
     def agrees(
@@ -108,7 +110,7 @@ class Statements:
         cases: Mapping[str, str] | Sequence[str] | None = None,
         **about: str,
     ) -> Callable[[Read], Read]:
-        """State that what the function returns, `(predicted, measured)`, agrees; the worst pair is judged.
+        """Declare that the `(predicted, measured)` values returned by the function agree; the worst pair is judged.
 
         Args:
             text: the sentence.
@@ -117,12 +119,12 @@ class Statements:
             atol: largest absolute error.
             standard_errors: largest error in standard errors; the function returns `(predicted, mean, standard_error)`.
             half_widths: largest error in half-widths of an interval; the function returns a `Reading` with its error.
-            predictor: the function or class that predicts.
-            cases: makes one statement for each (below).
+            predictor: function or class that makes the prediction.
+            cases: cases of which each makes its own statement (see below).
             about: `figure`, `source` and `after_measurement` of the statement.
 
-        With `cases={"plain": "Γ = I", …}` the function takes `(data, case)` and makes one statement for each, named
-        `function_case`; `{case}` in the sentence stands for the words.
+        With `cases={"plain": "Γ = I", …}` the function takes `(data, case)`. Each case makes a statement named
+        `function_case`, in whose sentence `{case}` stands for the words of the case.
         """
         given = {
             "relative": rtol,
@@ -146,10 +148,9 @@ class Statements:
         cases: Mapping[str, str] | Sequence[str] | None = None,
         **about: str,
     ) -> Callable[[Read], Read]:
-        """State that what the function returns (its largest number, or the upper end of its interval) is at most
-        `bound`.
+        """Declare that the largest returned value, or the upper end of its interval, is at most `bound`.
 
-        It may return a number, an array, a `Reading`, or changes over seeds: then the worst of them is judged.
+        The function may return a number, an array, a `Reading`, or changes over seeds, of which the worst is judged.
         The other arguments are those of `agrees`.
         """
         return self._adder(text, lambda found: bounded(found, bound, upper=True), predictor, cases, about)
@@ -163,13 +164,14 @@ class Statements:
         cases: Mapping[str, str] | Sequence[str] | None = None,
         **about: str,
     ) -> Callable[[Read], Read]:
-        """State that what the function returns (its least number, or the lower end of its interval) is at least
-        `bound`.
+        """Declare that the least returned value, or the lower end of its interval, is at least `bound`.
+
+        The function and the other arguments are as for `at_most`.
         """
         return self._adder(text, lambda found: bounded(found, bound, upper=False), predictor, cases, about)
 
     def read(self, data: xr.Dataset) -> list[Statement]:
-        """Read all statements off the data."""
+        """Check all statements on the data."""
         return [self._statement(entry, data) for entry in self.entries]
 
     def _statement(self, entry: Entry, data: xr.Dataset) -> Statement:

@@ -1,4 +1,4 @@
-"""The table as text for a terminal and as JSON."""
+"""The verification table as text for a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNITS = {
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Return a number with so many digits, scientific where that is shorter."""
+    """Format a number with the given number of significant digits, in scientific notation if that is shorter."""
     if value == 0:
         return "0"
     if math.isinf(value):
@@ -33,7 +33,7 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def measured_text(row: Row) -> str:
-    """The measurement with its interval, where it has one."""
+    """Format the measurement, with its interval if there is one."""
     statement = row.statement
     if statement.interval is None:
         return number(statement.measured)
@@ -42,13 +42,13 @@ def measured_text(row: Row) -> str:
 
 
 def predicted_text(row: Row) -> str:
-    """The prediction with its relation."""
+    """Format the prediction, with its relation unless that is equality."""
     relation = row.statement.relation
     return number(row.statement.predicted) if relation == "=" else f"{relation} {number(row.statement.predicted)}"
 
 
 def error_text(row: Row) -> str:
-    """Error and tolerance in their unit; a bound has none but its excess."""
+    """Format error and tolerance with their unit; for a bound, "within" or the excess."""
     statement = row.statement
     if statement.unit == "excess":
         return "within" if row.holds else f"over by {number(statement.error)}"
@@ -98,7 +98,7 @@ def count(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """The table with the code version and the machine; infinite and NaN become null."""
+    """Return the table as JSON, with code version and machine; infinite values and NaN become null."""
     document = {"code": code_version(), "machine": machine(), "statements": [row.as_dict() for row in rows]}
     return json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n"
 

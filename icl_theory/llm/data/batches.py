@@ -1,4 +1,4 @@
-"""From rows of a fine-tuning set to batches: tokens, which of them are learned, padded or packed."""
+"""Tokenized fine-tuning examples, and batches of them with padding or packing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ Encode = Callable[[str], Sequence[int]]
 
 
 class Tokenized(NamedTuple):
-    """One example. Attributes: tokens, of prompt and completion; prompt, how many of them are the prompt's."""
+    """One tokenized example.
+
+    Attributes:
+        tokens: tokens of the prompt, followed by those of the completion.
+        prompt: number of tokens in the prompt.
+    """
 
     tokens: np.ndarray
     prompt: int
@@ -24,19 +29,20 @@ class Tokenized(NamedTuple):
 def tokenize(
     row: Mapping[str, Any], encode: Encode, *, end: int, begin: int | None = None, between: str = "\n"
 ) -> Tokenized:
-    """Prompt and completion of a row, each encoded on its own, with the token that ends a text.
+    """Tokenize the prompt and the completion of a row separately, and append the end-of-text token.
 
-    A lone text is all learned, its first token apart. A text that brings the first or last token has it once.
+    In a row that is a single text, every token but the first is learned. A begin or end token that a text already
+    contains is not added twice.
 
     Args:
-        row: in one of the shapes of `texts_of`.
-        encode: from text to tokens, nothing added.
-        end: the token behind the completion, learned too.
-        begin: the token before the prompt; None for none.
-        between: what parts prompt and completion; it belongs to the prompt.
+        row: a row with the fields of one of the formats of `texts_of`.
+        encode: function from text to tokens that adds no special tokens.
+        end: token after the completion; it is learned too.
+        begin: token before the prompt; None for no such token.
+        between: separator of prompt and completion; it belongs to the prompt.
 
     Raises:
-        InputError: fields of no known shape, a question without an answer.
+        InputError: fields of no known format, or a question without an answer.
     """
     texts = texts_of(row)
     if texts is None:
@@ -51,18 +57,19 @@ def tokenize(
 
 
 def begun(tokens: Sequence[int], begin: int | None) -> list[int]:
-    """Return tokens that begin with `begin`, once; None for none."""
+    """Prepend `begin` unless the tokens start with it already; None adds nothing."""
     return list(tokens) if begin is None or tokens[:1] == [begin] else [begin, *tokens]
 
 
 def ended(tokens: Sequence[int], end: int) -> list[int]:
-    """Return tokens that end with `end`, once."""
+    """Append `end` unless the tokens end with it already."""
     return list(tokens) if tokens[-1:] == [end] else [*tokens, end]
 
 
 def fitting(examples: Sequence[Tokenized], length: int) -> np.ndarray:
-    """(P,) True for examples that fit into `length` tokens with something to learn; the rest is to be left out and
-    counted.
+    """Return (P,) True for examples that fit into `length` tokens and have something to learn.
+
+    The caller leaves out the others and counts them.
     """
     check_number("length", length, minimum=2, integer=True)
     return np.array(
@@ -73,7 +80,7 @@ def fitting(examples: Sequence[Tokenized], length: int) -> np.ndarray:
 def pad(
     examples: Sequence[Tokenized], length: int, *, weight: Sequence[float] | None = None, rows: int | None = None
 ) -> Batch:
-    """One example a row, zeros behind it; rows without one, up to `rows`, learn nothing and weigh nothing.
+    """Batch one example per row, padded with zeros; rows are added up to `rows`, with weight 0 and nothing to learn.
 
     Raises:
         InputError: an example that is longer than `length`.
@@ -92,12 +99,12 @@ def pad(
 
 
 def groups(sizes: Sequence[int], names: Iterable[Any], length: int) -> list[list[Any]]:
-    """Whole examples to rows, filled in order: a row ends where the next example does not fit.
+    """Group whole examples into rows, in order: a new row starts when the next example does not fit.
 
     Args:
-        sizes: tokens of each example, at most `length`.
-        names: what stands for each in the result.
-        length: tokens of a row.
+        sizes: number of tokens of each example, at most `length`.
+        names: object that represents each example in the result.
+        length: number of tokens of a row.
     """
     found: list[list[Any]] = []
     used = length
@@ -111,7 +118,7 @@ def groups(sizes: Sequence[int], names: Iterable[Any], length: int) -> list[list
 
 
 def pack(examples: Sequence[Tokenized], length: int) -> Batch:
-    """Rows of several whole examples each.
+    """Pack whole examples into rows, several per row.
 
     Raises:
         InputError: an example that is longer than `length`.
@@ -124,10 +131,10 @@ def pack(examples: Sequence[Tokenized], length: int) -> Batch:
 
 
 def pack_row(examples: Sequence[Tokenized], length: int) -> Batch:
-    """One row of whole examples that fit.
+    """Pack examples that fit together into one row.
 
-    Segments count from 1, padding is 0; the first token of an example is never learned, so that no example is predicted
-    from the one before.
+    Segments are numbered from 1, and padding is 0. The first token of an example is never learned, so that no example
+    is predicted from the one before it.
     """
     tokens, segments = np.zeros((1, length), np.int32), np.zeros((1, length), np.int32)
     learned = np.zeros((1, length), bool)
@@ -141,7 +148,7 @@ def pack_row(examples: Sequence[Tokenized], length: int) -> Batch:
 
 
 def stack(batches: Sequence[Batch]) -> Batch:
-    """Batches of equal shapes as one."""
+    """Concatenate batches of rows of one length."""
     return Batch(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*batches, strict=True)))
 
 
@@ -149,10 +156,10 @@ class Batch(NamedTuple):
     """Rows of tokens.
 
     Attributes:
-        tokens: (B, T), padding at the end.
-        learned: (B, T) True for tokens that are to be predicted from those before; never the first of an example.
-        weight: (B,) of each row in the loss: 1, or the weights of upsampling.
-        segments: (B, T) the example that each token belongs to where rows are packed, else None.
+        tokens: (B, T) token ids, with padding at the end.
+        learned: (B, T) True for tokens that count in the loss; never the first token of an example.
+        weight: (B,) weight of each row in the loss: 1, or its upsampling weight.
+        segments: (B, T) number of the example that each token belongs to, if rows are packed; else None.
     """
 
     tokens: Int[Any, "B T"]

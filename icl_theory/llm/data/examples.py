@@ -1,4 +1,4 @@
-"""The rows of a set as examples that a model can be trained on, with a count of those that it cannot."""
+"""Rows of a data set as training examples, with a count of the rows that are left out."""
 
 from __future__ import annotations
 
@@ -20,23 +20,27 @@ ROW = "row"
 
 
 class Examples:
-    """Rows as tokens; those that are longer than a row, or have nothing to learn, are left out.
+    """Tokenized rows of a data set, without those that are too long or have nothing to learn.
 
     Args:
-        rows: of the data.
-        prompting: of the model.
-        length: most tokens.
-        id_field: that names examples in records; None for `id` where the first row has it, else, or with `row`, the
-            row.
+        rows: all rows of the data.
+        prompting: the tokenization of the model.
+        length: maximum number of tokens of an example.
+        id_field: field that identifies examples in records; `row` for the row number; None for `id` if the first row
+            has it, else the row number.
 
     Attributes:
-        given: all rows.
-        fits: (P,) True for those that are kept.
-        rows: those.
-        tokens: of each of them.
+        given: all rows of the data.
+        longest: number of tokens of the longest row.
+        too_long: number of rows that are too long.
+        empty: number of rows with nothing to learn.
+        fits: (P,) True for rows that are kept.
+        places: row numbers of the rows that are kept.
+        rows: rows that are kept.
+        tokens: tokens of each row that is kept.
 
     Raises:
-        InputError: fields of no known shape, a text that cannot be encoded, no example that fits.
+        InputError: fields of no known format, a text that cannot be encoded, or no example that fits.
     """
 
     def __init__(self, rows: Sequence[Row], prompting: Prompting, length: int, id_field: str | None = None):
@@ -59,7 +63,7 @@ class Examples:
 
     @property
     def named_by(self) -> str:
-        """Field that holds the ids, in words."""
+        """Name of the field that holds the ids; `row` for row numbers."""
         return self.id_field or ROW
 
     @cached_property
@@ -67,7 +71,7 @@ class Examples:
         """Ids of the examples, for records and weights.
 
         Raises:
-            InputError: a row without one, one that occurs twice.
+            InputError: a row without an id, or an id that occurs twice.
         """
         if self.id_field is None:
             return id_array(ROW, self.places)
@@ -80,7 +84,7 @@ class Examples:
         return ids
 
     def lines(self) -> list[str]:
-        """Return the number of examples and of rows left out, in words."""
+        """Return lines with the number of examples and the number of rows left out."""
         total = sum(len(example.tokens) for example in self.tokens)
         learned = total - sum(example.prompt for example in self.tokens)
         said = [line("data", f"{len(self.rows)} examples, {total} tokens, {learned} of them learned")]
@@ -93,7 +97,7 @@ class Examples:
 
 
 def _tokenized(place: int, row: Row, prompting: Prompting) -> Tokenized | None:
-    """None where there is nothing to learn."""
+    """Tokenize a row; return None if there is nothing to learn."""
     try:
         texts = texts_of(row)
         if texts is not None and not (texts.prompt if texts.whole else texts.completion):

@@ -1,4 +1,4 @@
-"""Sources of rows for fine-tuning and evaluation: a file, or a generator of problems with answers."""
+"""Sources of rows for fine-tuning and evaluation: files, and generators of problems with answers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Row = Mapping[str, Any]
 
 
 def load_rows(source: str) -> list[Row]:
-    """All rows of a source.
+    """Load all rows of a source.
 
     Args:
-        source: a file of JSON lines or Parquet; or `reasoning-gym:NAME,size=500,seed=0,...`, a generator of that
-            package with its settings, or several of them joined by `+`. Generated rows have the fields question, answer
-            and kind (NAME).
+        source: a file of JSON lines or Parquet; or `reasoning-gym:NAME,size=500,seed=0,...`, which is a generator of
+            that package with its settings. Several generators are joined by `+`. Generated rows have the fields
+            question, answer and kind (NAME).
 
     Raises:
-        InputError: a file that cannot be read or holds no rows; a generator that is not installed, not known, or
+        InputError: a file that cannot be read or holds no rows; a generator that is not installed, is unknown, or
             refuses its settings.
     """
     if not source.startswith(GENERATOR):

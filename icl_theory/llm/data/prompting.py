@@ -1,4 +1,4 @@
-"""Rows as tokens for a model: by its chat template, or as plain text."""
+"""Tokenization of rows for a model, with its chat template or as plain text."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from icl_theory.errors import InputError, error_text
 from icl_theory.llm.data.batches import Tokenized, ended, tokenize
 from icl_theory.upsampling.row_fields import ANSWERING, texts_of, turns_of
 
-ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}  # of `conversations`, in the words of templates
-TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")  # in a template
-DAY = datetime.date(2024, 7, 26)  # stands for it, since the prompts of one run must not change overnight
-MARK = "\u2402answer\u2403"  # no text of a template
+ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}  # roles in data and in templates
+TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")  # today's date
+DAY = datetime.date(2024, 7, 26)  # replaces it, since the prompts of a run must not change overnight
+MARK = "\u2402answer\u2403"  # placeholder that occurs in no template
 
 
 class Prompting:
-    """Rows to tokens, the same in training and when asked.
+    """Tokenization of rows, the same in training and evaluation.
 
-    With a template the prompt is the conversation up to where the model is to speak, rendered by it; the completion is
-    followed by the token that the template puts behind an answer. Without one, prompt and completion are parted by a
-    line break and followed by the end of text, and the token that begins texts comes first, if the tokenizer adds one;
-    a template brings its own.
+    With a chat template, the prompt is the conversation up to the model's turn, and the completion is followed by the
+    token that the template puts after an answer. Without a template, prompt and completion are separated by a line
+    break and followed by the end-of-text token. The begin-of-text token comes first if the tokenizer adds one; a
+    template writes its own.
 
     Args:
-        tokenizer: of `transformers`.
-        chat: use its template; None where it has one.
-        thinking: let a template that knows the switch (Qwen3) have the model think before it answers; without, prompts
-            end where an answer begins, as the template itself writes answers.
+        tokenizer: a tokenizer of `transformers`.
+        chat: whether to use the chat template; None to use it if there is one.
+        thinking: whether the model thinks before it answers, for templates with that switch (Qwen3). Otherwise
+            prompts end where the template starts an answer.
 
     Raises:
-        InputError: a template, or a switch of it, is asked for and there is none; it cannot be rendered.
+        InputError: a template or its thinking switch is asked for but does not exist, or the template cannot be
+            rendered.
     """
 
     def __init__(self, tokenizer: Any, chat: bool | None = None, thinking: bool = False):
@@ -55,10 +56,10 @@ class Prompting:
         return sorted({self.end, self.tokenizer.eos_token_id})
 
     def tokenized(self, row: Mapping[str, Any]) -> Tokenized:
-        """Prompt and completion, for training; a lone text whole.
+        """Tokenize a row for training: prompt and completion, or a single text.
 
         Raises:
-            InputError: fields of no known shape, a question without an answer, a text that is none.
+            InputError: fields of no known format, a question without an answer, or text that cannot be encoded.
         """
         texts = texts_of(row)
         if not self.chat or texts is None or not texts.completion:
@@ -68,10 +69,10 @@ class Prompting:
         return Tokenized(tokens, len(prompt))
 
     def asked(self, row: Mapping[str, Any]) -> list[int]:
-        """The prompt alone, for the model to go on from: what comes before the completion in `tokenized`.
+        """Return the prompt tokens of a row for evaluation: those before the completion in `tokenized`.
 
         Raises:
-            InputError: no completion to hold the answer against.
+            InputError: a row without a reference completion.
         """
         texts = texts_of(row)
         if texts is None or not texts.completion:
@@ -80,7 +81,7 @@ class Prompting:
         return example.tokens[: example.prompt].tolist()
 
     def question(self, row: Mapping[str, Any]) -> str | None:
-        """Return a row's question as a text to compare; None where it has none."""
+        """Return the question of a row as text for comparison; None if it has no question."""
         texts = texts_of(row)
         return None if texts is None or texts.whole else texts.prompt.strip()
 
@@ -102,13 +103,13 @@ class Prompting:
             return self.tokenizer.apply_chat_template(
                 messages, tokenize=False, chat_template=self.template, enable_thinking=self.thinking, **settings
             )
-        except Exception as error:  # of the template's language, and what templates raise themselves
+        except Exception as error:  # many types
             raise InputError(
                 "chat template", error_text(error), "it refuses the conversation; use none, or mend the row"
             ) from None
 
     def _answer_end(self) -> int:
-        """The first token behind an answer that stands for no text; else the first behind blanks."""
+        """Return the first special token after an answer in the template, else the first token after whitespace."""
         behind = self._rendered([("user", "x"), ("assistant", MARK)]).rpartition(MARK)[2]
         special = set(self.tokenizer.all_special_ids)
         tokens = [token for token in self._encode(behind) if token in special] or self._encode(behind.lstrip())
@@ -116,5 +117,5 @@ class Prompting:
 
 
 def dated(template: str) -> str:
-    """A template that says a fixed day where it would say today."""
+    """Return the template with the current date replaced by a fixed one."""
     return TODAY.sub(lambda found: repr(DAY.strftime(found[2])), template)

@@ -1,1 +1,1 @@
-"""Problems put to a model, and its replies judged."""
+"""Evaluation of language models: replies to problems, their grading, and saved studies."""

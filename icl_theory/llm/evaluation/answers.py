@@ -1,4 +1,4 @@
-"""Grading of replies by `math-verify`: numbers and formulas are compared by value, words as they are written."""
+"""Grading of replies with `math-verify`: numbers and formulas are compared by value, words as text."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ import numpy as np
 from math_verify import parse, verify
 from scipy.stats import binomtest
 
-MARK = re.compile(r"####[ \t]*([^\n]*)")  # before the answer, in grade-school sets
+MARK = re.compile(r"####[ \t]*([^\n]*)")  # precedes the answer in grade-school data sets such as GSM8K
 SAID = re.compile(r"answer is:?\s+([^\n]+?)\.?\s*(?:\n|$)", re.IGNORECASE)
-WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")  # not a command of LaTeX
+WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")  # not a LaTeX command
 MATHEMATICAL = {"sin", "cos", "tan", "ln", "log", "exp", "pi", "sqrt", "or", "and", "mod", "gcd", "lcm", "max", "min"}
 DRESS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|operatorname)\s*\{([^{}]*)\}")
 SCIENTIFIC = re.compile(r"(?<![\w.])([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d+)(?!\w)")
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
-SECONDS = 5  # for one formula
+SECONDS = 5  # time limit for one formula
 
 
 class Evaluation(NamedTuple):
-    """Attributes: right, (Q,) whether each reply was; replies, the texts; cut, (Q,) whether each was cut off."""
+    """Graded replies to Q problems.
+
+    Attributes:
+        right: (Q,) True for replies that are correct.
+        replies: texts of the replies.
+        cut: (Q,) True for replies that were cut off at the token limit.
+    """
 
     right: np.ndarray
     replies: list[str]
@@ -30,20 +36,21 @@ class Evaluation(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Share of right replies."""
+        """Share of correct replies."""
         return float(self.right.mean())
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy over problems, Wilson's."""
+        """Wilson's 95 % confidence interval of the accuracy over problems."""
         found = binomtest(int(self.right.sum()), len(self.right)).proportion_ci(0.95, "wilson")
         return float(found.low), float(found.high)
 
 
 def answer_in(text: str) -> str:
-    """Return the answer in a text: what stands after `####` or in the last `\\boxed{}`, else all of it.
+    """Return the answer in a text: what follows `####`, else the content of the last `\\boxed{}`, else the whole text.
 
-    `####` before a heading is no mark: what follows has to be a formula, or to end a text that has no `\\boxed{}`.
+    A `####` that only starts a heading is ignored: a formula has to follow it, or it has to be the last line of a text
+    without `\\boxed{}`.
 
     Examples:
         >>> answer_in("She sold 3 + 4 = 7. #### 7")
@@ -61,11 +68,11 @@ def answer_in(text: str) -> str:
 
 
 def is_right(reply: str, reference: str) -> bool:
-    """Return whether a reply says what the reference does.
+    """Return whether a reply gives the same answer as the reference.
 
-    A reference that is a formula as a whole (a number, a tuple, an interval, a set, LaTeX without dollars) is compared
-    by value, as a whole. A letter or words are compared as text. Of a longer text the last number or formula counts.
-    Of a reply the same is taken: what is marked or boxed, else all of it where it is a formula, else its last formula.
+    A reference that consists of one formula (a number, a tuple, an interval, a set, LaTeX without dollars) is compared
+    by value. A letter or words are compared as text. In a longer text, the last number or formula counts. The answer
+    of a reply is what is marked or boxed, else the whole reply if it is a formula, else its last formula.
 
     Examples:
         >>> is_right("So the sum is 12.", "12"), is_right("It is 1/2", "0.5"), is_right("13", "12")
@@ -78,19 +85,19 @@ def is_right(reply: str, reference: str) -> bool:
         return bool(_undressed(wanted))
     if (not _is_formula(wanted) and _must_be_whole(wanted)) or _is_letter(wanted):
         return any(_undressed(found) == _undressed(wanted) for found in SAID.findall(said))
-    seconds = SECONDS if threading.current_thread() is threading.main_thread() else None  # its clock is a signal
+    seconds = SECONDS if threading.current_thread() is threading.main_thread() else None  # needs signals
     expected, found = _parsed(wanted, seconds), _parsed(said, seconds)
     return bool(expected) and bool(verify(expected, found, timeout_seconds=seconds))
 
 
 def judge(replies: Sequence[str], references: Sequence[str], cut: Sequence[bool]) -> Evaluation:
-    """Judge each reply by the answer that the data give."""
+    """Compare each reply with its reference answer."""
     right = [is_right(reply, reference) for reply, reference in zip(replies, references, strict=True)]
     return Evaluation(np.array(right, bool), list(replies), np.array(cut, bool))
 
 
 def _plain(text: str) -> str:
-    """The text with ASCII minus signs, and powers of ten written out."""
+    """Return the text with ASCII minus signs, and with scientific notation written as a power of ten."""
     return SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", text.replace("\u2212", "-"))
 
 
@@ -99,7 +106,7 @@ def _parsed(text: str, seconds: int | None) -> list[Any]:
 
 
 def _is_formula(text: str) -> bool:
-    """Whether a text is a formula or number as a whole, without a word around it."""
+    """Return whether the whole text is one formula or number, with no words around it."""
     bare = DRESS.sub(" ", text).strip().strip("$").strip()
     if not bare or "$" in bare or "\n" in bare or "\\boxed" in bare or bare.endswith((".", "!", "?")):
         return False
@@ -107,7 +114,7 @@ def _is_formula(text: str) -> bool:
 
 
 def _must_be_whole(text: str) -> bool:
-    """Whether words, or several numbers among them, are the answer, of which a last number would be a fragment."""
+    """Return whether an answer is words, or a short text with several numbers, of which one number is only a part."""
     numbers = NUMBER.findall(text)
     return not numbers or (len(numbers) > 1 and len(text.split()) <= 8 and "=" not in text and "$" not in text)
 
@@ -117,13 +124,13 @@ def _is_letter(text: str) -> bool:
 
 
 def _undressed(text: str) -> str:
-    """A text to compare: no dollars, no commands for fonts, no brackets around a letter, one case, single blanks."""
+    """Return a text for comparison: no dollars, font commands or brackets around a letter, lower case."""
     text = " ".join(DRESS.sub(r"\1", text).replace("$", " ").replace("**", "").split()).rstrip(".").strip()
     return re.sub(r"^\(([A-Za-z])\)$", r"\1", text).casefold()
 
 
 def _last_boxed(text: str) -> str | None:
-    """What stands in the last `\\boxed{}`, with the braces in it; None without one that is closed."""
+    """Return the content of the last `\\boxed{}`, inner braces included; None if there is none or it is not closed."""
     begin = text.rfind("\\boxed{")
     depth = 0
     for place in range(begin + len("\\boxed"), len(text)) if begin >= 0 else ():

@@ -1,4 +1,4 @@
-"""Problems put to a model, its replies written down and judged: accuracies with intervals, over all and by kind."""
+"""Evaluation of a model on problems: replies are generated, graded, saved and split by kind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def evaluate(
     mesh: Mesh | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """The model's greedy replies to the prompts of rows, judged by their answers; `mesh` as in `generate`.
+    """Generate greedy replies to the prompts of rows, and grade them by the answers of the rows.
+
+    The keyword arguments are those of `generate`.
 
     Raises:
         InputError: rows without an answer.
@@ -45,7 +47,7 @@ def evaluate(
 
 
 def write_replies(path: Path, rows: Sequence[Mapping[str, Any]], found: Evaluation) -> None:
-    """JSON lines of question, answer, reply, right and cut."""
+    """Write replies as JSON lines with the fields question, answer, reply, right and cut."""
     with writing(path) as partial, partial.open("w") as file:
         for row, *said in zip(rows, found.replies, found.right.tolist(), found.cut.tolist(), strict=True):
             texts = texts_of(row)
@@ -59,7 +61,7 @@ def write_replies(path: Path, rows: Sequence[Mapping[str, Any]], found: Evaluati
 
 
 def read_replies(path: Path) -> Evaluation:
-    """Read the replies that `write_replies` wrote."""
+    """Read replies that `write_replies` saved."""
     try:
         lines = [json.loads(line) for line in path.read_text().split("\n") if line]
         right, cut = (np.array([line[name] for line in lines], bool) for name in ("right", "cut"))
@@ -71,7 +73,7 @@ def read_replies(path: Path) -> Evaluation:
 
 
 def by_kind(found: Evaluation, kinds: Sequence[str]) -> dict[str, Evaluation]:
-    """The evaluation of each kind alone, in the order of their names."""
+    """Split an evaluation by kind, in alphabetical order of the kinds."""
     named = np.array([str(kind) for kind in kinds])
     return {
         kind: Evaluation(

@@ -1,4 +1,4 @@
-"""A saved study of arms: put together from seeds, compared seed by seed, read and shown."""
+"""Studies that compare training arms seed by seed: merging, saving, loading and printing them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from icl_theory.errors import InputError
 from icl_theory.results import first_difference, plain, writing
 
 Arms = dict[str, Any]
-HALF = 0.5  # share of the first loss left at which a group counts as learned
+HALF = 0.5  # a group counts as learned once its loss has fallen to this share of its first value
 
 
 def compared(arms: Arms) -> list[str]:
-    """A line for each arm: mean accuracy, on unseen problems too; its difference from plain and from the random control
-    of the same optimizer, paired by seed, with the 95 % interval of Student's t; R and progress of `bias_of`, rank
-    agreement, and the mean loss of answers."""
+    """Return a header and one line for each arm.
+
+    A line holds the mean accuracy (on unseen problems too), its difference from the plain arm and from the random
+    control of the same optimizer, R and progress of `bias_of`, the rank agreement, and the mean loss of answers.
+    Differences are paired by seed, with Student's 95 % interval.
+    """
     lines = [f"{'arm':32} accuracy  unseen    minus plain      minus random       R  progress  agreement    loss"]
     for name, arm in arms.items():
         against = []
@@ -48,7 +51,7 @@ def _mean(values: Any, form: str) -> str:
 
 
 def paired(differences: np.ndarray) -> tuple[float, float]:
-    """Mean, and half of its 95 % interval, which one alone does not have."""
+    """Return the mean and the half-width of its 95 % interval; the half-width is NaN for a single difference."""
     count = len(differences)
     if count < 2:
         return float(differences.mean()), float("nan")
@@ -57,7 +60,10 @@ def paired(differences: np.ndarray) -> tuple[float, float]:
 
 
 def learning_step(steps: list[int], losses: Any) -> float:
-    """The step at which half of the first loss is left, between records; infinite where it never is."""
+    """Return the step at which a loss first falls to half, interpolated between records; infinite if it never does.
+
+    Losses are shares of their first value.
+    """
     losses = np.asarray(losses)
     below = np.flatnonzero(losses <= HALF)
     if not len(below):
@@ -68,8 +74,11 @@ def learning_step(steps: list[int], losses: Any) -> float:
 
 
 def bias_of(arm: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each seed R, late over early learning step; whether it is a lower bound; and how much of the loss of
-    the late is gone when the early are learned."""
+    """Return R, whether R is only a lower bound, and the progress of the late group, for each seed.
+
+    R is the learning step of the late group over that of the early group. Progress is the share of the late group's
+    loss that is gone when the early group is learned.
+    """
     steps, last = arm["steps"], arm["steps"][-1]
     rows = []
     for early, late in zip(arm["early"], arm["late"], strict=True):
@@ -83,7 +92,7 @@ def bias_of(arm: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def merged(parts: list[Arms]) -> Arms:
-    """Arms of some seeds as arms of all of them."""
+    """Merge parts of a study that hold different seeds of the same arms."""
     arms: Arms = {}
     for some in parts:
         for name, arm in some.items():
@@ -100,7 +109,7 @@ def merged(parts: list[Arms]) -> Arms:
 
 
 def save_study(path: Path, settings: Any, arms: Arms, **more: Any) -> None:
-    """Write it; complete or not at all."""
+    """Write a study, completely or not at all."""
     with writing(path) as partial:
         saved = {"machine": machine(), **more, "settings": plain(settings), "arms": arms}
         partial.write_text(json.dumps(saved) + "\n")
@@ -125,22 +134,23 @@ def load_study(path: Path) -> dict[str, Any]:
 
 
 def check_same(path: Path, settings: Any) -> None:
-    """Raise `InputError` where a file holds a study of other settings."""
+    """Raise `InputError` if a file holds a study with other settings."""
     difference = first_difference(load_study(path)["settings"], plain(settings))
     if difference:
         raise InputError("--out", str(path), f"it holds a study of other settings ({difference}); give another file")
 
 
 def shown(path: Path) -> str:
-    """Return settings, comparisons and accuracies of kinds of a saved study as lines to read."""
+    """Return the settings, comparisons and accuracies by kind of a saved study as text."""
     found = load_study(path)
     words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found["settings"].items())
     return "\n".join([f"{path}: {words}", *compared(found["arms"]), "", *kinds(found)])
 
 
 def kinds(found: dict[str, Any]) -> list[str]:
-    """A line for each arm, and for what was measured before training: mean accuracy, of all and of each kind of
-    problems.
+    """Return a table of mean accuracies over all problems and by kind of problem.
+
+    It has one line for each arm, and up to two for the model before training.
     """
     before = found.get("before", {})
     rows: Arms = {"before": {"all": before["accuracy"], **before["by_kind"]}} if "accuracy" in before else {}

@@ -1,4 +1,4 @@
-"""The folder of a job: what it was asked for, and which of that may still change."""
+"""The folder of a job: its saved settings, and which of them may still change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from icl_theory.results import exists, first_difference
 
 SETTINGS, REPORT, MODEL, RUN = "settings.json", "report.json", "model", "run"
 BEFORE, AFTER, LOSSES, CURVE = "before.jsonl", "after.jsonl", "losses.zarr", "loss.csv"
-PARTIAL = ".partial"  # of settings that are being written
+PARTIAL = ".partial"  # suffix of settings that are being written
 WARMUP, WEIGHTS = "warmup", "weights.csv"
 ASKING = (
     "model",
@@ -26,11 +26,11 @@ ASKING = (
     "chat",
     "bfloat16",
     "files",
-)  # settings that the evaluation before depends on
+)  # settings on which the evaluation before training depends
 
 
 def check_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Raise `InputError` where a folder holds another job, or other things."""
+    """Raise `InputError` if a folder holds another job, or files that belong to no job."""
     path = folder / SETTINGS
     try:
         if path.is_file():
@@ -48,7 +48,7 @@ def check_folder(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def spent(folder: Path, settings: Iterable[str]) -> set[str]:
-    """Settings that what is there was made with; the others may still change."""
+    """Return the settings that the files in a folder already depend on; the others may still change."""
     begun = [folder / WARMUP / WEIGHTS, folder / LOSSES, *(folder / RUN / CHECKPOINTS).glob("*")]
     if any(map(exists, begun)):
         return set(settings)
@@ -58,12 +58,12 @@ def spent(folder: Path, settings: Iterable[str]) -> set[str]:
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Write what the folder is for, in one step.
+    """Write the settings of a job into its folder, atomically.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the folder cannot be written.
     """
-    wait_for_all_hosts("checked")  # no host looks at the folder while another writes into it
+    wait_for_all_hosts("checked")  # no host reads the folder while another writes into it
     if jax.process_index() == 0:
         path, text = folder / SETTINGS, json.dumps(settings, indent=1) + "\n"
         partial = path.with_suffix(PARTIAL)
@@ -78,7 +78,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
-    """Read the report of a finished job; None where it is not finished.
+    """Read the report of a finished job; None if the job is not finished.
 
     Raises:
         InputError: the file is damaged.

@@ -1,14 +1,15 @@
-"""Fine-tuning as one job in a folder: data to tokens, upsampling, training, evaluation before and after, the model at
-the end.
+"""Fine-tuning as one job in a folder: tokenization, upsampling, training, and evaluation before and after training.
 
-Each stage leaves a file; a job that was stopped goes on behind the last of them.
+Each stage leaves a file. A job that was stopped resumes after the last finished stage.
 
-    settings.json             what was asked for; a folder of another job is refused
-    before.jsonl, after.jsonl replies to the problems of the evaluation
-    warmup/                   with upsampling: a short run, its losses.zarr, weights.csv and a picture of what was
-    chosen run/, losses.zarr         checkpoints, and the losses of the examples if asked for loss.csv
-    the loss of each step model/                    what `transformers` loads report.json               all numbers;
-    with it the job is done
+    settings.json               what was asked for; a folder of another job is refused
+    before.jsonl, after.jsonl   replies to the evaluation problems
+    warmup/                     with upsampling: a first run, its losses.zarr, weights.csv and a picture of the choice
+    run/                        checkpoints
+    losses.zarr                 losses of the examples, if asked for
+    loss.csv                    loss of each step
+    model/                      the trained model, as `transformers` loads it
+    report.json                 all numbers; once it exists, the job is done
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ from icl_theory.upsampling.rule import Upsampling, upsample
 from icl_theory.upsampling.selections import save_selection
 from icl_theory.upsampling.summary import group_text, line, summary
 
-KIND = "kind"  # field by which an evaluation is split where there is one of this name
+KIND = "kind"  # field by which accuracies are split if the problems have it
 TRAINING = "lower --batch-size or --length, raise --accumulate or --shards, or give --remat"
 ASKED = "lower --eval-batch-size or --max-new"
 Say = Callable[[str], None]
@@ -92,24 +93,24 @@ def run_job(
     report: Report = lambda *_: None,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
-    """Do all of a job that is not done yet.
+    """Run every stage of a job that is not done yet.
 
     Args:
-        job: what.
-        folder: new, or of this job.
-        mesh: devices to lay the training over; None for one.
-        remat: recompute blocks in the backward pass: less memory.
+        job: settings of the job.
+        folder: a new folder, or one in which this job was started.
+        mesh: devices to spread training and evaluation over; None for one device.
+        remat: recompute blocks in the backward pass, which saves memory.
         save_every: steps between checkpoints.
-        asked_together: prompts of the evaluation at once.
-        dry_run: say what would be done, write nothing.
-        report: called with a title, what is done and what there is in all, and perhaps words.
-        say: called with each line of what was found.
+        asked_together: evaluation prompts in one batch.
+        dry_run: print the plan and write nothing.
+        report: progress callback, called with a title, the number done, the total and, in training, a short text.
+        say: called with each line of output.
 
     Returns:
-        What is in `report.json`; empty for a dry run.
+        The contents of `report.json`; empty for a dry run.
 
     Raises:
-        InputError: whatever does not fit; out of memory; training that diverges.
+        InputError: settings, data, model or folder that do not fit together; out of memory; diverging training.
     """
     begun = time.monotonic()
     for name, value in {"save_every": save_every, "eval_batch_size": asked_together}.items():
@@ -126,7 +127,7 @@ def run_job(
             return found
     with memory_said(TRAINING):
         dtype = jnp.bfloat16 if job.bfloat16 else jnp.float32
-        model = load_model(find_model(job.model), dtype=dtype, remat=remat, host=True)  # devices hold what they work on
+        model = load_model(find_model(job.model), dtype=dtype, remat=remat, host=True)  # on devices only while in use
     prompting = Prompting(model.tokenizer, job.chat, job.thinking)
     check_window(job, model)
     examples = Examples(rows, prompting, job.training.length, job.id_field)
@@ -209,7 +210,7 @@ class _Stages:
         return found
 
     def evaluated(self, name: str, path: Path, decoder: Decoder) -> Evaluation | None:
-        """The evaluation of a decoder, made or read."""
+        """Evaluate a decoder, or read its replies if they were saved before; None without an evaluation."""
         if self.problems is None:
             return None
         if path.is_file():
@@ -230,7 +231,7 @@ class _Stages:
         return found
 
     def upsampled(self) -> Upsampling:
-        """A first run at a constant rate, the losses on its way, and what the rule makes of them."""
+        """Record losses in a first run at a constant learning rate, and apply the upsampling rule to them."""
         job, examples, place = self.job, self.examples, self.folder / WARMUP
         losses, weights = place / LOSSES, place / WEIGHTS
         if not weights.is_file():
@@ -253,11 +254,11 @@ class _Stages:
         if self.first and not weights.is_file():
             self.draw(record, found, place)
             save_selection(weights, "weights", found, copies, Scan(len(copies), examples.ids, examples.named_by, ()))
-            shutil.rmtree(place / RUN, ignore_errors=True)  # its weights and optimizer state serve no one any more
+            shutil.rmtree(place / RUN, ignore_errors=True)  # its weights and optimizer state are no longer needed
         return found
 
     def draw(self, record: LossRecord, found: Upsampling, place: Path) -> None:
-        """Draw the upsampling."""
+        """Save pictures of the upsampling."""
         examples, names = self.examples, self.examples.ids.to_pylist()
         figure = with_examples(
             record,

@@ -1,4 +1,4 @@
-"""Weights of a job on devices or in host memory, and memory that ran out said in one line."""
+"""Moving the weights of a job between devices and host memory, and a one-line error when memory runs out."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from icl_theory.llm.model.sharding import in_host_memory, place_weights
 
 
 def on_devices(decoder: Decoder, mesh: Mesh | None) -> Decoder:
-    """The decoder with its weights laid over the devices."""
+    """Return the decoder with its weights sharded over the mesh, or on the first device without one."""
     graph, params = nnx.split(decoder, nnx.Param)
     return nnx.merge(graph, place_weights(params, mesh))
 
 
 def in_hosts(decoder: Decoder) -> Decoder:
-    """The decoder with its weights in the memory of every host."""
+    """Return the decoder with all its weights in the memory of every host."""
     graph, params = nnx.split(decoder, nnx.Param)
     return nnx.merge(graph, in_host_memory(params))
 
 
 @contextmanager
 def memory_said(remedy: str) -> Iterator[None]:
-    """Turn a device that is out of memory into what to do about it."""
+    """Turn an out-of-memory error into an `InputError` that says what to do about it."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:

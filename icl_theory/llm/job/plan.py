@@ -1,4 +1,4 @@
-"""The plan of a job: its steps, its training set, and all of it in lines to read."""
+"""The plan of a job: its number of steps, its training set, and lines that describe them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from icl_theory.llm.model.pretrained import Model
 from icl_theory.upsampling.selections import load_copies
 from icl_theory.upsampling.summary import line
 
-RECORDS = 8  # of the first run of upsampling, unless said otherwise
+RECORDS = 8  # default number of records in the first run of upsampling
 
 
 def steps_of(job: Job, examples: Examples, indices: np.ndarray) -> int:
-    """Steps of a run over a set, given as rows of the examples."""
+    """Return the number of steps of a run over a training set, given as row indices of the examples."""
     return job.steps or max(1, math.ceil(job.epochs * epoch_steps(job, examples, indices)))
 
 
 def epoch_steps(job: Job, examples: Examples, indices: np.ndarray) -> float:
-    """Steps of an epoch, as they come out."""
+    """Return the number of steps of an epoch, not rounded."""
     rows = len(indices)
     if job.training.packing:
         sizes = [len(examples.tokens[row].tokens) for row in indices]
@@ -36,13 +36,13 @@ def epoch_steps(job: Job, examples: Examples, indices: np.ndarray) -> float:
 
 
 def recorded_run(job: Job, examples: Examples) -> tuple[int, int]:
-    """Steps of the first run of upsampling, and between its records."""
+    """Return the number of steps of the first run of upsampling, and the number of steps between its records."""
     steps = job.recorded_steps or math.ceil(epoch_steps(job, examples, np.arange(len(examples.rows))))
     return steps, job.record_every or max(1, steps // RECORDS)
 
 
 def copies_given(job: Job, examples: Examples) -> np.ndarray | None:
-    """Return the copies of the rows that fit, by the job's file."""
+    """Return the copies of each row that fits, from the weights file of the job; None without such a file."""
     if job.weights is None:
         return None
     copies = load_copies(job.weights, examples.given, used=examples.fits, seed=job.training.seed)[examples.fits]
@@ -52,14 +52,18 @@ def copies_given(job: Job, examples: Examples) -> np.ndarray | None:
 
 
 def check_window(job: Job, model: Model) -> None:
-    """Refuse rows that are longer than the model was made for."""
+    """Raise `InputError` if rows are longer than the context length of the model."""
     window = model.described.get("max_position_embeddings")
     if window is not None and job.training.length > window:
         raise InputError("length", job.training.length, f"the model reads {window} tokens at most; lower it")
 
 
 def problems_checked(job: Job, problems: Sequence[Row], rows: Sequence[Row], prompting: Prompting, model: Model) -> str:
-    """Return the evaluation in words; refuse problems without an answer, an unknown field, overlong prompts."""
+    """Check the evaluation problems and return a line that describes them.
+
+    Raises:
+        InputError: a problem without an answer, an unknown field, or prompts that are too long.
+    """
     if job.by is not None and not any(job.by in row for row in problems):
         raise InputError("by", job.by, f"no problem has it; there are {', '.join(map(str, problems[0]))}")
     prompts = []
@@ -78,14 +82,17 @@ def problems_checked(job: Job, problems: Sequence[Row], rows: Sequence[Row], pro
 
 
 def about(model: Model, prompting: Prompting) -> str:
-    """Return the trained weights in words."""
+    """Return a line with the model family, the number of weights, and how prompts are formatted."""
     size = count_parameters(model.decoder)
     kind = "asked by its chat template" if prompting.chat else "plain text"
     return line("model", f"{model.decoder.config.family}, {size / 1e6:.3g} million weights, {kind}")
 
 
 def doubts(model: Model) -> list[str]:
-    """A tokenizer of as many tokens may still be another model's: say so where the two end texts differently."""
+    """Return a warning if tokenizer and `config.json` disagree on the end-of-text token.
+
+    A tokenizer with the right number of tokens may still belong to another model.
+    """
     ends, ours = model.described.get("eos_token_id"), model.tokenizer.eos_token_id
     if ends is None or ours in (ends if isinstance(ends, list) else [ends]):
         return []
@@ -93,7 +100,7 @@ def doubts(model: Model) -> list[str]:
 
 
 def planned(job: Job, examples: Examples, copies: np.ndarray | None) -> list[str]:
-    """Return the plan as lines."""
+    """Return the plan of a job as lines of text."""
     lines = []
     if job.upsampling is not None:
         steps, every = recorded_run(job, examples)

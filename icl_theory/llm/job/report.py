@@ -1,4 +1,4 @@
-"""Results of a job, as numbers and as lines to read."""
+"""Results of a job, as numbers and as lines of text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from icl_theory.llm.evaluation.evaluation import by_kind
 from icl_theory.upsampling.rule import Upsampling
 from icl_theory.upsampling.summary import line
 
-LAST = 10  # steps whose mean loss stands for the end
+LAST = 10  # number of last steps whose mean loss is reported
 
 
 def accuracies(found: Evaluation | None, problems: Sequence[Row] | None, field: str | None) -> dict[str, Any] | None:
-    """Return accuracies over all problems, and by kind where there is a field of it."""
+    """Return accuracies over all problems, and by the values of a field if one is given; None without an evaluation."""
     if found is None or problems is None:
         return None
     parts = {} if field is None else by_kind(found, [row.get(field, "none") for row in problems])
@@ -25,7 +25,7 @@ def accuracies(found: Evaluation | None, problems: Sequence[Row] | None, field: 
 
 
 def upsampling_numbers(found: Upsampling) -> dict[str, Any]:
-    """Return the numbers of an upsampling."""
+    """Return the numbers of an upsampling that go into the report."""
     return {
         "late": int(found.late.sum()),
         "upsampled": int(found.chosen.sum()),
@@ -36,12 +36,12 @@ def upsampling_numbers(found: Upsampling) -> dict[str, Any]:
 
 
 def loss_numbers(losses: np.ndarray) -> dict[str, float]:
-    """Return the loss of the first step, and its mean over the last ones."""
+    """Return the loss of the first step, and the mean loss of the last `LAST` steps."""
     return {"first": float(losses[0]), "last": float(losses[-LAST:].mean())}
 
 
 def outcome(found: Mapping[str, Any]) -> list[str]:
-    """The numbers of a report, a line each."""
+    """Return the losses and accuracies of a report as lines of text."""
     loss, last = found["loss"], min(found["steps"], LAST)
     trained = f"{loss['first']:.3g} at the first of {found['steps']} steps, {loss['last']:.3g} over the last {last}"
     lines = [line("loss", trained)]

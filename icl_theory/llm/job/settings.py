@@ -1,4 +1,4 @@
-"""Settings of a job of fine-tuning."""
+"""Settings of a fine-tuning job."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ from icl_theory.upsampling.settings import check_settings
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Settings of a job.
+    """Settings of a fine-tuning job.
 
     Attributes:
         model: hub repository, folder or GGUF file.
-        data: file or generator (`problems.load_rows`).
+        data: file or generator of training examples (`problems.load_rows`).
         training: settings of the run; its `num_steps` is replaced.
-        steps: of the run; None for `epochs`.
-        epochs: over the set that is trained on, upsampled or not.
-        evaluation: file or generator of problems; None for none.
-        by: field by which accuracies are split; None for `kind`, where there is one.
-        max_new: most tokens of a reply.
-        chat: the tokenizer's template; None where it has one.
-        thinking: by a template that knows the switch the model thinks before it answers.
-        bfloat16: compute in it; weights and optimizer are float32 either way.
-        id_field: that names examples in the records; None for `id`, else the row; `row` for the row.
-        weights: file of weights, copies or indices to train by (`selections`); None for each example once.
-        upsampling: settings of `rule.upsample` for a run that records, chooses and begins anew; None for none.
-        recorded_steps: of the first run; None for one epoch.
-        record_every: steps between losses of all examples; None for an eighth of the first run, and none in the other.
+        steps: number of optimizer steps; None to train for `epochs`.
+        epochs: passes over the training set, counted after upsampling.
+        evaluation: file or generator of problems; None for no evaluation.
+        by: field by which accuracies are split; None for `kind`, if the problems have it.
+        max_new: maximum number of tokens of a reply.
+        chat: whether to use the tokenizer's chat template; None to use it if there is one.
+        thinking: whether the model thinks before it answers, if its template has that switch.
+        bfloat16: whether to compute in bfloat16; weights and optimizer state are float32 either way.
+        id_field: field that identifies examples in the records; None for `id` if the rows have it, else the row
+            number; `row` for the row number.
+        weights: file of weights, copies or indices to train with (`selections`); None to use each example once.
+        upsampling: settings of `rule.upsample`; the job then records a first run, chooses examples, and trains again
+            from the start. None for no upsampling.
+        recorded_steps: number of steps of the first run; None for one epoch.
+        record_every: steps between records of all losses; None for an eighth of the first run of upsampling, and no
+            records in the run that trains the model.
     """
 
     model: str
@@ -71,11 +74,11 @@ class Job:
 
     @property
     def records(self) -> bool:
-        """True where losses of examples are recorded."""
+        """Whether losses of single examples are recorded."""
         return self.upsampling is not None or self.record_every is not None
 
     def described(self) -> dict[str, Any]:
-        """The settings, and the contents of the files that are read."""
+        """Return the settings as plain data, without `num_steps` and with a hash of each input file."""
         found: dict[str, Any] = plain(dataclasses.asdict(self))
         del found["training"]["num_steps"]
         sources = [source for source in (self.data, self.evaluation) if source and not source.startswith(GENERATOR)]

@@ -1,4 +1,4 @@
-"""Model folders as Hugging Face writes them: `config.json` and safetensors, read and written."""
+"""Reading and writing of model folders in the Hugging Face format: `config.json` and safetensors."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from icl_theory.llm.model.families import DecoderConfig, from_huggingface, read_
 from icl_theory.results import exists, writing
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-UNUSED = ("rotary_emb.inv_freq",)  # ends of names of tensors that old files hold beside the weights
+UNUSED = ("rotary_emb.inv_freq",)  # name suffixes of tensors in old files that are not weights
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 DTYPES = ("F64", "F32", "F16", "BF16")
-Path_ = tuple[Any, ...]  # of a weight in a decoder
+Path_ = tuple[Any, ...]  # path of a weight in a decoder
 
 
 def load_decoder(
@@ -36,12 +36,18 @@ def load_decoder(
     remat: bool = False,
     host: bool = False,
 ) -> Decoder:
-    """The decoder of a model folder, on the first device, or with `host` as arrays of numpy, which take none of its
-    memory.
+    """Load the decoder of a model folder.
+
+    Args:
+        folder: model folder.
+        dtype: number type of matrix products.
+        param_dtype: number type of the weights.
+        remat: whether to recompute blocks in the backward pass.
+        host: whether to keep the weights as numpy arrays in host memory, instead of on the first device.
 
     Raises:
-        InputError: no model folder, an architecture that is not supported, a file that is missing or damaged, a tensor
-            that is missing, of another shape, or that the model has no place for.
+        InputError: not a model folder, an architecture that is not supported, a file that is missing or damaged, or a
+            tensor that is missing, unknown to the model, of the wrong shape, or not finite.
     """
     folder = Path(folder)
     config, _ = read_folder(folder)
@@ -50,11 +56,13 @@ def load_decoder(
 
 
 def read_folder(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
-    """As `read_config`, untied where the weights have an output matrix that is not the embedding, as `transformers`
-    reads them.
+    """Read the configuration of a model folder, as `read_config` does, and check it against the weights.
+
+    A tied output becomes untied if the weights hold an output matrix that differs from the embedding, as in
+    `transformers`.
 
     Raises:
-        InputError: as `read_config`; weights that are missing or damaged.
+        InputError: as in `read_config`; or weights that are missing or damaged.
     """
     config, described = read_config(folder)
     files = _files_of(folder)
@@ -75,10 +83,12 @@ def build_decoder(
     remat: bool = False,
     host: bool = False,
 ) -> Decoder:
-    """A decoder filled with tensors under Hugging Face's names; nothing is initialised that is then overwritten.
+    """Build a decoder from tensors with Hugging Face names, without initialising weights first.
+
+    `where` names the source in error messages; the other settings are those of `load_decoder`.
 
     Raises:
-        InputError: as `load_decoder`.
+        InputError: tensors as in `load_decoder`.
     """
     make = lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=remat)  # noqa: E731
     graph, state = nnx.split(nnx.eval_shape(make))
@@ -111,12 +121,12 @@ def save_decoder(model: Decoder, folder: str | Path, described: Mapping[str, Any
 
     Args:
         model: the decoder.
-        folder: exists; files of these names must not.
-        described: the `config.json` that the model came with, or another that describes its shape.
-        dtype: of the file; None for that of the weights.
+        folder: an existing folder without files of these names.
+        described: the `config.json` of the original model, or another that describes the same architecture.
+        dtype: number type in the file; None for that of the weights.
 
     Raises:
-        InputError: a description of another shape; a file that exists or cannot be written.
+        InputError: a description of another architecture, or a file that exists or cannot be written.
     """
     folder = Path(folder)
     if from_huggingface(described) != model.config:
@@ -141,7 +151,7 @@ def save_decoder(model: Decoder, folder: str | Path, described: Mapping[str, Any
 
 
 def weight_places(config: DecoderConfig) -> dict[str, tuple[Path_, bool]]:
-    """Hugging Face's name of each weight: its path in a `Decoder`, and whether it is stored transposed there."""
+    """Map the Hugging Face name of each weight to its path in a `Decoder`, and to whether it is transposed there."""
     phi = config.family == "phi"
     norms: dict[str, Any] = {"input_layernorm": "attention_norm"}
     if config.sandwich:
@@ -189,7 +199,7 @@ def _matrix(name: str, path: Path_, config: DecoderConfig) -> dict[str, tuple[Pa
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
-    """Return the file of each tensor of a folder; a whole file counts before an index, which it may have outlived."""
+    """Return the file of each tensor in a folder; a single file takes precedence over a possibly outdated index."""
     if (folder / SINGLE).is_file():
         names = [SINGLE]
     elif (folder / INDEX).is_file():
@@ -209,7 +219,7 @@ def _files_of(folder: Path) -> dict[str, Path]:
 
 
 def _tensors(folder: Path, config: DecoderConfig) -> Iterator[tuple[str, Any]]:
-    """Yield every tensor of a folder, one at a time; a tied output that is saved alone as the embedding."""
+    """Yield the tensors of a folder one by one; a tied output matrix that is saved alone counts as the embedding."""
     files = _files_of(folder)
     saved = HEAD if config.tied and EMBEDDING not in files and HEAD in files else None
     for name in files:
@@ -235,5 +245,5 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def count_parameters(model: Decoder) -> int:
-    """Number of weights, a tied output counted once."""
+    """Return the number of weights; a tied output matrix counts once."""
     return int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))))

@@ -1,8 +1,8 @@
-"""One decoder-only transformer for the Llama, Qwen3, Gemma 3 and Phi families, told apart by `DecoderConfig` alone.
+"""One decoder-only transformer for the Llama, Qwen3, Gemma 3 and Phi families, which differ only in `DecoderConfig`.
 
-Shapes: B sequences, T tokens, S tokens seen, C hidden size, N heads, K key/value heads, H entries of a head, V
-vocabulary. Weights are kept in `param_dtype` and used in `dtype`; norms, rotations and the softmax are taken in
-float32.
+Shapes: B sequences, T tokens, S key positions, C hidden size, N heads, K key/value heads, H head dimension, V
+vocabulary size. Weights are stored in `param_dtype` and used in `dtype`; norms, rotations and the softmax are computed
+in float32.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Cache(NamedTuple):
 
 
 class Norm(nnx.Module):
-    """`x/√(mean x² + ε) · scale`, (1 + scale), or the layer norm with a bias, by `config.norm`."""
+    """Normalisation `x/√(mean x² + ε) · scale`, or with (1 + scale), or layer norm with a bias, by `config.norm`."""
 
     def __init__(self, size: int, config: DecoderConfig, param_dtype: Any):
         offset = config.norm == "rms_offset"
@@ -49,7 +49,7 @@ class Norm(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention with rotary positions, over everything before a token or a window of it."""
+    """Causal grouped-query attention with rotary positions, over all tokens so far or a window of them."""
 
     def __init__(self, config: DecoderConfig, local: bool, dtype: Any, param_dtype: Any, rngs: nnx.Rngs):
         c, self.config, self.local = config, config, local
@@ -89,7 +89,7 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """`down(act(gate x) · up x)`, or `down(act(up x))`."""
+    """Feed-forward layer: `down(act(gate x) · up x)`, or `down(act(up x))` without a gate."""
 
     def __init__(self, config: DecoderConfig, dtype: Any, param_dtype: Any, rngs: nnx.Rngs):
         c = config
@@ -105,7 +105,7 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention and MLP, each normalised before and added to what came in; in parallel for Phi."""
+    """Residual block of attention and MLP with pre-normalisation; both act in parallel for Phi."""
 
     def __init__(self, config: DecoderConfig, layer: int, dtype: Any, param_dtype: Any, rngs: nnx.Rngs):
         c = config
@@ -127,15 +127,17 @@ class Block(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Tokens to logits.
+    """Decoder-only transformer, from tokens to logits.
+
+    Initial weights are normal: embeddings with standard deviation 0.02, matrices with 1/√(number of inputs). Matrices
+    that write into the residual stream are divided by √(2 · layers).
 
     Args:
-        config: its shape.
-        dtype: in which matrices are multiplied.
-        param_dtype: of the weights.
-        remat: keep only the input of each block for the backward pass, and compute the rest again.
-        rngs: of the start: normal; embeddings with deviation 0.02, matrices with 1/√(their inputs), so that a start is
-            alike whatever the width, those that are added to the residual stream divided by √(2 · layers).
+        config: architecture of the decoder.
+        rngs: random keys of the initial weights.
+        dtype: number type of matrix products.
+        param_dtype: number type of the weights.
+        remat: whether to keep only the input of each block for the backward pass and recompute the rest.
     """
 
     def __init__(
@@ -162,7 +164,7 @@ class Decoder(nnx.Module):
         valid: Bool[Array, "B T"] | None = None,
         segments: Int[Array, "B T"] | None = None,
     ) -> Float[Array, "B T V"]:
-        """Logits of every next token, float32; arguments as in `hidden`."""
+        """Return the float32 logits of every next token; the arguments are those of `hidden`."""
         return self.logits(self.hidden(tokens, valid=valid, segments=segments))
 
     def hidden(
@@ -175,9 +177,9 @@ class Decoder(nnx.Module):
         """Return the final hidden states, which the output layer reads.
 
         Args:
-            tokens: below the vocabulary's size.
-            valid: False for padding; None where padding is at the end only (which no token before it sees).
-            segments: the number of the example that each token belongs to, where rows are packed; tokens see their own.
+            tokens: token ids, below the vocabulary size.
+            valid: False for padding; None if padding is at the end only, where no earlier token sees it.
+            segments: number of the example that each token of a packed row belongs to; tokens see only their own.
         """
         positions, mask = _layout(tokens, valid, segments)
         hidden = by_rows(self._embed(tokens))
@@ -189,26 +191,26 @@ class Decoder(nnx.Module):
         return self.final_norm(hidden)
 
     def logits(self, hidden: Float[Array, "B T C"]) -> Float[Array, "B T V"]:
-        """The output layer, float32."""
+        """Apply the output layer to hidden states; return float32 logits."""
         if self.head is not None:
             return self.head(hidden).astype(jnp.float32)
         return jnp.matmul(hidden, self.embedding[...].T.astype(self.dtype)).astype(jnp.float32)
 
     def start_cache(self, batch: int, length: int) -> list[Cache]:
-        """Empty keys and values of every layer."""
+        """Return an empty cache of keys and values for every layer."""
         shape = (batch, length, self.config.num_kv_heads, self.config.head_dim)
         return [Cache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)) for _ in self.blocks]
 
     def extend(
         self, tokens: Int[Array, "B T"], cache: list[Cache], start: Int[Array, ""] | int, known: Bool[Array, "B S"]
     ) -> tuple[Float[Array, "B V"], list[Cache]]:
-        """Logits of the token after the last, with the cache filled from `start` on.
+        """Process T more tokens; return the logits of the token after the last, and the extended cache.
 
         Args:
-            tokens: the next T, in the columns `start` … `start + T − 1` of the cache.
-            cache: of `start_cache` or of an earlier call.
-            start: tokens so far, padding included.
-            known: which columns of the cache hold tokens, these included and padding not.
+            tokens: the next T tokens, which fill columns `start` … `start + T − 1` of the cache.
+            cache: cache from `start_cache` or from an earlier call.
+            start: number of columns filled so far, padding included.
+            known: True for columns of the cache that hold tokens, the new ones included; False for padding.
         """
         places = jnp.cumsum(known, axis=1) - 1
         length = tokens.shape[1]
@@ -236,8 +238,11 @@ class Decoder(nnx.Module):
 
 
 def _fused(q: Array) -> Any:
-    """The fused kernel where there is one: half precision on a GPU of NVIDIA since Ampere, heads of 128 entries at
-    most, of 256 since Hopper; elsewhere XLA's own."""
+    """Return "cudnn" where its fused attention kernel applies, else None for XLA's attention.
+
+    The kernel needs half precision and an NVIDIA GPU: Ampere or later for head dimensions up to 128, Hopper or later
+    for up to 256.
+    """
     if jax.default_backend() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16) or q.shape[-1] % 8:
         return None
     device = jax.local_devices()[0]
@@ -248,7 +253,7 @@ def _fused(q: Array) -> Any:
 
 
 def _layout(tokens: Array, valid: Array | None, segments: Array | None) -> tuple[Array, Array | None]:
-    """Positions within each example, and who sees whom, (B, T, S); None where that is everything before."""
+    """Return positions within each example, and the attention mask (B, T, S); None for a plain causal mask."""
     length = tokens.shape[1]
     steps = jnp.broadcast_to(jnp.arange(length), tokens.shape)
     if valid is None and segments is None:
@@ -268,7 +273,7 @@ def _layout(tokens: Array, valid: Array | None, segments: Array | None) -> tuple
 
 
 def _windowed(mask_BTS: Array, window: int, start: Any = 0) -> Array:
-    """The mask with a head axis, cut to a window; its first row is token `start`."""
+    """Return the mask with a head axis, restricted to a window; its first row is token `start`."""
     if window:
         rows, columns = start + jnp.arange(mask_BTS.shape[1]), jnp.arange(mask_BTS.shape[2])
         mask_BTS = mask_BTS & (columns[None, :] > rows[:, None] - window)[None]
@@ -282,7 +287,7 @@ def _maybe(norm: Norm | None, x: Array) -> Array:
 def _linear(
     inputs: int, outputs: int, bias: bool, dtype: Any, param_dtype: Any, rngs: nnx.Rngs, *, summed: int = 0
 ) -> nnx.Linear:
-    """`summed`: layers whose outputs of this kind are added up, two in each."""
+    """Make a linear layer with initial deviation 1/√inputs, or 1/√(2 · summed · inputs) if `summed` layers add up."""
     start = nnx.initializers.normal((inputs * (2 * summed or 1)) ** -0.5)
     return nnx.Linear(
         inputs, outputs, use_bias=bias, kernel_init=start, dtype=dtype, param_dtype=param_dtype, rngs=rngs

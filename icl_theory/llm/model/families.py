@@ -1,4 +1,4 @@
-"""The shape of a decoder, and how each family of models describes its own in `config.json`."""
+"""Decoder configurations, and how to read them from the `config.json` of each model family."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from icl_theory.errors import InputError, check_choice, check_number
 
 @dataclasses.dataclass(frozen=True)
 class Rope:
-    """Rotary position embedding of one kind of layer.
+    """Rotary position embedding (RoPE) of one kind of layer.
 
     Attributes:
-        theta: the base.
-        factor: by which the frequencies are divided; 1 for none.
-        original: context length before scaling, for llama3's scaling by wavelength; 0 to divide all frequencies.
-        low: llama3: wavelengths above original/low are divided.
-        high: llama3: wavelengths below original/high are left; those between are interpolated.
+        theta: base of the frequencies.
+        factor: divisor of the frequencies; 1 for no scaling.
+        original: context length before scaling, for Llama 3's scaling by wavelength; 0 to divide all frequencies.
+        low: frequencies with wavelengths above original/low are divided (Llama 3 only).
+        high: frequencies with wavelengths below original/high are kept, those in between interpolated (Llama 3 only).
     """
 
     theta: float = 10_000.0
@@ -39,33 +39,34 @@ class Rope:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """Everything that tells one decoder from another.
+    """Architecture of a decoder.
 
     Attributes:
-        vocab_size: tokens.
+        vocab_size: number of tokens in the vocabulary.
         hidden_size: width of the residual stream.
         intermediate_size: width of an MLP.
-        num_layers: blocks of attention and MLP.
-        num_heads: of queries.
-        num_kv_heads: of keys and values.
-        head_dim: entries of one head.
-        norm: "rms" (scale), "rms_offset" (1 + scale), "layer" (scale and bias).
-        norm_eps: added to the mean square.
-        activation: "silu" or "gelu" (the tanh form).
-        gated: act(gate x) * (up x), else act(up x).
-        parallel: attention and MLP read one norm and add up, else one after the other with a norm each.
-        bias: in every projection and in the output.
-        qk_norm: heads of queries and keys normalised before rotation.
-        sandwich: attention and MLP normalised again before they are added.
-        embed_scale: of the embeddings.
-        query_scale: of the attention scores; 0 for head_dim^(−1/2).
-        rotary_dim: entries of a head that are rotated; 0 for all.
-        rope: of layers that see everything before them.
-        local_rope: of layers that see a window.
-        window: tokens that such a layer sees, its own included; 0 for none.
-        local_layers: which see a window, one truth value a layer.
-        tied: output and embedding share their matrix.
-        family: whose names the tensors of a checkpoint have.
+        num_layers: number of blocks of attention and MLP.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads.
+        head_dim: dimension of one head.
+        norm: "rms" (scale), "rms_offset" (1 + scale) or "layer" (scale and bias).
+        norm_eps: constant added to the mean square (to the variance, for "layer").
+        activation: "silu" or "gelu" (the tanh approximation).
+        gated: whether the MLP computes act(gate x) * (up x) instead of act(up x).
+        parallel: whether attention and MLP read the same norm and are added together, instead of one after the other
+            with a norm each.
+        bias: whether every projection and the output layer have a bias.
+        qk_norm: whether query and key heads are normalised before rotation.
+        sandwich: whether the outputs of attention and MLP are normalised again before they are added.
+        embed_scale: factor of the embeddings.
+        query_scale: factor of the attention scores; 0 for head_dim^(−1/2).
+        rotary_dim: number of entries of a head that are rotated; 0 for all.
+        rope: position embedding of layers with full attention.
+        local_rope: position embedding of layers with windowed attention.
+        window: number of tokens that a windowed layer sees, including the current one; 0 for no window.
+        local_layers: whether each layer is windowed; empty if none is.
+        tied: whether the output layer uses the embedding matrix.
+        family: model family whose tensor names the checkpoints use.
     """
 
     vocab_size: int
@@ -118,15 +119,15 @@ class DecoderConfig:
             raise InputError("local_layers", f"{len(self.local_layers)} of them", f"give {self.num_layers}")
 
     def is_local(self, layer: int) -> bool:
-        """True for a layer that sees a window only."""
+        """Return whether a layer has windowed attention."""
         return bool(self.local_layers) and self.local_layers[layer]
 
 
 def read_config(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
-    """`config.json` of a model folder: its shape, and the file as it is.
+    """Read the `config.json` of a model folder; return the configuration and the contents of the file.
 
     Raises:
-        InputError: no such file, damaged, quantised weights, or an architecture that is not supported.
+        InputError: the file is missing or damaged, the weights are quantised, or the architecture is not supported.
     """
     path = folder / "config.json"
     try:
@@ -147,11 +148,11 @@ def read_config(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
 
 
 def from_huggingface(described: Mapping[str, Any]) -> DecoderConfig:
-    """The shape that a `config.json` describes.
+    """Return the configuration that a `config.json` describes.
 
     Raises:
-        InputError: an architecture that is not supported (the supported are named), a setting that would change the
-            model in a way not built here, or a setting that is missing.
+        InputError: an architecture that is not supported (the message names those that are), a setting with a value
+            that is not implemented here, or a setting that is missing or of the wrong type.
     """
     family = described.get("model_type")
     if not isinstance(family, str) or family not in FAMILIES:
@@ -180,7 +181,7 @@ def _sizes(c: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rope(theta: float, scaling: Mapping[str, Any] | None) -> Rope:
-    """Rope of flat settings (`rope_theta`, `rope_scaling`) or of the nested `rope_parameters` of newer files."""
+    """Return the RoPE of flat settings (`rope_theta`, `rope_scaling`) or of nested `rope_parameters` (newer files)."""
     scaling = scaling or {}
     theta = scaling.get("rope_theta", theta)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
@@ -195,7 +196,7 @@ def _rope(theta: float, scaling: Mapping[str, Any] | None) -> Rope:
 
 
 def _refuse(c: Mapping[str, Any], **wanted: Any) -> None:
-    """Refuse settings that would make another model of it."""
+    """Raise `InputError` for settings with values that are not implemented here."""
     for name, value in wanted.items():
         if c.get(name, value) != value and not (c[name] is None and not value):
             raise InputError(name, c[name], f"only {value} is built here")

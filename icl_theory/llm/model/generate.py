@@ -1,4 +1,4 @@
-"""Greedy generation with a key-value cache: one compiled loop for prompts of one padded length."""
+"""Greedy generation with a key-value cache, by one compiled loop for each padded prompt length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.sharding import everywhere, on_mesh, place_rows
 
-MULTIPLE = 16  # padded lengths are multiples of it, so that few are compiled for
+MULTIPLE = 16  # padded lengths are multiples of this, to limit the number of compilations
 
 
 def generate(
@@ -30,22 +30,23 @@ def generate(
     mesh: Mesh | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
-    """The most likely next token, again and again, until a stop token or `max_new` tokens.
+    """Generate the most likely next token repeatedly, until a stop token or `max_new` tokens.
 
     Args:
         model: the decoder.
-        prompts: tokens of each, at least one.
-        max_new: most tokens that are made of each.
-        stop: tokens that end one; they are not part of what is returned.
-        batch_size: prompts together, those of like length; over a mesh rounded up to one for each device.
-        mesh: devices that the model's weights are laid over (`sharding.place_weights`); None for one.
-        progress: called with prompts done and prompts in all.
+        prompts: tokens of each prompt, at least one.
+        max_new: maximum number of new tokens for each prompt.
+        stop: tokens that end a generation; they are not returned.
+        batch_size: number of prompts in a batch, grouped by length; on a mesh, rounded up to a multiple of the number
+            of devices.
+        mesh: devices over which the weights are placed (`sharding.place_weights`); None for one device.
+        progress: called with the number of prompts done and the total.
 
     Returns:
         The new tokens of each prompt, in the order of the prompts.
 
     Raises:
-        InputError: an empty prompt, tokens that the model does not have, sizes below one.
+        InputError: an empty prompt, tokens outside the vocabulary, or sizes below one.
     """
     for name, value in {"max_new": max_new, "batch_size": batch_size}.items():
         check_number(name, value, minimum=1, integer=True)
@@ -67,7 +68,7 @@ def generate(
         places = order[begin : begin + batch_size]
         rows = [prompts[place] for place in places]
         full = batch_size if mesh is not None else min(batch_size, len(order))
-        rows += [rows[-1]] * (full - len(rows))  # one shape for the last batch too
+        rows += [rows[-1]] * (full - len(rows))  # so that the last batch has the same shape
         inputs = pad_left(rows)
         tokens, valid = inputs if mesh is None else place_rows(inputs, mesh)
         made = np.asarray(greedy(graph, params, tokens, valid, ends, max_new))
@@ -79,7 +80,7 @@ def generate(
 
 
 def pad_left(rows: Sequence[Sequence[int]]) -> tuple[Int[np.ndarray, "B T"], Bool[np.ndarray, "B T"]]:
-    """Rows that end together, and where their tokens are."""
+    """Pad rows on the left to one length; return the tokens, and True where they are not padding."""
     length = -(-max(map(len, rows)) // MULTIPLE) * MULTIPLE
     tokens, valid = np.zeros((len(rows), length), np.int32), np.zeros((len(rows), length), bool)
     for place, row in enumerate(rows):
@@ -89,7 +90,7 @@ def pad_left(rows: Sequence[Sequence[int]]) -> tuple[Int[np.ndarray, "B T"], Boo
 
 @partial(jax.jit, static_argnums=(0, 5))
 def _greedy(graph: Any, params: PyTree, tokens: Array, valid: Array, stop: Array, max_new: int) -> Array:
-    """(B, max_new) tokens; behind a stop token they mean nothing."""
+    """Generate (B, max_new) tokens; those after a stop token are meaningless."""
     model = nnx.merge(graph, params)
     batch, length = tokens.shape
     columns = jnp.arange(length + max_new)

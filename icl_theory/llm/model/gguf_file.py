@@ -1,6 +1,4 @@
-"""Models of the Llama architecture in one GGUF file, quantised or not, read into a decoder by way of the `gguf`
-library.
-"""
+"""Loading of Llama models from a GGUF file, quantised or not, with the `gguf` library."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.families import from_huggingface
 from icl_theory.results import exists
 
-NAMES = {  # of a layer's tensors, there and in Hugging Face's files
+NAMES = {  # tensor names of a layer: in GGUF files -> in Hugging Face files
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -32,12 +30,13 @@ OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "outpu
 
 
 def load_gguf(path: str | Path, **settings: Any) -> tuple[Decoder, dict[str, Any]]:
-    """The decoder in a GGUF file, its weights dequantised, and the `config.json` that describes it; settings of
-    `load_decoder`.
+    """Load the decoder of a GGUF file with dequantised weights; return it with a `config.json` that describes it.
+
+    The settings are those of `load_decoder`.
 
     Raises:
-        InputError: no such file, damaged, another architecture than llama, scaled positions, tensors that are missing
-            or do not fit.
+        InputError: the file is missing or damaged, the architecture is not llama, positions are scaled, or tensors are
+            missing or do not fit.
     """
     path = Path(path)
     if not exists(path) or path.is_dir():
@@ -47,7 +46,7 @@ def load_gguf(path: str | Path, **settings: Any) -> tuple[Decoder, dict[str, Any
         described = _described(reader)
     except InputError:
         raise
-    except Exception as error:  # the reader's own are of many kinds
+    except Exception as error:  # the reader raises many types
         raise InputError("model", str(path), f"cannot be read as GGUF ({error_text(error)})") from None
     config = from_huggingface(described)
     tensors = _tensors(reader, config.num_heads, config.num_kv_heads, path)
@@ -56,7 +55,7 @@ def load_gguf(path: str | Path, **settings: Any) -> tuple[Decoder, dict[str, Any
 
 
 def _described(reader: Any) -> dict[str, Any]:
-    """The metadata in the words of a `config.json`."""
+    """Return the metadata of a GGUF file in the form of a `config.json`."""
 
     def field(name: str, default: Any = None) -> Any:
         found = reader.get_field(name)
@@ -105,7 +104,7 @@ def _described(reader: Any) -> dict[str, Any]:
 
 
 def _tensors(reader: Any, heads: int, kv_heads: int, path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Tensors under Hugging Face's names, dequantised; queries and keys with the halves of each head apart again."""
+    """Yield dequantised tensors with Hugging Face names; the rows of queries and keys are reordered by `apart`."""
     for tensor in reader.tensors:
         parts = tensor.name.removesuffix(".weight").split(".")
         known = OUTER.get(parts[0]) if len(parts) == 1 else None
@@ -124,6 +123,6 @@ def _tensors(reader: Any, heads: int, kv_heads: int, path: Path) -> Iterator[tup
 
 
 def apart(values: np.ndarray, heads: int) -> np.ndarray:
-    """Return rows (heads · H, C), pairs side by side, with the first of all pairs before the second of all."""
+    """Reorder the rows (heads · H, C) of each head from interleaved pairs to first entries, then second ones."""
     pairs = values.reshape(heads, values.shape[0] // heads // 2, 2, values.shape[1])
     return pairs.swapaxes(1, 2).reshape(values.shape)

@@ -1,4 +1,4 @@
-"""The four language models of the paper by their `config.json`, for measurements without their weights."""
+"""Configurations of the four language models of the paper, for measurements without their weights."""
 
 from __future__ import annotations
 
@@ -77,16 +77,16 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 def model_flops(config: DecoderConfig, rows: int, length: int) -> float:
-    """FLOPs that one step of plain training needs: `6 · (weights of matrices) · tokens`, and of attention `12 · N · H`
-    for each pair of tokens that see each other, layer by layer.
+    """Return the FLOPs of one step of plain training.
 
-    The embedding's look-up is free, the output layer counts whether tied or not, what remat or a second pass does again
-    is not needed, and neither norms nor the softmax count.
+    They are `6 · (weights of matrices) · tokens`, plus `12 · N · H` in each layer for every pair of tokens of which one
+    attends to the other. The output layer counts whether tied or not. Embedding look-ups, norms, the softmax, and what
+    remat or a second pass computes again do not count.
 
     Args:
-        config: of the model.
-        rows: sequences of a step.
-        length: tokens of each.
+        config: architecture of the model.
+        rows: number of sequences in a step.
+        length: number of tokens in each sequence.
     """
     c = config
     shapes = jax.tree.leaves(nnx.state(nnx.eval_shape(lambda: Decoder(c, rngs=nnx.Rngs(0))), nnx.Param))

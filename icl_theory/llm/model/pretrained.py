@@ -1,4 +1,4 @@
-"""A model with its tokenizer: from the hub, a folder or a GGUF file; saved as a folder that `transformers` loads."""
+"""Models with their tokenizers, loaded from the hub, a folder or a GGUF file and saved for `transformers`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ from icl_theory.llm.model.gguf_file import load_gguf
 from icl_theory.llm.model.tokenizer import check_tokenizer, load_tokenizer
 from icl_theory.results import exists, writing
 
-WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")  # of what a repository on the hub holds
+WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")  # files that are fetched from a hub repository
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 GENERATION = "generation_config.json"
 
 
 class Model(NamedTuple):
-    """Attributes: decoder; tokenizer, of `transformers`; described, its `config.json`; path, where it was read from."""
+    """A decoder with its tokenizer.
+
+    Attributes:
+        decoder: the decoder with its weights.
+        tokenizer: its `transformers` tokenizer.
+        described: contents of its `config.json`.
+        path: folder or GGUF file that it was read from.
+    """
 
     decoder: Decoder
     tokenizer: Any
@@ -32,10 +39,10 @@ class Model(NamedTuple):
 
 
 def find_model(source: str) -> Path:
-    """The folder or GGUF file that is meant: one here, or a repository of the hub (`owner/name`), fetched if need be.
+    """Return the path of a local folder or GGUF file, or of a hub repository (`owner/name`), fetched if necessary.
 
     Raises:
-        InputError: neither, or the hub cannot be reached or refuses.
+        InputError: there is no such model, or the hub cannot be reached or refuses.
     """
     path = Path(source)
     if exists(path):
@@ -49,16 +56,16 @@ def find_model(source: str) -> Path:
         raise InputError("model", source, remedy) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise InputError("model", source, f"no such folder here, and the hub refuses ({error_text(error)})") from None
-    except Exception as error:  # of the libraries that carry bytes, of many kinds
+    except Exception as error:  # transport libraries raise many types
         remedy = f"fetching it was cut off ({error_text(error)}); the same command goes on with it"
         raise InputError("model", source, remedy) from None
 
 
 def load_model(path: Path, **settings: Any) -> Model:
-    """Read what `find_model` found, with settings of `load_decoder`.
+    """Load a model from a path that `find_model` returned; the settings are those of `load_decoder`.
 
     Raises:
-        InputError: as `load_decoder`, `load_gguf`, `load_tokenizer`; a tokenizer that does not fit.
+        InputError: as in `load_decoder`, `load_gguf` and `load_tokenizer`; or a tokenizer that does not fit the model.
     """
     if path.suffix == ".gguf":
         decoder, described = load_gguf(path, **settings)
@@ -72,8 +79,7 @@ def load_model(path: Path, **settings: Any) -> Model:
 
 
 def save_model(model: Model, decoder: Decoder, folder: Path) -> None:
-    """The trained decoder with the tokenizer and settings that the model came with, as a folder; complete or not at
-    all.
+    """Save a trained decoder with the tokenizer and settings of its model as a folder, completely or not at all.
 
     Raises:
         InputError: the folder exists or cannot be written.

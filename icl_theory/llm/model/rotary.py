@@ -1,4 +1,4 @@
-"""Rotary position embeddings, scaled as each family of models scales them."""
+"""Rotary position embeddings with the frequency scaling of each model family."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from icl_theory.llm.model.families import Rope
 
 
 def rope_frequencies(rope: Rope, rotary_dim: int) -> Float[Array, " R"]:
-    """`θ^(−2i/R)`, divided by the factor: all of them, or by wavelength as Llama 3 does.
+    """Return the frequencies `θ^(−2i/R)` of R rotated entries, divided by the factor uniformly or as in Llama 3.
 
-    Wavelengths above original/low are divided by the factor, those below original/high are left, and in between both
-    are weighed by how far original/wavelength lies between low and high.
+    In Llama 3, frequencies with wavelengths above original/low are divided by the factor, and those with wavelengths
+    below original/high are kept. In between, the two are interpolated linearly in original/wavelength.
     """
     frequencies = rope.theta ** (-jnp.arange(0, rotary_dim, 2, dtype=jnp.float32) / rotary_dim)
     if not rope.original:
@@ -23,7 +23,7 @@ def rope_frequencies(rope: Rope, rotary_dim: int) -> Float[Array, " R"]:
 
 
 def rotate(x_BTNH: Array, angles_BTR: Array) -> Array:
-    """Turn the pairs (i, i + R) of the first 2R entries of each head by their angles; the rest stays."""
+    """Rotate the pairs (i, i + R) of the first 2R entries of each head by their angles; keep the other entries."""
     half = angles_BTR.shape[-1]
     cos, sin = jnp.cos(angles_BTR)[:, :, None], jnp.sin(angles_BTR)[:, :, None]
     x = x_BTNH.astype(jnp.float32)

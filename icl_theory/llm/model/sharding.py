@@ -1,8 +1,8 @@
-"""Fine-tuning laid over devices: rows of a batch over all of them, weights and optimizer state cut over some.
+"""Sharding for fine-tuning: batches are split over all devices, weights and optimizer state over some of them.
 
-A mesh has two axes. Rows are cut over both. Along `shard` the weights are cut too, gathered where a layer needs them,
-and their gradients summed into the cuts; along `data` every device holds the same. Results are those of one device up
-to rounding.
+A mesh has two axes, and batch rows are split over both. Along `shard`, weights are split too: they are gathered when a
+layer needs them, and their gradients are reduced to the shards. Along `data`, every device holds the same weights.
+Results equal those of one device up to rounding.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ROWS = (DATA, SHARD)
 
 
 def make_mesh(shards: int = 1) -> Mesh:
-    """All devices, of all hosts, with weights cut over `shards` of them.
+    """Make a mesh of all devices of all hosts, with weights split over `shards` devices.
 
     Raises:
-        InputError: a number that does not divide that of the devices.
+        InputError: `shards` does not divide the number of devices.
     """
     check_number("shards", shards, minimum=1, integer=True)
     devices = np.asarray(jax.devices())
@@ -37,12 +37,12 @@ def make_mesh(shards: int = 1) -> Mesh:
 
 
 def shardings(tree: PyTree, mesh: Mesh) -> Any:
-    """Return the sharding of each array: cut along its longest axis that can be, else whole on every device."""
+    """Return the sharding of each array in a tree, as `cut` chooses it."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, cut(np.shape(leaf), mesh.shape[SHARD])), tree)
 
 
 def cut(shape: tuple[int, ...], shards: int) -> P:
-    """The longest axis of an array that `shards` divides, cut; vectors and numbers stay whole."""
+    """Split the longest axis that `shards` divides; if there is none, or for vectors and scalars, do not split."""
     able = [axis for axis, size in enumerate(shape) if size % shards == 0]
     if len(shape) < 2 or shards == 1 or not able:
         return P()
@@ -51,15 +51,18 @@ def cut(shape: tuple[int, ...], shards: int) -> P:
 
 
 def check_rows(rows: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raise `InputError` where the rows of a part of a batch cannot be shared out evenly."""
+    """Raise `InputError` if the rows of each accumulated part of a batch cannot be split evenly over the devices."""
     if rows // accumulate % mesh.size:
         remedy = f"its parts ({rows // accumulate} rows) must be a multiple of the {mesh.size} devices"
         raise InputError("batch_size", rows, remedy)
 
 
 def place(tree: PyTree, where: Any, *, own: bool = False) -> Any:
-    """The same arrays, known to every host, where they are to lie; one after the other, so that no device holds more
-    than its part and one whole array. With `own` they share no memory with those given."""
+    """Place arrays, known to every host, as the shardings in `where` say.
+
+    Arrays are moved one by one, so that a device holds at most its part and one whole array. With `own`, the results
+    share no memory with the arrays given.
+    """
 
     def one(leaf: Any, sharding: Any) -> Any:
         if isinstance(leaf, jax.Array) and leaf.sharding == sharding and not own:
@@ -73,19 +76,19 @@ def place(tree: PyTree, where: Any, *, own: bool = False) -> Any:
 
 
 def place_weights(tree: PyTree, mesh: Mesh | None, *, own: bool = False) -> Any:
-    """Weights, cut over the mesh; without one whole on the first device."""
+    """Place weights split over the mesh, or whole on the first device without a mesh."""
     alone = SingleDeviceSharding(jax.local_devices()[0])
     where = jax.tree.map(lambda _: alone, tree) if mesh is None else shardings(tree, mesh)
     return place(tree, where, own=own)
 
 
 def place_rows(tree: PyTree, mesh: Mesh) -> Any:
-    """Arrays whose first axis is that of the rows."""
+    """Place arrays split over all devices along their first axis, the batch rows."""
     return place(tree, jax.tree.map(lambda _: NamedSharding(mesh, P(ROWS)), tree))
 
 
 def in_host_memory(tree: PyTree) -> Any:
-    """The arrays whole, as numpy's, on every host; one after the other."""
+    """Gather the arrays one by one as whole numpy arrays on every host."""
 
     def one(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -96,7 +99,7 @@ def in_host_memory(tree: PyTree) -> Any:
 
 
 def wait_for_all_hosts(name: str) -> None:
-    """Wait until every host is here; alone there is no one to wait for."""
+    """Wait until every host reaches this point; a single host does not wait."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
@@ -107,21 +110,21 @@ def decided_by_first_host(value: bool) -> bool:
 
 
 def by_rows(array: Any, axis: int = 0) -> Any:
-    """Inside a program: the array cut by rows along `axis`, where a mesh of ours is set; else as it is."""
+    """Constrain an array in a compiled function to be split by rows along `axis`; no effect unless our mesh is set."""
     if DATA not in jax.sharding.get_abstract_mesh().axis_names:
         return array
     return jax.lax.with_sharding_constraint(array, P(*(None,) * axis, ROWS))
 
 
 def everywhere(array: Any) -> Any:
-    """Inside a program: the array whole on every device, where a mesh of ours is set; else as it is."""
+    """Constrain an array in a compiled function to be whole on every device; no effect unless our mesh is set."""
     if DATA not in jax.sharding.get_abstract_mesh().axis_names:
         return array
     return jax.lax.with_sharding_constraint(array, P())
 
 
 def on_mesh(function: Any, mesh: Mesh | None) -> Any:
-    """A compiled function that is called with the mesh set."""
+    """Wrap a compiled function so that the mesh is set while it is called."""
     if mesh is None:
         return function
 

@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder, or of a GGUF file, as a `transformers` tokenizer; torch is not needed."""
+"""Loading the tokenizer of a model folder or GGUF file as a `transformers` tokenizer, without torch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from icl_theory.errors import InputError, error_text
 from icl_theory.llm.model.families import DecoderConfig
 
-# How texts are cut before pairs are merged, by the name in the file; all by bytes in the end.
+# Pre-tokenizers by their names in GGUF files; all are byte-level.
 BY_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
 CUTS = {"smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), BY_BYTES]), "gpt-2": BY_BYTES}
-CONTROL = 3  # type of a token that stands for no text
+CONTROL = 3  # token type of control tokens in GGUF
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The tokenizer that came with a model.
+    """Load the tokenizer of a model.
 
     Raises:
-        InputError: none there, or of a kind that cannot be read.
+        InputError: there is no tokenizer, or it is of a kind that cannot be read.
     """
     path = Path(path)
     if path.suffix == ".gguf":
@@ -34,15 +34,15 @@ def load_tokenizer(path: str | Path) -> Any:
         return AutoTokenizer.from_pretrained(path, local_files_only=True)
     except StrictDataclassError as error:
         raise InputError("config.json", str(path), f"transformers refuses it ({error_text(error)})") from None
-    except Exception as error:  # of the library's own many kinds
+    except Exception as error:  # the library raises many types
         raise InputError("tokenizer", str(path), f"cannot be read ({error_text(error)})") from None
 
 
 def check_tokenizer(tokenizer: Any, config: DecoderConfig) -> None:
-    """Raise `InputError` where a tokenizer makes tokens that the model does not have, or ends texts by none.
+    """Raise `InputError` if a tokenizer has more tokens than the model, or no end-of-text token.
 
-    Added tokens may lie beyond the model's, as that of images does which all tokenizers of Gemma 3 have; examples that
-    hold one are refused (`training.finetune`).
+    Added tokens may lie beyond the model's vocabulary, as the image token of all Gemma 3 tokenizers does. Examples
+    that contain such a token are refused by `training.train.finetune`.
     """
     added = set(tokenizer.added_tokens_decoder)
     largest = max((token for token in tokenizer.get_vocab().values() if token not in added), default=-1)
@@ -56,7 +56,7 @@ def check_tokenizer(tokenizer: Any, config: DecoderConfig) -> None:
 def _from_gguf(path: Path) -> PreTrainedTokenizerFast:
     try:
         reader = gguf.GGUFReader(path)
-    except Exception as error:  # the reader's own are of many kinds
+    except Exception as error:  # the reader raises many types
         raise InputError("tokenizer", str(path), f"cannot be read as GGUF ({error})") from None
 
     def field(name: str) -> Any:

@@ -1,1 +1,1 @@
-"""AdamW, Muon, and gradients that see the sharpness of the loss."""
+"""AdamW, Muon, and sharpness-aware gradients."""

@@ -1,4 +1,4 @@
-"""AdamW, and Muon for the matrices of the blocks with AdamW for the rest, at a learning rate given step by step."""
+"""AdamW, and Muon for the matrices of the blocks with AdamW for all other weights."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from optax.contrib import muon
 from icl_theory.errors import check_choice
 
 OPTIMIZERS = ("adamw", "muon")
-MATCHED_RMS = 0.2  # updates of Muon as large as AdamW's, so that both take one learning rate (Liu et al. 2025)
+MATCHED_RMS = 0.2  # scales Muon's updates to the size of AdamW's, so that both share a learning rate (Liu et al. 2025)
 
 
 def build_optimizer(
     kind: str, *, weight_decay: float = 0.0, b1: float = 0.9, b2: float = 0.999, momentum: float = 0.95
 ) -> optax.GradientTransformation:
-    """The updates of an optimizer at learning rate 1: multiply them by the learning rate of the step.
+    """Build an optimizer with learning rate 1: the caller multiplies its updates by the learning rate of the step.
 
-    Decoupled weight decay is on matrices, embeddings included, and not on norms and biases.
+    Decoupled weight decay applies to matrices, embeddings included, and not to norms and biases.
 
     Args:
         kind: "adamw" or "muon".
-        weight_decay: times the learning rate, as in PyTorch.
+        weight_decay: coefficient of weight decay; it is multiplied by the learning rate, as in PyTorch.
         b1: decay rate of Adam's first moment.
         b2: decay rate of Adam's second moment.
-        momentum: Muon's.
+        momentum: momentum coefficient of Muon.
 
     Raises:
         InputError: another kind.
@@ -41,15 +41,14 @@ def build_optimizer(
 
 
 def is_matrix(params: PyTree) -> Any:
-    """True for what is decayed."""
+    """Mark matrices, to which weight decay applies."""
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
 def muon_labels(params: PyTree) -> Any:
-    """Label each leaf: every matrix of the blocks "muon"; embedding, output, norms and biases "adamw".
+    """Label each leaf with its optimizer: "muon" for matrices of the blocks, "adamw" for all other weights.
 
-    Not left to `muon` itself, which takes embeddings for matrices, decays norms and biases, and runs its Adam with
-    Nesterov's momentum.
+    Optax's own `muon` would also take embeddings, decay norms and biases, and run its Adam with Nesterov momentum.
     """
 
     def label(path: Any, leaf: Any) -> str:
@@ -60,7 +59,13 @@ def muon_labels(params: PyTree) -> Any:
 
 
 def second_moment(state: PyTree, gradient: Any, b2: float = 0.999) -> Any:
-    """Return `(b2 v + (1 − b2) g²)/(1 − b2^t)`, Adam's divisor at step t, from the state of "adamw" before it and g."""
+    """Return Adam's bias-corrected second moment `(b2 v + (1 − b2) g²)/(1 − b2^t)` at step t.
+
+    Args:
+        state: state of "adamw" before the step, which holds v.
+        gradient: gradient g of the step.
+        b2: decay rate of the second moment.
+    """
     adam = next(part for part in jax.tree.leaves(state, is_leaf=_is_adam) if _is_adam(part))
     correction = 1.0 - b2 ** (adam.count + 1)
     return jax.tree.map(lambda v, g: (b2 * v + (1.0 - b2) * g * g) / correction, adam.nu, gradient)

@@ -1,15 +1,14 @@
-"""Gradients that see the sharpness of the loss, for the transformer bridge (theory notes, §10). One pass, or two.
+"""Sharpness-aware gradients (SAM and functional SAM) for language models (theory notes, §10).
 
     none   g = ∇ℓ(θ)
-    sam    ∇ℓ(θ + ε),            ε = ρ g/‖g‖
-    fsam   J(θ + ε)ᵀ ∇_z ℓ(z(θ)): the Jacobian of the logits at the perturbed weights, the gradient of the loss by the
-    logits at
-           the unperturbed ones, so that the loss is not flattened by what the logits' own change would do to it
+    sam    ∇ℓ(θ + ε),  ε = ρ g/‖g‖
+    fsam   J(θ + ε)ᵀ ∇_z ℓ(z(θ)): the Jacobian of the logits is taken at the perturbed weights, the gradient of the
+           loss with respect to the logits at the unperturbed weights
 
-`ε` may be preconditioned, `ε = ρ P⁻¹g/‖P⁻¹g‖` with `P = √v̂ + 10⁻⁸` of Adam's second moment, g itself included as in
-Adam's own step: without it all of ε would go to the embeddings of tokens met for the first time, whose v̂ is zero. The
-norm is one over all weights; where the gradient is zero nothing is perturbed. Under gradient accumulation each part of
-a batch has an ε of its own.
+"none" takes one backward pass, the others take two. `ε` may be preconditioned, `ε = ρ P⁻¹g/‖P⁻¹g‖` with
+`P = √v̂ + 10⁻⁸` from Adam's second moment v̂. As in Adam's own step, v̂ includes g: otherwise all of ε would go to the
+embeddings of tokens that occur for the first time, whose v̂ is zero. The norm is taken over all weights together, and a
+zero gradient gives no perturbation. With gradient accumulation, each part of a batch has its own ε.
 """
 
 from __future__ import annotations
@@ -38,19 +37,20 @@ def loss_and_gradient(
     rho: Any = 0.0,
     second_moment_of: Callable[[Params], Params] | None = None,
 ) -> tuple[Any, Params]:
-    """Loss at the unperturbed weights, and the gradient of the kind.
+    """Return the loss at the unperturbed weights, and the gradient of the given kind.
 
-    The logits are taken in two stages, z(θ) = output(θ, h(θ)), so that between the passes of fsam only h is kept, which
-    is smaller than z by vocabulary over hidden size.
+    The logits are computed in two stages, z(θ) = output(θ, h(θ)). Between its two passes, fsam then keeps only h,
+    which is smaller than z by the ratio of vocabulary size to hidden size.
 
     Args:
         kind: "none", "sam" or "fsam".
-        features_of: h, from the weights to what the output layer reads.
-        loss_of: ℓ from θ and h, a mean.
-        pull_of: `Σ z(θ', h') · ∇_z ℓ(z(θ, h))` from θ', h', θ, h, with the gradient held constant.
-        params: θ.
-        rho: ρ, a distance between weights; traced.
-        second_moment_of: v̂ from g, bias corrected, shaped as the weights; None for no preconditioning.
+        features_of: function from the weights θ to the input h of the output layer.
+        loss_of: function from θ and h to the loss ℓ, a mean.
+        pull_of: function from θ', h', θ, h to `Σ z(θ', h') · ∇_z ℓ(z(θ, h))`, with the gradient held constant.
+        params: weights θ.
+        rho: perturbation radius ρ, a distance between weights; it may be traced.
+        second_moment_of: function from g to the bias-corrected second moment v̂, shaped as the weights; None for no
+            preconditioning.
 
     Raises:
         InputError: another kind.
@@ -72,7 +72,7 @@ def loss_and_gradient(
 
 
 def perturbation(gradient: Params, rho: Any, second_moment: Params | None = None) -> Params:
-    """`ρ d/‖d‖` with d = g or P⁻¹g; zero where the gradient is."""
+    """Return `ε = ρ d/‖d‖` with d = g, or d = P⁻¹g given a second moment; zero if the gradient is zero."""
     direction = gradient
     if second_moment is not None:
         direction = jax.tree.map(lambda g, v: g / (jnp.sqrt(v) + PRECONDITIONER_EPS), gradient, second_moment)

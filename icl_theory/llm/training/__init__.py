@@ -1,1 +1,1 @@
-"""Fine-tuning: prompts to batches, one step, the loop, checkpoints."""
+"""Fine-tuning: losses, the optimizer step, the training loop, and checkpoints."""

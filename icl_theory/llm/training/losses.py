@@ -1,8 +1,7 @@
-"""The loss of language models, in nats a token, without ever holding the logits of all tokens at once.
+"""Cross-entropy loss of language models, in nats per token, without storing the logits of all tokens at once.
 
-The output layer is taken over pieces of the sequence, each small enough that its logits are at most `PIECE` numbers,
-and each computed again in the backward pass. With a vocabulary of 128 256 and 8 × 1024 tokens that keeps 0.25 GiB
-instead of 4.
+The output layer is applied to pieces of the sequence whose logits have about `PIECE` entries at most. Each piece is
+computed again in the backward pass. With a vocabulary of 128 256 and 8 × 1024 tokens, this keeps 0.25 GiB instead of 4.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ LogitsOf = Callable[[Any], Any]  # from (B, t, C) hidden states to (B, t, V) log
 
 
 def token_losses(logits: Float[Array, "*batch V"], targets: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """`ln Σ_v e^{z_v} − z_target` of each token, in float32."""
+    """Return the loss `ln Σ_v e^{z_v} − z_target` of each token, in float32."""
     logits = logits.astype(jnp.float32)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - chosen
@@ -33,14 +32,14 @@ def row_losses(
     *,
     vocab_size: int,
 ) -> Float[Array, " B"]:
-    """`Σ_t ℓ_bt` over the learned tokens of each row, each predicted from the hidden state one before it.
+    """Return `Σ_t ℓ_bt` over the learned tokens of each row, each predicted from the hidden state before it.
 
     Args:
-        logits_of: the output layer.
-        hidden: what it reads.
-        tokens: of the rows.
-        learned: which tokens count; the first of a row never does.
-        vocab_size: V.
+        logits_of: output layer, from hidden states to logits.
+        hidden: final hidden states.
+        tokens: tokens of the rows.
+        learned: True for tokens that count; the first token of a row never counts.
+        vocab_size: vocabulary size V.
     """
 
     def piece(hidden: Array, targets: Array, counted: Array) -> Array:
@@ -59,10 +58,10 @@ def row_pulls(
     *,
     vocab_size: int,
 ) -> Float[Array, " B"]:
-    """`Σ_t z_bt · ∂ℓ_bt/∂z` with the gradient by the logits taken where the model is held, and constant.
+    """Return `Σ_t z_bt · ∂ℓ_bt/∂z` of each row, with the gradient ∂ℓ/∂z taken at the held model and kept constant.
 
-    Its derivative by the weights behind `logits_of` and `hidden` is `J(θ)ᵀ ∇_z ℓ` of functional SAM. Arguments as in
-    `row_losses`; the held ones are those at the unperturbed weights.
+    Its derivative with respect to the weights behind `logits_of` and `hidden` is `J(θ)ᵀ ∇_z ℓ` of functional SAM. The
+    arguments are those of `row_losses`; the held ones belong to the unperturbed weights.
     """
 
     def piece(hidden: Array, held: Array, targets: Array, counted: Array) -> Array:
@@ -74,12 +73,12 @@ def row_pulls(
 
 
 def _next(tokens: Array, learned: Array) -> tuple[Array, Array]:
-    """Return the token that each place is to predict, and whether it counts; the last place predicts nothing."""
+    """Return the target token of each position, and whether it counts; the last position has no target."""
     return jnp.roll(tokens, -1, axis=1), jnp.roll(learned.at[:, 0].set(False), -1, axis=1)
 
 
 def _over_pieces(function: Callable[..., Array], vocab_size: int, *arrays: Array) -> Array:
-    """Sum of `function` over pieces of axis 1 of (B, T, ...) arrays; the last piece is filled up with zeros."""
+    """Sum `function` over pieces of (B, T, ...) arrays along axis 1; the last piece is padded with zeros."""
     rows, length = arrays[0].shape[:2]
     count = min(-(-rows * length * vocab_size // PIECE), length)
     if count == 1:

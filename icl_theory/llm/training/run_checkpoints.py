@@ -1,4 +1,4 @@
-"""Checkpoints of a run of fine-tuning, written and read by orbax; a run that was stopped goes on from the newest."""
+"""Checkpoints of a fine-tuning run, saved with orbax; a run that was stopped resumes from the newest."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ SETTINGS, CHECKPOINTS = "settings.json", "checkpoints"
 
 
 class Checkpoints:
-    """Checkpoints of one run in a folder, by orbax; a folder of another run is refused.
+    """Checkpoints of one run in a folder; a folder of another run raises `InputError`.
 
     Args:
-        folder: new, or of an earlier start of the same run (then `begun` is true).
-        described: what tells the run from others.
+        folder: a new folder, or one in which the same run was started before (then `begun` is true).
+        described: settings that identify the run.
+
+    Attributes:
+        begun: whether the run was started in this folder before.
     """
 
     def __init__(self, folder: Path, described: dict[str, Any]):
@@ -38,7 +41,7 @@ class Checkpoints:
                 if difference:
                     raise InputError("folder", str(folder), f"it holds another run ({difference}); give another folder")
             elif jax.process_index() > 0:
-                pass  # the first host looks after it
+                pass  # the first host checks and writes
             elif not self.begun and any(folder.iterdir()):
                 raise InputError("folder", str(folder), "it holds other things; give a new or empty one")
             else:
@@ -51,17 +54,21 @@ class Checkpoints:
             raise InputError("folder", str(folder), f"cannot be used ({error})") from None
 
     def restore(self, learner: Learner, curve: np.ndarray) -> tuple[Learner, np.ndarray]:
-        """Learner and losses of the newest checkpoint, which takes the place of what is given, or that where there is
-        none.
+        """Return the learner and losses of the newest checkpoint, or those given if there is no checkpoint.
+
+        If there is one, the arrays of the learner given are deleted to free memory.
+
+        Raises:
+            InputError: the checkpoint cannot be read.
         """
         newest = self._manager.latest_step()
         if newest is None:
             return learner, curve
         wanted = {"learner": jax.tree.map(_abstract, learner), "losses": curve}
-        jax.tree.map(lambda leaf: leaf.delete(), learner)  # room for what is read
+        jax.tree.map(lambda leaf: leaf.delete(), learner)  # frees memory for the arrays that are read
         try:
             found = self._manager.restore(newest, args=ocp.args.StandardRestore(wanted))
-        except Exception as error:  # of the storage library, of many kinds
+        except Exception as error:  # the storage library raises many types
             where = self._manager.directory / str(newest)
             raise InputError(
                 "checkpoint",
@@ -71,19 +78,19 @@ class Checkpoints:
         return Learner(*found["learner"]), np.array(found["losses"])
 
     def save(self, learner: Learner, curve: np.ndarray) -> None:
-        """Write one, complete or not at all.
+        """Write a checkpoint, completely or not at all.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the checkpoint cannot be written.
         """
         try:
             self._manager.save(int(learner.step), args=ocp.args.StandardSave({"learner": learner, "losses": curve}))
-        except (OSError, ValueError) as error:  # the storage library's own, where the disk is full
+        except (OSError, ValueError) as error:  # ValueError: the storage library's error for a full disk
             remedy = f"cannot be written ({error_text(error)}); free space, then give the same command"
             raise InputError("checkpoint", str(self._manager.directory), remedy) from None
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait for pending writes and close the checkpoint manager."""
         self._manager.wait_until_finished()
         self._manager.close()
 

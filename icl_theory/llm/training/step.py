@@ -1,6 +1,4 @@
-"""One optimizer step of fine-tuning: a compiled function of weights, optimizer state, batch and numbers that may
-change.
-"""
+"""The optimizer step of fine-tuning, compiled as a function of weights, optimizer state, batch, learning rate and ρ."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ Stages = tuple[Callable[[Any], Any], Callable[[Any, Any], Any], Callable[[Any, A
 
 
 class Learner(NamedTuple):
-    """State of training: weights, state of the optimizer, steps taken."""
+    """Training state: weights, optimizer state, and number of steps taken."""
 
     params: PyTree
     optimizer: PyTree
@@ -37,13 +35,13 @@ class Learner(NamedTuple):
 
 
 def batch_loss(model: Decoder, hidden: Float[Array, "B T C"], batch: Batch, total: Any) -> Float[Array, ""]:
-    """`Σ_b s_b Σ_t ℓ_bt / total`, the mean over learned tokens where `total` is `Σ_b s_b · (learned tokens of b)`.
+    """Return `Σ_b s_b Σ_t ℓ_bt / total`, the mean loss over learned tokens if `total` is their weighted number.
 
     Args:
         model: the decoder.
         hidden: `model.hidden(...)` of the batch.
-        batch: the rows, with their weights s.
-        total: of `token_total`.
+        batch: rows with their weights s.
+        total: `Σ_b s_b · (learned tokens of b)`, as from `token_total`.
     """
     sums = row_losses(model.logits, hidden, batch.tokens, batch.learned, vocab_size=model.config.vocab_size)
     return jnp.sum(sums * batch.weight) / total
@@ -52,19 +50,19 @@ def batch_loss(model: Decoder, hidden: Float[Array, "B T C"], batch: Batch, tota
 def batch_pull(
     model: Decoder, hidden: Float[Array, "B T C"], held: Decoder, held_hidden: Any, batch: Batch, total: Any
 ) -> Float[Array, ""]:
-    """`Σ z · ∇_z ℓ` of `batch_loss`, the gradient taken of the model that is held."""
+    """Return `Σ z · ∇_z ℓ` for the loss of `batch_loss`, with the gradient taken at the held model and constant."""
     size = model.config.vocab_size
     sums = row_pulls(model.logits, hidden, held.logits, held_hidden, batch.tokens, batch.learned, vocab_size=size)
     return jnp.sum(sums * batch.weight) / total
 
 
 def token_total(batch: Batch) -> Float[Array, ""]:
-    """Weighted number of learned tokens, at least a tiny one."""
+    """Return the weighted number of learned tokens, at least 1e-9 to avoid division by zero."""
     return jnp.maximum(jnp.sum(batch.learned[:, 1:] * batch.weight[:, None]), 1e-9)
 
 
 def start(model: Decoder, kind: str, **settings: float) -> tuple[nnx.GraphDef[Any], Learner]:
-    """The structure of a model, and a learner with its weights under an optimizer's empty state."""
+    """Return the graph of a model, and a learner with its weights and a new optimizer state."""
     graph, state = nnx.split(model, nnx.Param)
     params = nnx.to_pure_dict(state)
     return graph, Learner(params, build_optimizer(kind, **settings).init(params), jnp.zeros((), jnp.int32))
@@ -73,7 +71,7 @@ def start(model: Decoder, kind: str, **settings: float) -> tuple[nnx.GraphDef[An
 def begin(
     model: Decoder, kind: str, *, mesh: Mesh | None = None, **settings: float
 ) -> tuple[nnx.GraphDef[Any], Learner]:
-    """As `start`, with arrays of its own, laid over the devices; the optimizer's state is made where it lies."""
+    """Return the same as `start`, with copied arrays placed on the mesh and the optimizer state created there."""
     graph, state = nnx.split(model, nnx.Param)
     params = place_weights(nnx.to_pure_dict(state), mesh, own=True)
     init = build_optimizer(kind, **settings).init
@@ -85,12 +83,12 @@ def begin(
 
 
 def model_of(graph: nnx.GraphDef[Any], params: PyTree) -> Decoder:
-    """The decoder with these weights."""
+    """Return the decoder with these weights."""
     return nnx.merge(graph, params)
 
 
 def stages_of(graph: nnx.GraphDef[Any], batch: Batch, total: Any) -> Stages:
-    """The loss of a batch as `loss_and_gradient` takes it: hidden states, loss and pull as functions of weights."""
+    """Return hidden states, loss and pull of a batch as functions of the weights, for `loss_and_gradient`."""
 
     def hidden_of(theta: Any) -> Any:
         return model_of(graph, theta).hidden(batch.tokens, segments=batch.segments)
@@ -115,21 +113,24 @@ def make_step(
     mesh: Mesh | None = None,
     **settings: float,
 ) -> Callable[[Learner, Batch, Any, Any], tuple[Learner, dict[str, Array]]]:
-    """`step(learner, batch, learning_rate, rho)`, compiled once for batches of one shape whatever the numbers.
+    """Make the function `step(learner, batch, learning_rate, rho)`, compiled once per batch shape.
+
+    The step donates the learner given to it, which cannot be used afterwards.
 
     Args:
-        graph: of `start`.
+        graph: graph of the model, from `start`.
         optimizer: "adamw" or "muon".
         sharpness: "none", "sam" or "fsam".
-        preconditioned: perturb along `P⁻¹g` (adamw only).
-        accumulate: parts that a batch is taken in, one after the other; it must divide the rows. The mean is over the
-            whole batch whatever its parts hold.
-        clip: norm that gradients are cut to; None for no cut.
-        mesh: of `sharding.make_mesh`, over which learner and batches are placed; None for one device.
-        settings: of `build_optimizer`.
+        preconditioned: whether to perturb along `P⁻¹g` (adamw only).
+        accumulate: number of parts in which a batch is processed, one after the other; it must divide the rows. The
+            loss is always the mean over the whole batch.
+        clip: maximum norm of the gradient; None for no clipping.
+        mesh: mesh of `sharding.make_mesh` on which learner and batches are placed; None for one device.
+        settings: settings of `build_optimizer`.
 
     Returns:
-        The learner after it, and the loss before it and the norm of the gradient.
+        The step. It returns the new learner, and a dictionary with the loss before the step and the gradient norm
+        before clipping.
 
     Raises:
         InputError: settings that exclude each other.
@@ -169,7 +170,7 @@ def make_step(
 
 
 def check_preconditioned(preconditioned: bool, optimizer: str, sharpness: str) -> None:
-    """Raise `InputError` where there is no second moment, or nothing that would be perturbed along it."""
+    """Raise `InputError` if preconditioning is asked for without adamw, or without sam or fsam."""
     if preconditioned and (optimizer != "adamw" or sharpness == "none"):
         raise InputError("preconditioned", True, "it needs adamw, whose second moment it uses, and sam or fsam")
 
@@ -177,7 +178,7 @@ def check_preconditioned(preconditioned: bool, optimizer: str, sharpness: str) -
 def make_example_losses(
     graph: nnx.GraphDef[Any], mesh: Mesh | None = None
 ) -> Callable[[Any, Batch], Float[Array, " B"]]:
-    """Return `losses(params, batch)`, compiled: mean loss of each row's learned tokens, whole on every device."""
+    """Make the compiled function `losses(params, batch)`: the mean loss of each row over its learned tokens."""
 
     def losses(params: PyTree, batch: Batch) -> Array:
         model = model_of(graph, params)
@@ -189,7 +190,10 @@ def make_example_losses(
 
 
 def learning_rate_at(step: int, *, peak: float, warmup: int, total: int, schedule: str = "cosine") -> float:
-    """Linear rise over `warmup` steps, then constant, or down to 0 at `total` linearly or along a half cosine."""
+    """Return the learning rate of a step.
+
+    It rises linearly over `warmup` steps. Then it stays constant, or falls to 0 at `total` linearly or as a cosine.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
     if schedule == "constant":

@@ -1,6 +1,4 @@
-"""Fine-tuning from start to end: batches in an order that the step alone decides, losses recorded, checkpoints, exact
-resume.
-"""
+"""The fine-tuning loop, with recorded losses, checkpoints and exact resume."""
 
 from __future__ import annotations
 
@@ -37,30 +35,30 @@ from icl_theory.upsampling.record_files import LossRecorder
 
 SCHEDULES = ("cosine", "linear", "constant")
 MOST_STEPS = 10**8
-MULTIPLE = 16  # rows are padded to one of it
+MULTIPLE = 16  # without packing, rows are padded to a multiple of this
 Progress = Callable[[int, int, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
-    """Settings of one run of fine-tuning.
+    """Settings of one fine-tuning run.
 
     Attributes:
-        length: most tokens of a row; without packing rows are padded to the longest example only.
-        batch_size: rows of a step.
-        num_steps: optimizer steps.
+        length: maximum number of tokens in a row; without packing, rows are only padded to the longest example.
+        batch_size: number of rows in a step.
+        num_steps: number of optimizer steps.
         optimizer: "adamw" or "muon".
         sharpness: "none", "sam" or "fsam".
-        rho: ρ of sam and fsam.
-        preconditioned: perturb along P⁻¹g.
-        learning_rate: its peak.
-        warmup: steps in which it rises.
-        schedule: "cosine", "linear" or "constant" after that.
-        weight_decay: times the learning rate.
-        accumulate: parts that a batch is taken in.
-        clip: norm that gradients are cut to; 0 for no cut.
-        packing: rows of several whole examples, instead of one example and padding.
-        seed: of the order of the examples.
+        rho: perturbation radius ρ of sam and fsam.
+        preconditioned: whether to perturb along P⁻¹g.
+        learning_rate: peak learning rate.
+        warmup: number of steps over which the learning rate rises.
+        schedule: "cosine", "linear" or "constant" after the warm-up.
+        weight_decay: coefficient of weight decay; it is multiplied by the learning rate.
+        accumulate: number of parts in which a batch is processed.
+        clip: maximum norm of the gradient; 0 for no clipping.
+        packing: whether rows hold several whole examples, instead of one example and padding.
+        seed: random seed of the order of the examples.
     """
 
     length: int = 512
@@ -94,8 +92,12 @@ class FinetuneConfig:
 
 
 class Finetuned(NamedTuple):
-    """Attributes: model, with the weights after the last step, laid over the mesh; losses, (num_steps,) of the batches
-    before each step."""
+    """Result of a fine-tuning run.
+
+    Attributes:
+        model: decoder with the weights after the last step, placed on the mesh.
+        losses: (num_steps,) loss of each step's batch before the step.
+    """
 
     model: Decoder
     losses: np.ndarray
@@ -114,24 +116,24 @@ def finetune(
     mesh: Mesh | None = None,
     progress: Progress | None = None,
 ) -> Finetuned:
-    """Train a model on examples; the same settings give the same weights, stopped on the way or not.
+    """Train a model on examples; the same settings give the same weights, whether the run was interrupted or not.
 
     Args:
-        model: where to start; left as it is, on a device or in the host's memory (`load_model`).
-        examples: that fit into `config.length` (`batches.fitting`).
-        config: settings.
-        indices: the set to train on as rows of `examples`, such as `Upsampling.indices()`; None for each once.
-        recorder: takes the loss of every one of `examples` before training, each `record_every` steps, and at the end.
-        record_every: steps.
-        folder: for checkpoints; what is there is gone on with. None for no checkpoints.
-        save_every: steps between them; the last step is saved too.
-        mesh: devices to lay the work over (`sharding.make_mesh`); None for one. It is no part of what tells runs apart.
-        progress: called with steps done, steps in all, and the loss in words.
+        model: initial model, on a device or in host memory (`load_model`); it is not modified.
+        examples: examples that fit into `config.length` (`batches.fitting`).
+        config: settings of the run.
+        indices: training set as row indices of `examples`, such as `Upsampling.indices()`; None for each example once.
+        recorder: records the loss of each of `examples` before training, every `record_every` steps, and at the end.
+        record_every: number of steps between records.
+        folder: folder for checkpoints, from which an earlier start of the run is resumed; None for no checkpoints.
+        save_every: number of steps between checkpoints; the last step is saved too.
+        mesh: devices to train on (`sharding.make_mesh`); None for one device. A run may be resumed on another mesh.
+        progress: called with the number of steps done, the total, and the loss as text.
 
     Raises:
-        InputError: more warm-up than steps, no examples, some that do not fit or hold tokens that the model has not,
-            rows that are none of them, a folder of other settings, a checkpoint that cannot be written; a loss or
-            weights that are not finite, which are not saved.
+        InputError: more warm-up than steps; no examples; examples that are too long or hold tokens outside the
+            vocabulary; indices out of range; a folder of another run; a checkpoint that cannot be read or written; or
+            a loss or weights that are not finite (these are not saved).
     """
     for name, value in {"record_every": record_every, "save_every": save_every}.items():
         check_number(name, value, minimum=1, integer=True)
@@ -155,7 +157,7 @@ def finetune(
         raise InputError(f"examples[{place}]", f"token {highest[place]}", remedy)
     single = dataclasses.replace(
         config, length=min(config.length, -(-longest // MULTIPLE) * MULTIPLE)
-    )  # an example a row
+    )  # one example per row
     if mesh is not None:
         check_rows(config.batch_size, mesh, config.accumulate)
     digest = _digest(examples, rows, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
@@ -197,11 +199,11 @@ def finetune(
             remedy = f"weights are not finite after step {done - 1}; lower it, or clip"
             raise InputError("learning_rate", config.learning_rate, remedy)
 
-    first, waiting = int(learner.step), []  # losses of steps since then, on their way from the device
+    first, waiting = int(learner.step), []  # losses since then, possibly still on the device
     again = decided_by_first_host(
         saved is not None and saved.begun and recorder is not None and recorder.num_checkpoints > 0
     )
-    if first == 0 and not again:  # stopped before its first checkpoint: the losses at the start are there
+    if first == 0 and not again:  # else the initial losses are recorded already
         record(0)
     for step in range(first, config.num_steps):
         batch = to_devices(batches.at_step(step))
@@ -211,7 +213,7 @@ def finetune(
         learner, met = step_of(learner, batch, rate, config.rho)
         waiting.append(met["loss"])
         done = step + 1
-        if len(waiting) > 1:  # the loss of the step before, so that the device is never waited for
+        if len(waiting) > 1:  # the loss of the previous step, so as not to wait for the device
             check_loss(float(waiting[-2]), step - 1)
         if done % record_every == 0 or done == config.num_steps:
             record(done)
@@ -230,23 +232,24 @@ def finetune(
 
 
 class Batches:
-    """The batch of any step: epochs of the set, each in an order of its own, cut into batches that run on over their
-    ends.
+    """Batches of a training set, each determined by the seed and the step number alone.
+
+    Each epoch has its own order, in which it is packed with `config.packing`. Batches run across the ends of epochs.
 
     Args:
-        examples: to draw from.
-        rows: the set, as rows of them.
-        config: of the run; with `packing` each epoch is packed in its order, row after row.
+        examples: all examples.
+        rows: training set as row indices of the examples.
+        config: settings of the run.
     """
 
     def __init__(self, examples: Sequence[Tokenized], rows: np.ndarray, config: FinetuneConfig):
         self.examples, self.rows, self.config = examples, rows, config
-        self._packed: list[list[int]] = []  # of the epochs so far
+        self._packed: list[list[int]] = []  # rows of the epochs packed so far
         self._epochs = 0
-        self._orders: dict[int, np.ndarray] = {}  # of the epoch drawn last
+        self._orders: dict[int, np.ndarray] = {}  # order of the epoch drawn last
 
     def at_step(self, step: int) -> Batch:
-        """Rows `step · batch_size` and following."""
+        """Return the batch of a step: rows `step · batch_size` and following."""
         size, length = self.config.batch_size, self.config.length
         if not self.config.packing:
             return pad([self.examples[row] for row in self.chosen(step)], length)
@@ -258,7 +261,7 @@ class Batches:
         return stack([pack_row([self.examples[row] for row in group], length) for group in filled])
 
     def chosen(self, step: int) -> np.ndarray:
-        """The examples of a step where each has a row."""
+        """Return the indices of the examples in a step, without packing."""
         places = step * self.config.batch_size + np.arange(self.config.batch_size)
         epochs, within = np.divmod(places, len(self.rows))
         return np.array([self._order(int(epoch))[place] for epoch, place in zip(epochs, within, strict=True)])
@@ -270,7 +273,7 @@ class Batches:
 
 
 def _digest(examples: Sequence[Tokenized], rows: np.ndarray, params: PyTree) -> str:
-    """Ten letters for the data, the set of rows, and the weights at the start (the first thousand of each array)."""
+    """Return ten hex digits of a hash of data, training set and initial weights (the first thousand of each array)."""
     known = hashlib.sha256(np.ascontiguousarray(rows, np.int64).tobytes())
     for example in examples:
         known.update(np.append(example.tokens, [-1 - example.prompt]).astype(np.int64).tobytes())
@@ -287,7 +290,7 @@ def _finite(params: PyTree) -> Any:
 def _losses(
     losses_of: Callable[[Batch], Any], examples: Sequence[Tokenized], config: FinetuneConfig
 ) -> Float[np.ndarray, " P"]:
-    """Return the loss of every example, in batches of one shape, one example a row."""
+    """Return the loss of every example, in batches of one shape with one example per row."""
     parts = []
     for row in range(0, len(examples), config.batch_size):
         some = examples[row : row + config.batch_size]

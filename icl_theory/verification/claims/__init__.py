@@ -1,4 +1,4 @@
-"""The claims, one module each; longer ones have a second for their statements."""
+"""The claims, one module each; the statements of longer ones are in a second module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def load_claim(name: str) -> Claim:
     """Import a claim by its name.
 
     Raises:
-        InputError: no such claim, with the nearest names.
+        InputError: there is no such claim; the message suggests similar names.
     """
     if name not in NAMES:
         raise InputError("claim", name, f"no such group of statements; {nearest(name, tuple(NAMES))}")

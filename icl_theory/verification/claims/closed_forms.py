@@ -1,4 +1,4 @@
-"""Closed forms of the population loss against Monte Carlo and automatic differentiation (theory notes, §3)."""
+"""Closed forms of the population loss, compared with Monte Carlo and automatic differentiation (theory notes, §3)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Settings:
 
 
 def mixtures(settings: Settings) -> dict[str, TaskMixture]:
-    """Return the four task mixtures, all in one random basis."""
+    """Return the four task mixtures, all in the same random basis."""
     dim = settings.dim
     basis_key, task_key = jax.random.split(jax.random.key(settings.seed))
     basis = random_basis(basis_key, dim)
@@ -84,7 +84,7 @@ def mixtures(settings: Settings) -> dict[str, TaskMixture]:
 
 
 def full_mixture(settings: Settings) -> TaskMixture:
-    """Return two groups with noise, priors and other context lengths, and a fixed task in both: every term at once."""
+    """Return two groups with noise, priors, different context lengths and a fixed task, to test every term at once."""
     return mixtures(settings)["two_groups"].with_fixed_task(0.4, np.linspace(1.0, -0.5, settings.dim))
 
 
@@ -126,7 +126,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 def _expectation(name: str, dims: str, values: Any, meaning: str, units: str = "") -> Variables:
-    """Variables of an expectation: its closed form, its Monte Carlo mean, the standard error of that."""
+    """Make the variables of an expectation: closed form, Monte Carlo mean, and standard error of the mean."""
     names = (f"predicted_{name}", name, f"{name}_error")
     words = (f"{meaning}, closed form", f"{meaning}, Monte Carlo mean", f"standard error of {name}")
     return {key: variable(dims, each, about, units) for key, each, about in zip(names, values, words, strict=True)}
@@ -139,7 +139,7 @@ def _chunks(settings: Settings, mixture: TaskMixture, key: Any) -> Iterator[Prom
 
 
 def _mean_and_error(draws: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard error over chunks of draws, accumulated in float64 whatever their dtype."""
+    """Return mean and standard error of draws that come in chunks, accumulated in float64 whatever their dtype."""
     count, total, square = 0, np.zeros(()), np.zeros(())
     for chunk in draws:
         values = np.asarray(chunk, dtype=np.float64)
@@ -156,7 +156,7 @@ def _observe(prompts: Prompts, matrix: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def _parameter_flow(settings: Settings, mixture: TaskMixture) -> tuple[np.ndarray, np.ndarray]:
-    """`v̇_i = 2 k_iᵀΨq_i`, `k̇_i = 2 v_i Ψq_i`, `q̇_i = 2 v_i Ψᵀk_i` against −∇L, all parameters in one vector."""
+    """Return `v̇_i = 2 k_iᵀΨq_i`, `k̇_i = 2 v_i Ψq_i`, `q̇_i = 2 v_i Ψᵀk_i` as one vector, and −∇L to compare with."""
     model = SeparateAttention(settings.dim, 3, init_scale=1.0, rngs=nnx.Rngs(params=settings.seed))
     loss, params = make_loss(model, mixture)
     force = population_force(merge_model(loss.graphdef, params).effective_matrix(), loss.moments)
@@ -174,7 +174,7 @@ def _parameter_flow(settings: Settings, mixture: TaskMixture) -> tuple[np.ndarra
 
 
 def _full_blocks(settings: Settings, key: Any) -> Variables:
-    """The loss at random coefficients T of the full features: closed form, and Monte Carlo."""
+    """Measure the loss at random coefficients T of the full features, in closed form and by Monte Carlo."""
     mixture = full_mixture(settings)
     moments = full_population_moments(mixture)
     tensor_key, draw_key = jax.random.split(jax.random.fold_in(key, len(MIXTURES)))
@@ -190,7 +190,7 @@ def _tensor_errors(prompts: Prompts, tensors: jax.Array) -> jax.Array:
 
 
 def _compressed_training(settings: Settings, key: Any) -> np.ndarray:
-    """Loss curves (optimizer, engine, snapshot) on prompts of unequal weights and on their moments, full blocks."""
+    """Return loss curves (optimizer, engine, snapshot) on weighted prompts and on their moments, with full blocks."""
     prompts = sample_prompts(full_mixture(settings), settings.compressed_prompts, key=jax.random.fold_in(key, 99))
     prompts = prompts._replace(weight=jnp.linspace(0.5, 2.0, settings.compressed_prompts))
     model = MergedAttention(settings.dim, 4, init_scale=0.3, blocks="full", rngs=nnx.Rngs(params=settings.seed))

@@ -1,4 +1,4 @@
-"""Training over many context lengths, and what a model does at lengths it was not trained on (theory notes, §12)."""
+"""Training over many context lengths, and the loss at lengths that were not trained on (theory notes, §12)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Settings:
 
 
 def at_lengths(settings: Settings, lengths: range | tuple[int, ...], basis: np.ndarray) -> TaskMixture:
-    """Return the default task, equally often at each of the lengths."""
+    """Return the default task with each of the context lengths in equal shares."""
     groups = [
         TaskDistribution.create(linear_spectrum(settings.dim), num_context=length, basis=basis) for length in lengths
     ]
@@ -56,7 +56,7 @@ def at_lengths(settings: Settings, lengths: range | tuple[int, ...], basis: np.n
 
 
 def measure(settings: Settings, progress: Progress) -> xr.Dataset:
-    """Measure losses of both trainings, and the loss of their ends at every asked length, on fresh prompts too."""
+    """Measure losses of both trainings, and of their final models at every test length, also on fresh prompts."""
     basis = np.asarray(random_basis(jax.random.key(settings.seed), settings.dim))
     eigenvalues = linear_spectrum(settings.dim)
     matrices, parts = [], []
@@ -99,18 +99,18 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 def _loss_at(settings: Settings, features: Features, length: int, basis: np.ndarray) -> float:
-    """Return the population loss at another length of the optimum of a training distribution."""
+    """Return the population loss, at another context length, of the optimum of a training distribution."""
     return float(find_features(at_lengths(settings, (length,), basis)).loss(features.optimum))
 
 
 def _losses(settings: Settings, matrices: np.ndarray, length: int, basis: np.ndarray) -> np.ndarray:
-    """Return the population loss of every trained W at another length, (seeds,)."""
+    """Return the population loss of every trained W at another context length, (seeds,)."""
     moments = population_moments(at_lengths(settings, (length,), basis))
     return np.asarray(jax.vmap(lambda matrix: population_loss(matrix, moments))(jnp.asarray(matrices)))
 
 
 def _asked(settings: Settings, matrices: list[np.ndarray], basis: np.ndarray) -> dict[str, tuple[Any, ...]]:
-    """Return the loss of both trainings, mean over runs, on the same fresh prompts of each length; the difference."""
+    """Return the mean loss over runs of both trainings on the same fresh prompts of each length, and the difference."""
     squares: list[list[np.ndarray]] = []
     for index, length in enumerate(settings.asked):
         key = jax.random.fold_in(jax.random.key(settings.seed + 1), index)

@@ -1,4 +1,4 @@
-"""Training against its reduced systems, flows and closed forms (theory notes, §5)."""
+"""Training compared with its reduced systems, flows and closed forms (theory notes, §5)."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 def _aligned(settings: Settings) -> Variables:
-    """Hold the full model in a random basis against the reduced map, under GD and both kinds of SAM."""
+    """Compare the full model in a random basis with the reduced map, for GD and both kinds of SAM."""
     dim = len(settings.eigenvalues)
     basis = random_basis(jax.random.key(settings.seed), dim)
     mixture = TaskMixture.single(settings.eigenvalues, num_context=settings.num_context, basis=basis)
@@ -133,7 +133,7 @@ def _aligned(settings: Settings) -> Variables:
 
 
 def _flow(settings: Settings) -> Variables:
-    """Measure how far GD is from its flow at several η; hitting times against those at the smallest."""
+    """Measure the distance of GD from its flow at several η; hitting times, and learning times at the smallest η."""
     mixture = TaskMixture.single(settings.eigenvalues, num_context=settings.num_context)
     features = find_features(mixture)
     start = np.full(len(settings.eigenvalues), settings.start)
@@ -156,7 +156,7 @@ def _flow(settings: Settings) -> Variables:
 
 
 def _small_start(settings: Settings) -> Variables:
-    """Measure the ratio of two learning times from a tiny start, where it is the ratio of drives."""
+    """Measure the ratio of two learning times from a tiny start, where it equals the ratio of drives."""
     mixture = TaskMixture.single([2.0, 1.0], num_context=settings.num_context)
     features = find_features(mixture)
     start = np.full(2, settings.small_start)
@@ -172,7 +172,7 @@ def _small_start(settings: Settings) -> Variables:
 
 
 def _merged(settings: Settings) -> Variables:
-    """Hold ATTN_M from small random heads against the logistic curve (white inputs) and D+1 scalars (default)."""
+    """Compare ATTN_M from small random heads with the logistic curve (white inputs) and with D+1 scalar equations."""
     dim = settings.merged_dim
     variables: Variables = {}
     deviations = []

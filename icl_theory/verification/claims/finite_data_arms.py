@@ -13,14 +13,14 @@ from icl_theory.upsampling.lateness import example_learning_times, late_by_quant
 
 
 class Pilot(NamedTuple):
-    """Judgement of a first run on each example.
+    """Results of a pilot run, from which examples to upsample are chosen.
 
     Attributes:
-        time: (T,).
-        tensors: (T, F), the pilot's coefficients.
-        times: (P,) learning times.
-        late: (P,).
-        factor: κ = R, the median learning time of the late over that of the early ones (target 1).
+        time: (T,) times of the snapshots.
+        tensors: (T, F) coefficients of the pilot.
+        times: (P,) learning times of the examples.
+        late: (P,) True for late examples.
+        factor: κ = R, the ratio of the median learning times of late and early examples (target 1).
     """
 
     time: np.ndarray
@@ -33,10 +33,10 @@ class Pilot(NamedTuple):
 def judge(
     examples: CompressedPrompts, time: np.ndarray, matrices: np.ndarray, *, quantile: float, own_floor: bool = True
 ) -> Pilot:
-    """Return learning times of the examples under a pilot's W (T, D, D), the late ones, and the ratio rule's factor.
+    """Find learning times, late examples and the factor of the ratio rule from the W (T, D, D) of a pilot run.
 
-    With `own_floor` a loss is measured against what is left of it at the end of the pilot; else against zero, so
-    that examples no model can fit are late too.
+    With `own_floor`, the floor of each loss is its value at the end of the pilot. Otherwise the floor is zero, so that
+    examples that no model can fit are late too.
     """
     tensors = matrices.reshape(len(time), -1)
     losses = np.asarray(examples.losses(tensors), float)
@@ -47,7 +47,7 @@ def judge(
 
 
 def weighted_arms(pilot: Pilot, *, seed: int) -> dict[str, np.ndarray]:
-    """Return weights: κ on the late examples, on as many random ones, and on as many of the early ones."""
+    """Return example weights of three arms: κ on the late examples, or on as many random or early ones."""
     groups = {
         "late": pilot.late,
         "random": random_group(pilot.late, seed=seed),
@@ -57,15 +57,15 @@ def weighted_arms(pilot: Pilot, *, seed: int) -> dict[str, np.ndarray]:
 
 
 def fresh_arms(pilot: Pilot, own: Moments, pool: CompressedPrompts, *, seed: int) -> dict[str, Moments]:
-    """Return the data with (κ−1)·(number of late) fresh examples added: of the late, of any, of the early kind.
+    """Return the data of three arms, with (κ−1)·(number of late) fresh examples added: late, random or early ones.
 
-    Of the late kind: the pilot learns it no sooner than the first of the late ones; of the early kind: it learns it no
-    later than the last of as many early ones. Where the pool holds too few, each of those it holds counts for more.
+    A fresh example is late if the pilot learns it no sooner than the first late example. It is early if the pilot
+    learns it no later than the last of as many early examples. If the pool holds too few, each counts for more.
     """
     losses = np.asarray(pool.losses(pilot.tensors), float)
     times = example_learning_times(pilot.time, losses, floor=losses[-1])
     wanted = (pilot.factor - 1.0) * pilot.late.sum()
-    order = np.random.default_rng(seed).permutation(len(times))  # the pool comes in the order of its groups
+    order = np.random.default_rng(seed).permutation(len(times))  # the pool is sorted by group
     early = pilot.times[early_group(pilot.times, pilot.late)]
     kinds = {
         "fresh late": times >= np.min(pilot.times[pilot.late], initial=np.inf),

@@ -75,7 +75,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 def _at_fixed_points(settings: Settings, mixture: TaskMixture) -> np.ndarray:
-    """Predicted loss, loss, gradient norm and merged gradient norm at every subset of features."""
+    """Return predicted loss, loss, gradient norm and merged gradient norm at every subset of features."""
     features = find_features(mixture)
     directions = jnp.asarray(features.directions, float)
     loss, _ = make_loss(SeparateAttention(settings.dim, settings.dim, rngs=nnx.Rngs(0)), mixture)
@@ -93,7 +93,7 @@ def _at_fixed_points(settings: Settings, mixture: TaskMixture) -> np.ndarray:
 
 
 def _balanced_merged(matrix: np.ndarray) -> dict[str, jax.Array]:
-    """One merged head with `v U = W` and `v² = ‖U‖²`."""
+    """Return one merged head with `v U = W` and `v² = ‖U‖²`."""
     norm = np.linalg.norm(matrix)
     v = np.sqrt(norm)
     unit = matrix / v if norm > 0 else np.zeros_like(matrix)

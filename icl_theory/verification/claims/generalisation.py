@@ -38,7 +38,7 @@ from icl_theory.verification.labels import bias_variables, dataset, variable
 
 DIM = 4
 SMALLEST_POOL = 400
-SHOWN_TESTS = ("training", "reversed")  # of which every snapshot is kept
+SHOWN_TESTS = ("training", "reversed")  # tests of which every snapshot is kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Settings:
 
 
 class Case(NamedTuple):
-    """One setting: what is drawn, with how much label noise, how much of it."""
+    """One data setting: the mixture, the standard deviation of the label noise, and the number of prompts."""
 
     mixture: str
     noise_std: float
@@ -78,7 +78,7 @@ class Case(NamedTuple):
 
 
 def cases(settings: Settings) -> list[Case]:
-    """Return all settings. Runs are numbered in their order, the seeds of one case after another."""
+    """Return all cases; runs are numbered by case and then by seed."""
     return [Case(*each) for each in product(MIXTURES, settings.noise_stds, settings.num_prompts)]
 
 
@@ -90,7 +90,7 @@ def training_mixture(case: Case, settings: Settings) -> TaskMixture:
 
 
 def test_mixtures(case: Case, settings: Settings) -> dict[str, TaskMixture]:
-    """Return the training distribution itself, two shifted spectra, and itself again at two other context lengths."""
+    """Return the training distribution, two shifted spectra, and the training distribution at two context lengths."""
     own = training_mixture(case, settings)
     about: Any = {"num_context": settings.num_context, "noise_std": case.noise_std}
     return {
@@ -107,7 +107,7 @@ def _at_context(mixture: TaskMixture, num_context: int) -> TaskMixture:
 
 
 def measure(settings: Settings, progress: Progress) -> xr.Dataset:
-    """Measure held-out losses of every arm, in closed form, against gradient descent on the same data and start."""
+    """Measure held-out losses of every arm in closed form, and compare them with gradient descent on the same data."""
     total, last = len(ARMS) + 3, settings.num_snapshots - 1
     sets, pools = _draw(settings)
     progress(1, total)
@@ -116,12 +116,12 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
     graphdef, _ = split_model(model)
 
     def train(data: list[Moments], snapshots: int = last, start: Any = starts, **how: Any) -> Run:
-        """Train each run on its own data for as long as so many snapshots take."""
+        """Train each run on its own data until the given snapshot."""
         how |= {"learning_rate": settings.learning_rate, "duration": settings.duration * snapshots / last}
         return train_on(data, graphdef, start, num_snapshots=snapshots + 1, **how)
 
     plain = [examples.moments() for examples in sets]
-    longer = train(plain, 2 * last)  # gradient descent; its first half is the pilot, and the arm "gd"
+    longer = train(plain, 2 * last)  # gradient descent; its first half is both the pilot and the arm "gd"
     progress(2, total)
     chosen, factors = _choose(sets, pools, plain, longer, settings)
     progress(3, total)
@@ -143,7 +143,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 def _draw(settings: Settings) -> tuple[list[CompressedPrompts], list[CompressedPrompts]]:
     """Draw every run's own data, and a pool of fresh examples of the same distribution.
 
-    One large set and one pool, shuffled, serve all numbers of prompts: smaller ones are their first examples.
+    Smaller data sets are the first examples of one large shuffled set; the same holds for the pools.
     """
     key, largest, seeds = jax.random.key(settings.seed), max(settings.num_prompts), range(settings.num_seeds)
     drawn = {}
@@ -151,7 +151,7 @@ def _draw(settings: Settings) -> tuple[list[CompressedPrompts], list[CompressedP
         source = training_mixture(Case(mixture, noise_std, largest), settings)
         keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, number), seed))
         both = [compress(sample_prompts(source, largest, key=each), blocks="reduced") for each in keys]
-        order = np.random.default_rng(seed).permutation(largest)  # prompts come in the order of their groups
+        order = np.random.default_rng(seed).permutation(largest)  # prompts are sorted by group
         drawn[mixture, noise_std, seed] = [_taken(examples, order) for examples in both]
     sets, pools = [], []
     for case, seed in product(cases(settings), seeds):
@@ -168,7 +168,7 @@ def _taken(examples: CompressedPrompts, which: np.ndarray | slice) -> Compressed
 def _choose(
     sets: list[CompressedPrompts], pools: list[CompressedPrompts], plain: list[Moments], longer: Run, settings: Settings
 ) -> tuple[dict[str, list[Moments]], list[float]]:
-    """Judge each run's examples by its pilot; return the data of every arm that upsamples or adds some, and κ."""
+    """Judge the examples of each run by its pilot; return the data of arms that upsample or add examples, and κ."""
     judged = slice(0, settings.num_snapshots, settings.judged_every)
     time, pilots = longer.time[judged], longer.tracked[:, judged]
     runs: list[dict[str, Moments]] = []
@@ -176,7 +176,7 @@ def _choose(
     for number, (examples, pool, own, pilot) in enumerate(zip(sets, pools, plain, pilots, strict=True)):
         found = judge(examples, time, pilot, quantile=settings.quantile)
         naive = judge(examples, time, pilot, quantile=settings.quantile, own_floor=False)
-        residual = naive._replace(factor=found.factor)  # the same factor, so that only the choice differs
+        residual = naive._replace(factor=found.factor)  # the same factor, so that only the chosen examples differ
         weights = weighted_arms(found, seed=number) | {"residual": weighted_arms(residual, seed=number)["late"]}
         weighted = {arm: examples.moments(weight) for arm, weight in weights.items()}
         runs.append(weighted | fresh_arms(found, own, pool, seed=number))
@@ -185,7 +185,7 @@ def _choose(
 
 
 def _compare(matrices: dict[str, np.ndarray], longer: Run, plain: list[Moments], settings: Settings) -> xr.Dataset:
-    """Hold every arm's losses against gradient descent's and measure its simplicity bias, (arm, case, seed, …)."""
+    """Compare the losses of every arm with gradient descent and measure its simplicity bias, (arm, case, seed, …)."""
     mixtures = [test_mixtures(case, settings) for case in cases(settings)]
     tests = [[reduced_population(each[test]) for test in TESTS] for each in mixtures]
     losses = {arm: Losses(training_losses(each, plain), held_out_losses(each, tests)) for arm, each in matrices.items()}
@@ -216,7 +216,7 @@ def _bias(matrices: np.ndarray, time: np.ndarray, settings: Settings) -> Simplic
 
 
 def _by_case(values: np.ndarray, settings: Settings) -> np.ndarray:
-    """Return (run, …) as (case, seed, …)."""
+    """Reshape (run, …) to (case, seed, …)."""
     return values.reshape(-1, settings.num_seeds, *values.shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""Held-out losses of trained runs, in closed form from their W, and how one arm's compare with gradient descent's."""
+"""Held-out losses of trained runs, in closed form from their W, and their comparison with gradient descent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from icl_theory.moments.empirical import Moments
 
 TINY = 1e-12
-CHANGES = {  # name -> where the held-out loss of an arm is held against gradient descent's
+CHANGES = {  # name -> where the held-out losses of an arm and of gradient descent are compared
     "mean_change": "mean over training, at equal steps",
     "equal_evaluations_change": "mean over training, at equal gradient evaluations",
     "end_change": "at the end, after equal steps",
@@ -20,7 +20,7 @@ CHANGES = {  # name -> where the held-out loss of an arm is held against gradien
 
 
 class Losses(NamedTuple):
-    """Losses of every run of one arm: on its own data as drawn, (run, T), and on each test, (run, T, test)."""
+    """Losses of all runs of one arm, on their own data, (run, T), and on each test distribution, (run, T, test)."""
 
     training: np.ndarray
     held_out: np.ndarray
@@ -40,7 +40,7 @@ def training_losses(matrices: np.ndarray, data: Sequence[Moments]) -> np.ndarray
 
 
 def held_out_losses(matrices: np.ndarray, tests: Sequence[Sequence[Moments]]) -> np.ndarray:
-    """Return the losses of W (run, T, D, D), all runs of one case after another, on its tests, (run, T, test)."""
+    """Return the losses of W (run, T, D, D), with runs ordered by case, on the tests of their case, (run, T, test)."""
     rows = matrices.reshape(len(tests), -1, matrices.shape[-2] * matrices.shape[-1])
     losses = [
         np.stack([quadratic(own, moments) for moments in each], axis=-1) for own, each in zip(rows, tests, strict=True)
@@ -49,7 +49,7 @@ def held_out_losses(matrices: np.ndarray, tests: Sequence[Sequence[Moments]]) ->
 
 
 def lowest(data: Sequence[Moments]) -> np.ndarray:
-    """Return the least loss any W has on each run's data, (run,)."""
+    """Return the lowest loss that any W reaches on the data of each run, (run,)."""
     best = []
     for moments in data:
         tensor = np.linalg.lstsq(np.asarray(moments.gram, float), np.asarray(moments.cross, float), rcond=None)[0]
@@ -58,7 +58,7 @@ def lowest(data: Sequence[Moments]) -> np.ndarray:
 
 
 def at_level(training: np.ndarray, held_out: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Return held-out losses when the training loss first falls to `level`, linear in it; infinite for never."""
+    """Return interpolated held-out losses when the training loss first falls to `level`; infinite for never."""
     reached = training <= level[:, None]
     after = np.argmax(reached, axis=1)
     before = np.maximum(after - 1, 0)
@@ -72,20 +72,20 @@ def at_level(training: np.ndarray, held_out: np.ndarray, level: np.ndarray) -> n
 def changes(
     own: Losses, gd: Losses, paid: np.ndarray, levels: Sequence[np.ndarray], *, gradients: int
 ) -> dict[str, np.ndarray]:
-    """Return ln of an arm's held-out loss over gradient descent's, (run, test), in each way that `CHANGES` names.
+    """Return the log-ratio of held-out losses of an arm and gradient descent, (run, test), for each of `CHANGES`.
 
     Args:
         own: losses of the arm.
         gd: losses of gradient descent at the same snapshots.
-        paid: held-out losses of gradient descent after twice as long, (run, test).
-        levels: training losses (run,) at which to compare; the last axis of `matched_change`.
-        gradients: how many the arm evaluates a step; gradient descent evaluates one.
+        paid: held-out losses of gradient descent after twice the time, (run, test).
+        levels: training losses (run,) at which to compare; they form the last axis of `matched_change`.
+        gradients: number of gradients that the arm evaluates per step; gradient descent evaluates one.
     """
     fewer = (
         own.held_out.shape[1] - 1
-    ) // gradients + 1  # the arm's snapshots, while gradient descent takes all of its own
+    ) // gradients + 1  # number of snapshots within the gradient budget of gradient descent
     as_many = gd.held_out[:, : gradients * (fewer - 1) + 1 : gradients]
-    with np.errstate(invalid="ignore"):  # NaN where neither gets to the level
+    with np.errstate(invalid="ignore"):  # NaN if neither reaches the level
         matched = [np.log(at_level(*own, level)) - np.log(at_level(*gd, level)) for level in levels]
     return {
         "mean_change": np.log(own.held_out.mean(axis=1) / gd.held_out.mean(axis=1)),

@@ -1,4 +1,4 @@
-"""Readings of the generalisation data: changes against gradient descent, over all seeds of the cases asked for."""
+"""Readings of the generalisation data: changes against gradient descent, over all seeds of the selected cases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HALF_WAY = 0.5  # the level of the training loss
 
 
 def only(values: xr.DataArray, **labels: Any) -> xr.DataArray:
-    """Return the part with these labels, one or several for each name: dimensions, or properties of cases.
+    """Select by one or several labels of each name; a name is a dimension or a property of cases.
 
     Examples:
         >>> import xarray as xr
@@ -32,24 +32,24 @@ def only(values: xr.DataArray, **labels: Any) -> xr.DataArray:
 
 
 def pooled(changes: xr.DataArray, arm: str, test: str = "training", **labels: Any) -> Change:
-    """Return the median over the seeds of all the cases asked for together.
+    """Return the median over the seeds of all selected cases together.
 
     Args:
         changes: one of the variables `…_change`.
-        arm: which arm.
-        test: which held-out test.
-        labels: `mixture`, `num_prompts`, `noise_std`, as for `only`; all cases where none is given.
+        arm: name of the arm.
+        test: name of the held-out test.
+        labels: `mixture`, `num_prompts` or `noise_std` of the cases, as for `only`; none for all cases.
     """
     return median_change(only(changes, arm=arm, test=test, **labels))
 
 
 def each_case(changes: xr.DataArray, arm: str, **labels: Any) -> list[Change]:
-    """Return the medians over the seeds of each case asked for, on the training distribution."""
+    """Return the median over the seeds of each selected case, on the training distribution."""
     return [median_change(values) for values in only(changes, arm=arm, test="training", **labels)]
 
 
 def between(changes: xr.DataArray, arm: str, other: str, **labels: Any) -> Change:
-    """Return how much more one arm changes the loss on the training distribution than another does, seed by seed."""
+    """Return the difference of two arms in their changes on the training distribution, paired by seed."""
     chosen = only(changes, test="training", **labels)
     with np.errstate(invalid="ignore"):
         return median_change(chosen.sel(arm=arm).values - chosen.sel(arm=other).values)
@@ -58,7 +58,7 @@ def between(changes: xr.DataArray, arm: str, other: str, **labels: Any) -> Chang
 def ratio_changes(
     data: xr.Dataset, arms: Sequence[str], features: Sequence[int] = (2, 3), **labels: Any
 ) -> list[Change]:
-    """Return the changes of ln(t_d/t_1) against gradient descent over all those cases, for each arm and feature."""
+    """Return the changes of ln(t_d/t_1) against gradient descent over the selected cases, for each arm and feature."""
     ratios = only(data.learning_time_ratio, **labels)
     return [
         log_change(ratios.sel(arm=arm, feature=feature), ratios.sel(arm="gd", feature=feature))
@@ -68,5 +68,5 @@ def ratio_changes(
 
 
 def half_way(data: xr.Dataset) -> xr.DataArray:
-    """Return the changes at matched training loss, once it has lost half of what it can lose."""
+    """Return the changes at equal training loss, when it has fallen half-way to its lowest value."""
     return data.matched_change.sel(level=HALF_WAY)

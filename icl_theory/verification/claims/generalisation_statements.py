@@ -37,7 +37,7 @@ table = Statements("generalisation", source="found here")
 
 
 def _upsampling_late(changes: xr.DataArray, tests: Sequence[str], mixtures: Sequence[str] = MIXTURES) -> list[Change]:
-    """Return the changes under upsampling late with P ≥ 1000, one for each mixture and test."""
+    """Return the changes from upsampling late examples with P ≥ 1000, one for each mixture and test."""
     return [pooled(changes, "late", test, mixture=mixture, num_prompts=MANY) for mixture in mixtures for test in tests]
 
 
@@ -278,7 +278,7 @@ def controls_gain_nothing_half_way(data: xr.Dataset) -> list[Change]:
     **SAM,
 )
 def sam_misses_features_more_often(data: xr.Dataset) -> Reading:
-    """Return how much larger the share is, with a normal interval over the paired runs."""
+    """Return the difference in the share of runs that miss a feature, with a normal interval over paired runs."""
     missed = (only(data.learning_time, mixture="one group") == np.inf).any("feature").astype(float)
     more = (missed.sel(arm="sam") - missed.sel(arm="gd")).values
     half = float(scipy.stats.norm.ppf(0.5 + CONFIDENCE / 2.0)) * float(more.std(ddof=1)) / np.sqrt(more.size)

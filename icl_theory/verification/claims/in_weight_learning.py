@@ -1,4 +1,4 @@
-"""In-context against in-weight learning: prompts that share one task vector among prompts that do not (notes, §13)."""
+"""In-context and in-weight learning: some prompts share one task vector, others have random ones (notes, §13)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Settings:
 
 
 def measure(settings: Settings, progress: Progress) -> xr.Dataset:
-    """Measure training loss and test losses over training, and predict them, for every share of random task vectors."""
+    """Measure and predict training and test losses over training, for every share of random task vectors."""
     task_key, start_key, noise_key = jax.random.split(jax.random.key(settings.seed), 3)
     vector = np.asarray(jax.random.normal(task_key, (settings.dim,)))
     vector = vector * np.sqrt(settings.dim) / np.linalg.norm(vector)
@@ -100,14 +100,14 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 def _noise_contexts(fixed: TaskMixture, settings: Settings, key: jax.Array) -> Moments:
-    """Return ZSLS25's in-weight test: the fixed task after contexts of noise, which only weights can answer."""
+    """Return ZSLS25's in-weight test: the fixed task after noise contexts, so that only the weights can solve it."""
     prompt_key, label_key = jax.random.split(key)
     prompts = sample_prompts(fixed, settings.noise_prompts, key=prompt_key)
     return prompt_moments(prompts._replace(y=jax.random.normal(label_key, jnp.shape(prompts.y))), blocks="full")
 
 
 def _growth(time: np.ndarray, tensors: np.ndarray) -> np.ndarray:
-    """Return the rate of `ln |T|` between 1/10 000 and 1/100 of its last length, per seed."""
+    """Return the growth rate of `ln |T|` of each seed, while |T| is between 1/10 000 and 1/100 of its final value."""
     size = np.linalg.norm(tensors, axis=-1)
     rates = []
     for curve in size:
@@ -154,12 +154,12 @@ def coefficients_first_grow_as_predicted(data: xr.Dataset) -> Pair:
 
 
 def _mixed(data: xr.Dataset, test: str) -> xr.DataArray:
-    """Return test losses with shares between 0 and 1."""
+    """Return test losses for shares strictly between 0 and 1."""
     return data.test_loss.sel(test=test, share=data.share[(data.share > 0) & (data.share < 1)])
 
 
 def _rise(loss: xr.DataArray) -> np.ndarray:
-    """Return the log of the last over the lowest loss."""
+    """Return the log-ratio of the last loss to the lowest loss."""
     return np.log(loss.values[..., -1] / loss.values.min(axis=-1))
 
 

@@ -1,4 +1,4 @@
-"""Keys and queries of rank R = 1, 2, 4, 8: how many features a head takes, and how long training waits (notes, §11)."""
+"""Keys and queries of rank R = 1, 2, 4, 8: features per head, and waiting times between features (notes, §11)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Settings:
 
 
 def measure(settings: Settings, progress: Progress) -> xr.Dataset:
-    """Measure losses and learning times of every rank and seed, plateaus of rank one, growth from an aligned start."""
+    """Measure losses and learning times of every rank and seed, rank-one plateaus, and growth from an aligned start."""
     data_key, basis_key = jax.random.split(jax.random.key(settings.seed))
     basis = random_basis(basis_key, settings.dim)
     mixture = TaskMixture.single(linear_spectrum(settings.dim), num_context=settings.num_context, basis=basis)
@@ -99,7 +99,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 def _growth(features: Features, mixture: TaskMixture, rank: int, settings: Settings) -> tuple[float, float]:
-    """Return the rate of `ln w` of feature R in a head that holds the first R − 1: predicted, and of the full model."""
+    """Return the predicted and measured growth rate of `ln w` of feature R in a head that holds the first R − 1."""
     held = list(range(rank - 1))
     value = head_value(features, held)
     lengths = np.append(np.sqrt(features.optimum[held] / value), settings.growth_start)
@@ -120,14 +120,14 @@ def _growth(features: Features, mixture: TaskMixture, rank: int, settings: Setti
 
 
 def relative_waits(times: xr.DataArray) -> np.ndarray:
-    """Return `ln(t_(m+1)/t_(m))` from the m-th to the next feature in order of learning, (…, D−1); NaN at the end."""
+    """Return `ln(t_(m+1)/t_(m))` for learning times in ascending order, (…, D−1); NaN if both are infinite."""
     ordered = np.sort(times, axis=-1)
     with np.errstate(invalid="ignore"):
         return np.log(ordered[..., 1:] / ordered[..., :-1])
 
 
 def _full_against_free(times: xr.DataArray, rank: int) -> np.ndarray:
-    """Return the log of the mean wait after every R features over the others', first six; NaN if not all were seen."""
+    """Return the log-ratio of mean waits after every R-th feature and after others; NaN unless all six are finite."""
     waits = relative_waits(times)[:, :6]
     waits = np.where(np.isfinite(waits), waits, np.nan)
     full = np.arange(1, 7) % rank == 0
@@ -165,7 +165,7 @@ def next_feature_grows_in_a_free_rank(data: xr.Dataset) -> tuple[xr.DataArray, x
 @table.at_least(
     "Rank {case}: training waits longer where heads are full than rank 8 does at the same features (ln of the "
     "wait after every {case} features over the others, less that of rank 8, first six features)",
-    bound=0.01,  # ranks that do not differ must not pass
+    bound=0.01,  # excludes ranks that do not differ
     predictor=growth_rate,
     figure="low_rank",
     cases=("2", "4"),

@@ -1,4 +1,4 @@
-"""Thirty-two features with a power-law spectrum, many heads, GD and SAM: the order of all of them (notes, §5, §6)."""
+"""Order of learning of 32 features with a power-law spectrum, with many heads, under GD and SAM (notes, §5, §6)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Settings:
 
 
 def measure(settings: Settings, progress: Progress) -> xr.Dataset:
-    """Measure strengths and learning times: aligned, by the reduced map, and from random starts."""
+    """Measure strengths and learning times from aligned and random starts, and predict them by the reduced map."""
     mixture = TaskMixture.single(power_law_spectrum(settings.dim, settings.exponent), num_context=settings.num_context)
     features = find_features(mixture)
     directions = jnp.asarray(features.directions, float)
@@ -179,7 +179,7 @@ def sam_lowers_learning_time_ratios(data: xr.Dataset) -> list[Change]:
 def learning_times_go_as_inverse_drives(data: xr.Dataset) -> tuple[float, float]:
     times, drive = data.learning_time.sel(optimizer="gd").values[:, 1:], data.drive.values[1:]
     slopes = []
-    for row, seen in zip(times, np.isfinite(times), strict=True):  # those never learned left out
+    for row, seen in zip(times, np.isfinite(times), strict=True):  # without features that are never learned
         slopes.append(np.polyfit(np.log(drive[seen]), np.log(row[seen]), 1)[0] if seen.sum() > 1 else np.nan)
     return -1.0, float(np.median(slopes))
 

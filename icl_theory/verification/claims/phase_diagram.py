@@ -1,4 +1,4 @@
-"""Learning times over ρ and the eigenvalue ratio, in the full model and in the reduced flow (theory notes, §6)."""
+"""Learning times against ρ and eigenvalue ratio, in the full model and in the reduced flow (theory notes, §6)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Settings:
 
 
 def measure(settings: Settings, progress: Progress) -> xr.Dataset:
-    """Measure t_1 and t_2 on the whole grid, of the full model at both learning rates and of the flow."""
+    """Measure t_1 and t_2 on the whole grid, for the full model at both learning rates and for the flow."""
     rhos = np.asarray(settings.deltas) * np.sqrt(3.0) * settings.start
     spectra = np.asarray([[1.0, 1.0 / ratio] for ratio in settings.ratios])
     shape = (len(spectra), len(rhos))
@@ -84,7 +84,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 def _train(settings: Settings, spectra: np.ndarray, rhos: np.ndarray, rate: float, progress: Progress) -> Trajectory:
-    """Train the whole grid by one program: spectra and ρ are numbers of each run, traced."""
+    """Train the whole grid in one compiled program, with the spectrum and ρ of each run traced."""
     graphdef, _ = split_model(SeparateAttention(2, 2, rngs=nnx.Rngs(0)))
 
     def moments(eigenvalues: jax.Array) -> PopulationMoments:

@@ -1,4 +1,4 @@
-"""Regression on the first principal components, in context: attention does it on a plateau (theory notes, §4)."""
+"""In-context principal component regression, which attention performs on a plateau (theory notes, §4)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Settings:
 
 
 def measure(settings: Settings, progress: Progress) -> xr.Dataset:
-    """Measure relative mean square differences on fresh prompts; NaN where a seed has no such plateau."""
+    """Measure relative mean square differences from regression on fresh prompts; NaN if a seed has no such plateau."""
     basis = random_basis(jax.random.key(settings.seed), settings.dim)
     lengths, learned = settings.num_contexts, np.arange(1, settings.dim + 1)
     difference = np.empty((len(REGRESSIONS), len(lengths), settings.num_seeds, settings.dim))
@@ -74,7 +74,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
         sums = np.zeros((4, settings.num_seeds, settings.dim))
         for prompts in sample_prompt_chunks(mixture, settings.num_prompts, key=key, chunk_size=settings.chunk_size):
             sums += _squares(prompts, features, run.tracked, snapshots)
-            shown = shown or _shown(prompts, features, run.tracked, snapshots)  # of the first chunk at the first length
+            shown = shown or _shown(prompts, features, run.tracked, snapshots)  # first chunk at the first length only
         difference[:, place] = np.where(snapshots >= 0, sums[:2] / sums[2:], np.nan)
     meaning = "mean square difference of attention's predictions on a plateau from a regression's, over the mean square"
     gap = [[regression_gap(int(m), n) for m in learned] for n in lengths]
@@ -92,10 +92,9 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 def plateau_snapshots(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return the snapshot at which the loss is flattest against log-time with m features learned, (seeds, D); −1 for
-    none.
+    """Return the snapshot at which the loss is flattest in log-time with m features learned, (seeds, D).
 
-    None where there is no clear plateau. The last is the end.
+    It is −1 if there is no clear plateau. With all D features learned, it is the last snapshot.
     """
     snapshots = np.full(times.shape, -1)
     slopes = np.abs(np.gradient(losses[:, 1:], np.log(time[1:]), axis=1))
@@ -109,7 +108,7 @@ def plateau_snapshots(time: np.ndarray, losses: np.ndarray, times: np.ndarray) -
 
 
 def _squares(prompts: Prompts, features: Features, matrices: np.ndarray, snapshots: np.ndarray) -> np.ndarray:
-    """Return sums of squared differences from both regressions, and of their squares; (4, seeds, m)."""
+    """Return sums of squared differences from both regressions, and sums of squares of both, (4, seeds, m)."""
     sums = np.zeros((4, *snapshots.shape))
     for m in range(1, snapshots.shape[1] + 1):
         others = [regression(prompts, features, m) for regression in REGRESSIONS.values()]

@@ -1,6 +1,4 @@
-"""Gradient descent from random initialisation: order of learning, plateaus, learning-time ratios (theory notes, §4 to
-§7).
-"""
+"""Gradient descent from random starts: order of learning, plateaus, learning-time ratios (theory notes, §4 to §7)."""
 
 from __future__ import annotations
 
@@ -142,7 +140,7 @@ def last_loss_is_that_of_the_optimum(data: xr.Dataset) -> tuple[xr.DataArray, fl
     predictor=simplicity_bias,
 )
 def still_simple_first_from_a_larger_start(data: xr.Dataset) -> Reading:
-    agreement = data.rank_agreement.sel(start="notes").fillna(-1.0)  # nothing learned is no agreement
+    agreement = data.rank_agreement.sel(start="notes").fillna(-1.0)  # a run that learns nothing counts as disagreement
     median, low, high = median_interval(agreement.values, confidence=CONFIDENCE)
     return Reading(median, interval=(low, high))
 

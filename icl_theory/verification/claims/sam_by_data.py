@@ -1,4 +1,4 @@
-"""SAM by data: gradient descent on upsampled data, with the factor derived from ρ, against SAM (theory notes, §8)."""
+"""SAM by data: SAM compared with gradient descent on data upsampled by a factor derived from ρ (theory notes, §8)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 def _aligned(settings: Settings) -> Variables:
-    """κ from the reduced system's flow, from its two-phase reading, and from SAM's first step."""
+    """Measure aligned runs with κ from the reduced flow, its two-phase approximation, and SAM's first step."""
     mixture = separate_groups(np.asarray(settings.eigenvalues), settings.num_context)
     features = find_features(mixture)
     deltas = np.asarray(settings.deltas)
@@ -107,11 +107,11 @@ def _aligned(settings: Settings) -> Variables:
 
 
 def _random(settings: Settings, progress: Callable[[int], None]) -> Variables:
-    """κ_d from the median ratios of one half of the seeds; SAM and gradient descent with κ on the other half.
+    """Derive κ_d from the median ratios of one half of the seeds, and compare it with SAM on the other half.
 
-    `secant` corrects κ once by what it did on the first half. The control `early` has the same factors, the largest on
-    the simplest feature. The same factor on random examples leaves a population as it is: that control is gradient
-    descent itself. Intervals are over the test seeds, for the κ that the other half gave.
+    The arm `secant` corrects κ once by its effect on the first half. The control `early` has the same factors in
+    reverse, the largest on the simplest feature. Upsampling random examples does not change a population, so that
+    control is gradient descent itself. Intervals are over the test seeds, for a given κ.
     """
     mixture = separate_groups(linear_spectrum(4), settings.num_context)
     features = find_features(mixture)  # group g holds feature g
@@ -131,7 +131,7 @@ def _random(settings: Settings, progress: Callable[[int], None]) -> Variables:
     )
     progress(1)
     measured = measure_arms(run, features, len(rhos))
-    ratio = known_median(measured.ratios[:, :half], axis=1)  # NaN: a run that learns nothing (the saddle trap)
+    ratio = known_median(measured.ratios[:, :half], axis=1)  # NaN: runs that learn nothing (saddle trap)
     factors = ratio_factor(ratio[:1], target=ratio[1:])  # (ρ, D)
 
     def upsampled(kappas: np.ndarray) -> SimplicityBias:

@@ -14,7 +14,7 @@ from icl_theory.verification.changes import Change, log_change, median_change, w
 from icl_theory.verification.judging import Reading
 from icl_theory.verification.statements import Statements
 
-READING = 0.3  # largest δ up to which the closed-form factors are judged
+READING = 0.3  # largest δ at which the closed-form factors are judged
 FOUND: dict[str, Any] = {"source": "found here", "after_measurement": "found in a first run"}
 RANDOM: dict[str, Any] = {"predictor": ratio_factor, "figure": "sam_by_data"}
 
@@ -22,18 +22,18 @@ table = Statements("sam_by_data", source="notes §8")
 
 
 def _aligned_ratio(data: xr.Dataset, arm: str, least: float = 0.0, largest: float = np.inf) -> xr.DataArray:
-    """Return t_2/t_1 from aligned starts for δ in a range."""
+    """Return t_2/t_1 of an arm from aligned starts, for δ in a range."""
     return data.aligned_learning_time_ratio.sel(aligned_arm=arm, delta=slice(least, largest + 1e-9))
 
 
 def _evaluations(data: xr.Dataset, arm: str) -> xr.DataArray:
-    """Return gradient evaluations for δ > 0 over those of gradient descent on the data as they are."""
+    """Return gradient evaluations of an arm for δ > 0, relative to gradient descent on the original data."""
     evaluations = data.aligned_evaluations
     return evaluations.sel(aligned_arm=arm)[1:] / evaluations.sel(aligned_arm="path", delta=0.0)
 
 
 def _changes(values: xr.DataArray, arm: str, baseline: str, features: tuple[int, ...] = (2, 3, 4)) -> list[Change]:
-    """Return changes on a log scale from one arm to another at one ρ, one for each feature."""
+    """Return the change on a log scale from the baseline to an arm, for each feature."""
     treated, other = values.sel(arm=arm), values.sel(arm=baseline)
     return [log_change(treated.sel(feature=d), other.sel(feature=d)) for d in features]
 

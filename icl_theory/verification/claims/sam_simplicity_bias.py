@@ -42,7 +42,7 @@ class Settings:
 
 
 def measure(settings: Settings, progress: Progress) -> xr.Dataset:
-    """Measure everything about SAM; the same seeds under every ρ, so that differences are paired."""
+    """Measure all runs of SAM, with the same seeds at every ρ so that differences are paired."""
     mixture = TaskMixture.single(linear_spectrum(settings.dim), num_context=settings.num_context)
     variables = measure_aligned(settings.aligned, part_of(progress, 0, 3))
     rate = settings.learning_rate

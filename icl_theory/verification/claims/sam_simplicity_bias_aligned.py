@@ -1,4 +1,4 @@
-"""SAM from aligned starts: the full model, the reduced system, the readings of it, and the saddle trap."""
+"""SAM from aligned starts: the full model, the reduced system and its approximations, and the saddle trap."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REFERENCE_RATIOS = {
 # Trajectories kept for the figure of strengths: λ = (2, 1), δ = 0 and 0.5, every fourth snapshot.
 SHOWN_EIGENVALUES, SHOWN_DELTAS, SHOWN_EVERY = (2.0, 1.0), [0, 2], 4
 
-ONSET_EIGENVALUES = ((2.0, 1.0), (3.0, 1.0))  # for which the onset of oscillation is measured
+ONSET_EIGENVALUES = ((2.0, 1.0), (3.0, 1.0))  # spectra for which the onset of oscillation is measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def train_aligned_many(
     duration: float,
     snapshots: int,
 ) -> tuple[Trajectory, Features]:
-    """Train the full rank-one model from one aligned start under many ρ at once; return strengths (ρ, T, D)."""
+    """Train the full rank-one model from one aligned start at many ρ at once; return strengths (ρ, T, D)."""
     features = find_features(mixture)
     loss, _ = make_loss(SeparateAttention(mixture.dim, mixture.dim, rngs=nnx.Rngs(0)), mixture)
     single = aligned_parameters(
@@ -92,7 +92,7 @@ def train_aligned_many(
 
 
 def measure_aligned(settings: AlignedSettings, progress: Progress) -> Variables:
-    """Measure learning times of full model, reduced map and flow; a finer step; the oscillation; the trap."""
+    """Measure learning times of model, reduced map and flow, a finer step, the oscillation, and the saddle trap."""
     variables: Variables = {}
     parts = (_table, _fine_step, _oscillation, _trap)
     for done, part in enumerate(parts, start=1):
@@ -167,7 +167,7 @@ def _oscillation(settings: AlignedSettings) -> Variables:
         time = np.linspace(0.0, settings.duration, 6001)
         flow = AlignedFlow(features, start, ascent).predict(time)
         begin = time[np.argmax(flow.strength[:, 0] > 0.999 * features.optimum[0])]
-        end = begin + 0.5  # long enough for an instability to grow; feature 2, hence κ, changes by a few percent
+        end = begin + 0.5  # an instability has time to grow, while feature 2 and κ change by a few percent
         slow = float(np.cbrt(np.interp(end, time, flow.strength[:, 1])))
         expected = stable_learning_rate(features, float(ascent.rho), slow)
         low, high = expected / 8.0, expected * 8.0
@@ -188,7 +188,7 @@ def _oscillation(settings: AlignedSettings) -> Variables:
 
 
 def _trap(settings: AlignedSettings) -> Variables:
-    """Measure from which ρ on SAM does not learn, with one feature and with two, and where a trapped run stalls."""
+    """Measure which ρ keep SAM from learning feature 1, with one feature and two, and where a trapped run stalls."""
 
     def run(eigenvalues: tuple[float, ...], factors: np.ndarray) -> tuple[Trajectory, Features, np.ndarray]:
         start = np.full(len(eigenvalues), settings.start)

@@ -45,14 +45,14 @@ def aligned_ratio(data: xr.Dataset, system: str = "model") -> xr.DataArray:
 
 
 def changes(data: xr.Dataset, name: str, features: tuple[int, ...] = (2, 3, 4)) -> list[Change]:
-    """Return how SAM at ρ = 0.05 changes a quantity, one change for each feature, same seeds."""
+    """Return the change of a quantity from ρ = 0 to SAM at ρ = 0.05, for each feature, paired by seed."""
     radius = data[name].dims[0]
     with_sam, without = (data[name].sel({radius: rho}) for rho in (0.05, 0.0))
     return [log_change(with_sam.sel(feature=d), without.sel(feature=d)) for d in features]
 
 
 def trapped_from(data: xr.Dataset, features: int) -> float:
-    """Return the least ρ that traps so many features, in units of ‖θ(0)‖; infinite for none."""
+    """Return the least ρ, in units of ‖θ(0)‖, at which a model with so many features fails to learn feature 1."""
     learns = data.learns.sel(trap_features=features).values
     return float(data.trap_rho.values[~learns].min(initial=np.inf))
 

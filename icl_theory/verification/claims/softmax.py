@@ -1,4 +1,4 @@
-"""Softmax attention beside linear attention, under GD and SAM: order of learning and its ratios (theory notes, §14)."""
+"""Order of learning and learning-time ratios of softmax and linear attention, under GD and SAM (theory notes, §14)."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class Settings:
 
 
 def measure(settings: Settings, progress: Progress) -> xr.Dataset:
-    """Measure losses on the prompts and on fresh ones and the share of every feature in the predictions.
+    """Measure losses on training and fresh prompts, and the share of every feature in the predictions.
 
-    Dimensions are (scores, optimizer, seed), and snapshot and feature where they apply.
+    Dimensions are (scores, optimizer, seed), followed by snapshot and feature if they apply.
     """
     start_key, data_key, asked_key, drive_key = jax.random.split(jax.random.key(settings.seed), 4)
     mixture = TaskMixture.single(linear_spectrum(settings.dim), num_context=settings.num_context)
@@ -111,14 +111,14 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 def _single(tree: PyTree) -> Any:
-    """In float32, whatever the session's precision: no statement here needs more, and it takes half the time."""
+    """Cast to float32, whatever the session's precision; it suffices here and takes half the time."""
     return jax.tree.map(
         lambda leaf: leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
     )
 
 
 def _asked(graphdef: Any, tracked: Any, prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
-    """Share of each feature in the predictions, (seeds, T, D), and the loss on fresh prompts, (seeds, T).
+    """Return the share of each feature in the predictions, (seeds, T, D), and the loss on fresh prompts, (seeds, T).
 
     The target is a sum of features, `y_q = Σ_d y_d` with `y_d = w_d x_q,d`; the share of one is `E[ŷ y_d]/E[y_d²]`,
     which is `λ_d w_d` for linear attention.
@@ -137,7 +137,7 @@ def _asked(graphdef: Any, tracked: Any, prompts: Prompts) -> tuple[np.ndarray, n
 
 
 def _initial_drives(settings: Settings, mixture: TaskMixture, key: Any) -> list[np.ndarray]:
-    """`−½ ∂L/∂U / v` along each feature at vanishing weights, for each chunk of prompts."""
+    """Return `−½ ∂L/∂U / v` along each feature at vanishing weights, for each chunk of prompts."""
     model = MergedAttention(settings.dim, 1, scores="softmax", rngs=nnx.Rngs(params=key))
     value = 1e-3
     params = {
@@ -177,7 +177,7 @@ def initial_drive_is_nearly_the_linear_one(data: xr.Dataset) -> tuple[np.ndarray
 )
 def simple_features_come_first(data: xr.Dataset, optimizer: str) -> Change:
     agreement = data.rank_agreement.sel(scores="softmax", optimizer=optimizer)
-    return median_change(agreement.fillna(-1.0))  # nothing learned is no agreement
+    return median_change(agreement.fillna(-1.0))  # a run that learns nothing counts as disagreement
 
 
 @table.at_least(

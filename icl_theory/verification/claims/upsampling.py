@@ -1,4 +1,4 @@
-"""Upsampling of what is learned late: groups against theory, random starts, single examples (theory notes, §8)."""
+"""Upsampling of late groups and examples: aligned starts, random starts, and finite data (theory notes, §8)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from icl_theory.verification.ensembles import (
 )
 from icl_theory.verification.labels import bias_variables, dataset, variable
 
-ARMS = ("plain", "late", "random", "early", "threshold", "clusters")  # of single examples
+ARMS = ("plain", "late", "random", "early", "threshold", "clusters")  # arms for single examples
 Variables = dict[str, tuple[Any, ...]]
 
 
@@ -54,7 +54,7 @@ class Settings:
     init_scale: float = 0.1
     num_seeds: int = 64
     seed: int = 3
-    # Aligned starts: two groups with a feature each, λ = (2, 1); two groups that share four features.
+    # Aligned starts: two groups with one feature each, λ = (2, 1); two groups that share four features.
     pair_eigenvalues: tuple[float, float] = (2.0, 1.0)
     pair_factors: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     pair_start: float = 0.05
@@ -85,14 +85,14 @@ class Settings:
 
 
 def separate_groups(eigenvalues: np.ndarray, num_context: int) -> TaskMixture:
-    """Return one group a feature, equal shares 1/D: `Λ_g = √D λ_g e_g e_gᵀ`, so that the drives are λ_d²."""
+    """Return one group per feature with equal shares 1/D and `Λ_g = √D λ_g e_g e_gᵀ`, so that the drives are λ_d²."""
     scaled = np.sqrt(len(eigenvalues)) * np.diag(eigenvalues)
     groups = [TaskDistribution.create(row, num_context=num_context) for row in scaled]
     return TaskMixture.create(groups, np.full(len(groups), 1.0 / len(groups)))
 
 
 def sharing_groups(minority: float, num_context: int, noise_std: float = 0.0) -> TaskMixture:
-    """Return a majority with the default spectrum and a minority with the reversed one: both hold all four features."""
+    """Return a majority with the default spectrum and a minority with the reversed one; both have all four features."""
     spectrum = linear_spectrum(4)
     groups = [
         TaskDistribution.create(values, num_context=num_context, noise_std=noise_std)
@@ -102,7 +102,7 @@ def sharing_groups(minority: float, num_context: int, noise_std: float = 0.0) ->
 
 
 def measure(settings: Settings, progress: Progress) -> xr.Dataset:
-    """Measure learning times, optima and simplicity bias under each κ; predictions come from the distribution alone."""
+    """Measure learning times, optima and simplicity bias for each κ, and predict them from the distribution alone."""
     parts = (_pair, _shared, _random, _examples)
     variables: Variables = {}
     for done, part in enumerate(parts, start=1):
@@ -118,7 +118,7 @@ def aligned_runs(mixtures: list[TaskMixture], start: float, **settings: Any) -> 
 
 
 def _pair(settings: Settings) -> Variables:
-    """Two groups with a feature each: the ratio divides by κ."""
+    """Measure two groups with one feature each, where upsampling divides the learning-time ratio by κ."""
     mixture = separate_groups(np.asarray(settings.pair_eigenvalues), settings.num_context)
     groups = find_group_features(mixture)
     run = aligned_runs(
@@ -138,7 +138,7 @@ def _pair(settings: Settings) -> Variables:
 
 
 def _shared(settings: Settings) -> Variables:
-    """Two groups that share all features: learning times, and where the optimum goes."""
+    """Measure learning times and the moved optimum of two groups that share all features."""
     mixture = sharing_groups(settings.minority_share, settings.num_context)
     groups = find_group_features(mixture)
     original = groups.upsampled()
@@ -177,10 +177,10 @@ def _shared(settings: Settings) -> Variables:
 
 
 def _random(settings: Settings) -> Variables:
-    """Random starts: four groups with a feature each (late: the groups of 3 and 4), and the two that share (late: 2).
+    """Measure random starts on infinite data, with every start trained in every arm.
 
-    Every start is trained on every arm's infinite data. Learned means half of the optimum of the data as they are, the
-    same yardstick for every arm.
+    There are four groups with one feature each (late: those of features 3 and 4), and two groups that share all
+    features (late: group 2). In every arm, a feature is learned at half of the optimum of the original data.
     """
     separate = separate_groups(linear_spectrum(4), settings.num_context)
     sharing = sharing_groups(settings.minority_share, settings.num_context)
@@ -218,7 +218,7 @@ def _random(settings: Settings) -> Variables:
 
 
 def _examples(settings: Settings) -> Variables:
-    """Finite data: learn, find the late examples, upsample them, learn again; from aligned and from random starts."""
+    """Measure finite data: train, find and upsample late examples, train again; from aligned and random starts."""
     mixture = TaskMixture.single(linear_spectrum(4), num_context=settings.num_context)
     features = find_features(mixture)
     make_model = separate_model(4, settings.num_heads, settings.init_scale)
@@ -269,7 +269,7 @@ def _examples(settings: Settings) -> Variables:
 
 
 def _other_rules(examples: CompressedPrompts, pilot: Pilot, settings: Settings) -> dict[str, np.ndarray]:
-    """Return the weights of the same factor on groups that a threshold and a two-cluster split call late."""
+    """Return the weights with the same factor on examples that a threshold or a two-cluster split finds late."""
     losses = np.asarray(examples.losses(pilot.tensors), float)
     nearest = int(np.argmin(np.abs(pilot.time - settings.threshold_time)))
     groups = {

@@ -26,14 +26,14 @@ table = Statements("upsampling", source="notes §8")
 
 
 def _changes(values: xr.DataArray, arm: str, *features: int) -> list[Change]:
-    """Return the change of one arm against the first for each feature; arms lie along the first dimension."""
+    """Return the change of an arm against the first arm for each feature; arms lie along the first dimension."""
     values = values.sel(feature=list(features))
     treated, plain = values.sel({values.dims[0]: arm}), values[0]
     return [log_change(treated[:, d], plain[:, d]) for d in range(len(features))]
 
 
 def _typical_error(data: xr.Dataset, theory: str) -> np.ndarray:
-    """Return the relative error of predicted learning times, median over the data sets, for each arm and feature."""
+    """Return the median relative error of predicted learning times over data sets, for each arm and feature."""
     predicted = data.example_predicted_learning_time.sel(theory=theory).values
     return np.median(np.abs(data.example_aligned_learning_time.values / predicted - 1.0), axis=1)
 

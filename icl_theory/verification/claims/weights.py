@@ -1,4 +1,4 @@
-"""The weights themselves: conserved quantities of every head, and blocks that stay empty (theory notes, §15)."""
+"""Conserved quantities of the weights of every head, and blocks that stay empty (theory notes, §15)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
 
 
 def _step_by_step(settings: Settings, mixture: TaskMixture) -> Variables:
-    """Measured imbalance and the predicted changes summed up to each step, for three models under GD and SAM."""
+    """Measure the imbalance and sum its predicted changes up to each step, for three models under GD and SAM."""
     every = np.arange(settings.num_steps + 1)
     follow = partial(train, num_steps=settings.num_steps, snapshots=every, track=all_parameters)
     found, quantities = [], []
@@ -113,7 +113,7 @@ def _step_by_step(settings: Settings, mixture: TaskMixture) -> Variables:
 
 
 def _drift(settings: Settings, mixture: TaskMixture) -> Variables:
-    """Largest change of the imbalance after a fixed time, for several learning rates of gradient descent."""
+    """Measure the largest change of the imbalance in a fixed time, for several learning rates of gradient descent."""
     model = separate_model(settings.dim, settings.num_heads, settings.init_scale)(settings.seed)
     loss, params = make_loss(model, mixture)
     drifts = []
@@ -126,7 +126,7 @@ def _drift(settings: Settings, mixture: TaskMixture) -> Variables:
 
 
 def _aligned(settings: Settings, mixture: TaskMixture) -> Variables:
-    """Size of the imbalance before and after SAM, of heads that each hold one feature and start unbalanced."""
+    """Measure the imbalance before and after SAM, for heads that each hold one feature and start unbalanced."""
     features, dim = find_features(mixture), settings.dim
     key, shape = jax.random.key(settings.seed), (3, settings.aligned_starts, dim)
     lengths = settings.aligned_scale * jax.random.uniform(key, shape, float, minval=0.5, maxval=1.5)
@@ -141,7 +141,7 @@ def _aligned(settings: Settings, mixture: TaskMixture) -> Variables:
 
 
 def _pictures(settings: Settings, mixture: TaskMixture) -> Variables:
-    """Value, keys and queries in the features' basis, at the start, half-way between learning times, and at the end."""
+    """Record value, keys and queries in the features' basis, at the start, between learning times, and at the end."""
     features = find_features(mixture)
     model = separate_model(settings.dim, settings.num_heads, settings.picture_scale)(settings.seed)
     loss, params = make_loss(model, mixture)
@@ -165,7 +165,7 @@ def _pictures(settings: Settings, mixture: TaskMixture) -> Variables:
 
 
 def _heads(settings: Settings, mixture: TaskMixture) -> Variables:
-    """Share of |k||q| on one feature at the end, of all grown heads: above a tenth of their run's largest."""
+    """Measure the final share of |k||q| on one feature, for heads above a tenth of the size of their run's largest."""
     features = find_features(mixture)
     make = separate_model(settings.dim, settings.num_heads, settings.picture_scale)
     model, starts = random_starts(make, settings.num_seeds, settings.seed)
@@ -184,7 +184,7 @@ def _heads(settings: Settings, mixture: TaskMixture) -> Variables:
 
 
 def _empty_blocks(settings: Settings, mixture: TaskMixture) -> Variables:
-    """Largest of the other entries when all D+1 are trained from a start where only those that matter are filled."""
+    """Measure the largest entry outside the relevant blocks, if all D+1 entries train and these start empty."""
     rngs = nnx.Rngs(params=settings.seed)
     model = MergedAttention(settings.dim, settings.num_heads, init_scale=settings.init_scale, blocks="full", rngs=rngs)
     loss, params = make_loss(model, full_population_moments(mixture))
@@ -206,7 +206,7 @@ def _empty_blocks(settings: Settings, mixture: TaskMixture) -> Variables:
 
 
 def _flat(tree: PyTree) -> np.ndarray:
-    """Return all leaves side by side, (T, numbers)."""
+    """Flatten all leaves into one array (T, numbers)."""
     leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(tree)]
     return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
 
@@ -215,7 +215,7 @@ table = Statements("weights", source="notes §15")
 
 
 def _largest(values: xr.DataArray) -> xr.DataArray:
-    """Return the largest size for each model."""
+    """Return the largest absolute value for each model."""
     return abs(values).groupby("model").max(..., skipna=False)
 
 
