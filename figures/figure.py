@@ -40,7 +40,7 @@ class FigureSpec(NamedTuple):
 
     @property
     def sources(self) -> str:
-        """What the figure reads, as text."""
+        """Names of the claims whose data the figure reads, as text."""
         return self.saved or ", ".join(self.reads)
 
 

@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the bound is met, else the share of it that was reached; empty without a bound."""
+        """Verdict on the bound: "met", or "missed" with the share reached; empty without a bound."""
         if self.reach is None:
             return ""
         share = self.gain_over(self.reach)

@@ -12,10 +12,12 @@ from mkdocs.config import load_config
 
 from experiments.docs.pages import write_pages
 from icl_theory.cli.one_line import run
+from icl_theory.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "results" / "docs"
 SOURCE, KERNELS = ROOT / "results" / "docs-source", ROOT / "results" / "docs-kernels"
+THEME_WORKER = "https://unpkg.com/iframe-worker/shim"
 
 
 @click.command()
@@ -33,8 +35,10 @@ def main() -> None:
 def _search_offline() -> None:
     """Make the search work for pages opened as files: replace a script that the theme would download by a local one."""
     for page in SITE.rglob("*.html"):
-        own = os.path.relpath(SITE / "worker.js", page.parent)
-        page.write_text(page.read_text().replace("https://unpkg.com/iframe-worker/shim", own))
+        text = page.read_text()
+        if THEME_WORKER not in text:
+            raise InputError("page", str(page), f"the theme no longer asks for {THEME_WORKER}; see how it searches now")
+        page.write_text(text.replace(THEME_WORKER, os.path.relpath(SITE / "worker.js", page.parent)))
 
 
 def _keep_kernels_apart() -> None:

@@ -43,9 +43,9 @@ def write_pages(root: Path, source: Path) -> None:
         source: folder to write the sources into.
     """
     for origin, target in PAGES.items():
-        text = _turned((root / origin).read_text(), origin, target)
+        text = turned((root / origin).read_text(), origin, target)
         if target == "theory/formulas.md":
-            text = CARD_ROW.sub(_card, text)
+            text = CARD_ROW.sub(card_of, text)
         _write(source / target, typeset(text) if target.startswith("theory/") else text)
     for origin, target in FILES.items():
         (source / target).parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _turned(text: str, origin: str, target: str) -> str:
+def turned(text: str, origin: str, target: str) -> str:
     """Return a page whose links to pages of the repository now lead to those of the site."""
     known = PAGES | FILES | {TUTORIALS: "tutorials/step1_prompt.py"}
 
@@ -75,13 +75,13 @@ def _turned(text: str, origin: str, target: str) -> str:
         place = posixpath.normpath(posixpath.join(posixpath.dirname(origin), link))
         if link.startswith("http") or not link or place not in known:
             return match[0]
-        turned = posixpath.relpath(known[place], posixpath.dirname(target) or ".")
-        return f"]({turned}{'#' + anchor if anchor else ''})"
+        link = posixpath.relpath(known[place], posixpath.dirname(target) or ".")
+        return f"]({link}{'#' + anchor if anchor else ''})"
 
     return re.sub(r"\]\(([^)\s]+)\)", turn, text)
 
 
-def _card(match: re.Match[str]) -> str:
+def card_of(match: re.Match[str]) -> str:
     """Return a row of the table of formulas as a card, which fits a narrow page too; its code is linked."""
     cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", match[0])[1:-1]]
     if cells[0] == "formula" or set(cells[0]) <= set("-: "):

@@ -4,8 +4,8 @@
 # Adam and Muon beside gradient descent and SAM, on simplicity bias (notes §7). Time is learning rate × step for each;
 # t_d/t_1 has no unit.
 #
-# What is measured: one spectrum, one size of the starts, infinite data, one setting of each optimizer, none of them
-# tuned. What Muon does depends on what it is told is a matrix: all heads together here, not each head's row.
+# The comparison covers one spectrum, one size of the starts, infinite data, and one setting of each optimizer, none of
+# them tuned. What Muon does depends on what it is told is a matrix: all heads together here, not each head's row.
 
 # %%
 from pathlib import Path

@@ -22,7 +22,7 @@ ALWAYS_TRACED = ("rho", "learning_rate", "init_scale", "seed", "noise_std", "exp
 
 
 class AxisFacts(NamedTuple):
-    """What varies along an axis.
+    """Runs along an axis, grouped by whether one program can run them.
 
     Attributes:
         classes: A class number for each index. Indices of one class may run as one program.

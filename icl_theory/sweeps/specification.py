@@ -152,7 +152,7 @@ class Sweep:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What identifies this sweep, as JSON: settings, axes, system and curves, and all settings of its first run."""
+        """Identity of the sweep as JSON: settings, axes, system and curves, and all settings of its first run."""
         return plain(
             {
                 "settings": self.config([0] * len(self.axes)),

@@ -46,7 +46,9 @@ SHARED = Axes(None, None)  # all runs share loss and track
 )
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What a compiled program depends on. The numbers in `loss` and `track` are traced; the rest is structure.
+    """Everything that a compiled program depends on.
+
+    The numbers in `loss` and `track` are traced; the rest is structure.
 
     Attributes:
         loss: Loss as a function of the parameters, a pytree.

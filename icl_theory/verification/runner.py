@@ -23,12 +23,12 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Whether the statement holds in float64."""
+        """True where the statement holds in float64."""
         return self.statement.holds
 
     @property
     def holds_float32(self) -> bool | None:
-        """Whether the statement holds in float32 with the same tolerance; None if it was not measured."""
+        """True where the statement holds in float32 with the same tolerance; None where that was not measured."""
         return None if self.float32 is None else self.float32.holds
 
     def as_dict(self) -> dict[str, Any]:

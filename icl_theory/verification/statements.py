@@ -63,7 +63,7 @@ class Statement:
 
     @property
     def holds(self) -> bool:
-        """Whether the error is within the tolerance; never for a NaN."""
+        """True where the error is within the tolerance; a NaN never is."""
         return bool(self.error <= self.tolerance)
 
 

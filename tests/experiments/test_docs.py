@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.docs.pages import CARD_ROW, _card, _turned
+from experiments.docs.pages import CARD_ROW, card_of, turned
 from experiments.docs.typesetting import latex, typeset
 
 
@@ -34,7 +34,9 @@ def test_what_is_in_a_block_of_code_is_left():
 
 def test_a_row_of_formulas_becomes_a_card():
     row = "| `u` | what | `tasks.features.find_features` | `dynamics/x` | | `f` |\n"
-    card = CARD_ROW.sub(_card, "| formula | what it says | code | statements | test | figure |\n| --- | --- |\n" + row)
+    card = CARD_ROW.sub(
+        card_of, "| formula | what it says | code | statements | test | figure |\n| --- | --- |\n" + row
+    )
     assert "`u`<br>what" in card
     assert "[`tasks.features.find_features`][icl_theory.tasks.features.find_features]" in card
     assert "test:" not in card
@@ -42,5 +44,5 @@ def test_a_row_of_formulas_becomes_a_card():
 
 
 def test_links_between_pages_lead_to_the_pages_of_the_site():
-    assert _turned("[n](NOTES.md#a)", "icl_theory/theory/FORMULAS.md", "theory/formulas.md") == "[n](notes.md#a)"
-    assert _turned("[n](https://x.org)", "README.md", "index.md") == "[n](https://x.org)"
+    assert turned("[n](NOTES.md#a)", "icl_theory/theory/FORMULAS.md", "theory/formulas.md") == "[n](notes.md#a)"
+    assert turned("[n](https://x.org)", "README.md", "index.md") == "[n](https://x.org)"

@@ -97,8 +97,8 @@ def judge(replies: Sequence[str], references: Sequence[str], cut: Sequence[bool]
 
 
 def _plain(text: str) -> str:
-    """Return the text with ASCII minus signs, and with scientific notation written as a power of ten."""
-    return SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", text.replace("\u2212", "-"))
+    """Return the text with ASCII minus signs, without signs of money, and with powers of ten written out."""
+    return SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", text.replace("\u2212", "-").replace("\\$", ""))
 
 
 def _parsed(text: str, seconds: int | None) -> list[Any]:
@@ -115,8 +115,10 @@ def _is_formula(text: str) -> bool:
 
 def _must_be_whole(text: str) -> bool:
     """Return whether an answer is words, or a short text with several numbers, of which one number is only a part."""
+    if any(sign in DRESS.sub(r"\1", text) for sign in "=$\\"):  # a formula stands in it
+        return False
     numbers = NUMBER.findall(text)
-    return not numbers or (len(numbers) > 1 and len(text.split()) <= 8 and "=" not in text and "$" not in text)
+    return not numbers or (len(numbers) > 1 and len(text.split()) <= 8)
 
 
 def _is_letter(text: str) -> bool:

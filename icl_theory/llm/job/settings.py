@@ -74,7 +74,7 @@ class Job:
 
     @property
     def records(self) -> bool:
-        """Whether losses of single examples are recorded."""
+        """True where losses of single examples are recorded."""
         return self.upsampling is not None or self.record_every is not None
 
     def described(self) -> dict[str, Any]:
