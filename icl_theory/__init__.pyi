@@ -127,6 +127,7 @@ from .sweeps.run_sweep import sweep as sweep
 from .sweeps.specification import Sweep as Sweep
 
 # Errors
+from . import llm as llm
 from .errors import DivergenceError as DivergenceError, IclTheoryError as IclTheoryError, InputError as InputError
 
 __version__: str

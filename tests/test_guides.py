@@ -76,9 +76,12 @@ def test_fine_tuning_runs_when_pasted(tmp_path, monkeypatch):
     transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>").save_pretrained(folder)
     monkeypatch.chdir(tmp_path)
     rows = [{"id": f"{a}+1", "question": f"{a} + 1 = ", "answer": str(a + 1)} for a in range(4)]
-    assert block.count("num_steps=500") == 2
+    assert block.count("num_steps=500") == 1
     short = block.replace("num_steps=500", "num_steps=2, length=16")
-    exec(compile(short, "GUIDE.md", "exec"), {"rows": rows, "icl": icl})
+    found = {"rows": rows}
+    exec(compile(short, "GUIDE.md", "exec"), found)
+    assert len(found["right"]) == 4
+    assert icl.llm.load("results/tuned")[0].config == found["model"].config
     assert icl.load_loss_record("losses.zarr").steps.tolist() == [0, 2]
     assert (tmp_path / "results" / "upsampled" / "checkpoints" / "2").is_dir()
 

@@ -149,7 +149,7 @@ def by_template(
 ) -> dict[str, dict[str, list[float]]]:
     """Return accuracies before training through the chat template, with replies judged by `math-verify`: for the test
     of each seed, of all problems and of each kind; nothing for a model without a template."""
-    if not Prompting(model.tokenizer).chat:
+    if Prompting(model.tokenizer).template is None:
         return {}
     found: dict[str, list[float]] = {name: [] for name in ("all", *settings.kinds)}
     for seed in seeds:

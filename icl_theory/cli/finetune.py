@@ -10,7 +10,10 @@ import click
 from icl_theory.errors import InputError
 from icl_theory.progress import ProgressReport
 from icl_theory.upsampling import GROUPS
+from icl_theory.upsampling.conversations import LEARN
+from icl_theory.upsampling.row_fields import Fields
 
+SHOWN = 2  # examples that a dry run shows
 FILE: Any = click.Path(path_type=Path)
 FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor", "group")  # of --upsample
 
@@ -39,6 +42,11 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
 @click.option("--length", default=512, show_default=True, help="tokens of a row; examples that are longer are left out")
 @click.option("--packing", is_flag=True, help="several whole examples in a row, instead of one and padding")
 @click.option("--chat/--no-chat", default=None, help="ask by the chat template  [default: where there is one]")
+@click.option("--learn", type=click.Choice(LEARN), default="last", show_default=True, help="turns of the model")
+@click.option("--prompt-field", help="field of what is asked: a text or turns  [default: by the usual formats]")
+@click.option("--completion-field", help="field of what is answered; without --prompt-field a text, learned whole")
+@click.option("--answer-field", help="field of the answer that replies are judged by  [default: answer]")
+@click.option("--system-field", help="field of the system prompt  [default: system or system_prompt]")
 @click.option("--thinking", is_flag=True, help="by templates that know it (Qwen3): think before the answer")
 @click.option(
     "--id-field",
@@ -67,7 +75,8 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
 @click.option("--multi-host", is_flag=True, help="one process on each of several hosts, started by a cluster")
 @click.option("--save-every", default=500, show_default=True, help="steps between checkpoints")
 @click.option("--seed", default=0, show_default=True, help="of the order of examples, and of what is drawn")
-@click.option("--dry-run", is_flag=True, help="say what would be done; write nothing")
+@click.option("--dry-run", is_flag=True, help="say what would be done, and show examples; write nothing")
+@click.option("--show", type=int, help="examples to show as the model reads them  [default: 2 in a dry run, else 0]")
 @click.option("--quiet", is_flag=True, help="no progress bars")
 def finetune_command(
     model: str,
@@ -92,6 +101,12 @@ def finetune_command(
     multi_host: bool,
     save_every: int,
     dry_run: bool,
+    show: int | None,
+    prompt_field: str | None,
+    completion_field: str | None,
+    answer_field: str | None,
+    system_field: str | None,
+    learn: str,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -149,6 +164,8 @@ def finetune_command(
         max_new=256 if max_new is None else max_new,
         chat=chat,
         thinking=thinking,
+        learn=learn,
+        fields=Fields(prompt_field, completion_field, answer_field, system_field),
         bfloat16=not on_cpu if dtype is None else dtype == "bfloat16",
         id_field=id_field,
         weights=weights,
@@ -167,6 +184,7 @@ def finetune_command(
             save_every=save_every,
             asked_together=32 if eval_batch_size is None else eval_batch_size,
             dry_run=dry_run,
+            show=show if show is not None else SHOWN if dry_run else 0,
             report=report,
             say=click.echo if first else lambda _: None,
         )

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from icl_theory.errors import InputError
 from icl_theory.plotting import FEATURE_COLOURS, new_figure, save_picture, styled
+from icl_theory.upsampling.conversations import texts_of
 from icl_theory.upsampling.groups import group_centres, relative_rows
 from icl_theory.upsampling.loss_record import LossRecord, step_text
-from icl_theory.upsampling.row_fields import texts_of
 from icl_theory.upsampling.rule import Upsampling
 
 EARLY, LATE = FEATURE_COLOURS[0], FEATURE_COLOURS[1]

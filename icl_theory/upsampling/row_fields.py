@@ -1,113 +1,135 @@
-"""Prompt and completion of a row of a fine-tuning set, in the usual formats."""
+"""The fields of a row of a fine-tuning set that hold what is asked and what is answered, in the usual formats."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from icl_theory.errors import InputError
 
-PAIRS = (  # fields asked, fields answered
+PAIRS = (  # fields asked, fields answered; of several that a row has, the first counts
     ("instruction", "output"),
+    ("instruction", "response"),
+    ("question", "response"),
     ("question", "answer"),
     ("prompt", "completion"),
     ("prompt", "response"),
     ("problem", "solution"),
+    ("problem", "answer"),
     ("query", "response"),
     ("input", "output"),
 )
-TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
-ANSWERING = ("assistant", "gpt", "model")
+CONTEXTS = ("input", "context")  # what an `instruction` is about
+SYSTEMS = ("system", "system_prompt")
+KNOWN = "instruction/output, question/answer, prompt/completion, problem/solution, messages or text"
 
 
-class Texts(NamedTuple):
-    """Texts of a row.
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Fields to read in place of those of the usual formats.
 
     Attributes:
-        prompt: What is asked.
-        completion: What is to be answered.
-        whole: True if the row is a single text without a completion.
+        prompt: The field that holds what is asked: a text, or a list of turns.
+        completion: The field that holds what is answered. Without `prompt`, it is a text that is learned whole.
+        answer: The field that holds the answer that replies are judged by.
+        system: The field that holds the system prompt.
     """
 
-    prompt: str
-    completion: str
-    whole: bool = False
+    prompt: str | None = None
+    completion: str | None = None
+    answer: str | None = None
+    system: str | None = None
 
 
-def texts_of(row: Mapping[str, Any]) -> Texts | None:
-    """Return prompt and completion of a row, or None if its fields match no known format.
+USUAL = Fields()
 
-    Known are the pairs of `PAIRS` (an `instruction` may have an `input`), `messages` of `role` and `content`,
-    `conversations` of `from` and `value`, and a single `text`. A text may be a list of parts
-    `{"type": "text", "text": ...}`.
 
-    Examples:
-        >>> texts_of({"question": "1 + 1?", "answer": "2"})
-        Texts(prompt='1 + 1?', completion='2', whole=False)
-        >>> texts_of({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]})
-        Texts(prompt='Hi', completion='Hello', whole=False)
+class Pair(NamedTuple):
+    """What a row asks and answers.
+
+    Attributes:
+        asked: A text, or a list of turns.
+        answered: A text or a list of turns; None if the turns of `asked` hold the answer.
+        used: The fields that were read.
+    """
+
+    asked: Any
+    answered: Any
+    used: tuple[str, ...]
+
+
+def pair_of(row: Mapping[str, Any], fields: Fields = USUAL) -> Pair | None:
+    """Return what a row asks and answers, or None if its fields match no known format.
 
     Raises:
-        InputError: A field that should hold a text does not.
+        InputError: A field of `fields` is missing, or a field that should hold a text does not.
     """
-    turns = turns_of(row)
-    if turns is not None:
-        return _of_turns(turns)
-    for asked, answered in PAIRS:
-        if asked in row and answered in row:
-            more = _text(row.get("input")) if asked == "instruction" else ""
-            return Texts("\n".join(part for part in (_text(row[asked]), more) if part), _text(row[answered]))
-    return Texts(_text(row["text"]), "", whole=True) if "text" in row else None
-
-
-def answer_of(row: Mapping[str, Any]) -> str:
-    """Return the answer that replies to a row are judged by: its field `answer` if there is one, else its completion.
-
-    Examples:
-        >>> answer_of({"problem": "2x = 14. Find x.", "solution": "x = 14/2 = 7, not 12.", "answer": 7})
-        '7'
-
-    Raises:
-        InputError: A field that should hold a text does not.
-    """
-    texts = texts_of(row)
-    return _text(row.get("answer")) or ("" if texts is None else texts.completion)
-
-
-def turns_of(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
-    """Return speakers and texts of `messages`, `conversations` or a `prompt` that is a list of turns; else None."""
-    for field, (role, content) in TURNS.items():
-        if _is_turns(row.get(field)):
-            return [(str(turn.get(role, "")), _text(turn.get(content))) for turn in row[field]]
-    for answered in ("completion", "response"):
-        if _is_turns(row.get("prompt")) and answered in row:
-            asked = [(str(turn.get("role", "")), _text(turn.get("content"))) for turn in row["prompt"]]
-            return [*asked, ("assistant", _joined(row[answered]))]
+    if fields.prompt is not None:
+        asked = required(row, fields.prompt)
+        if fields.completion is not None:
+            return Pair(asked, required(row, fields.completion), (fields.prompt, fields.completion))
+        if not is_turns(asked):
+            raise InputError(fields.prompt, "a text", "name the field of its answer too (--completion-field)")
+        return Pair(asked, None, (fields.prompt,))
+    if fields.completion is not None:
+        return None
+    for name in ("messages", "conversations", "conversation"):
+        if is_turns(row.get(name)):
+            return Pair(row[name], None, (name,))
+    for asks, answers in PAIRS:
+        if asks in row and answers in row:
+            about = next((name for name in CONTEXTS if asks == "instruction" and row.get(name)), None)
+            if about is None:
+                return Pair(row[asks], row[answers], (asks, answers))
+            texts = [text for text in (as_text(row[asks], asks), as_text(row[about], about)) if text]
+            return Pair("\n".join(texts), row[answers], (asks, about, answers))
     return None
 
 
-def _of_turns(turns: list[tuple[str, str]]) -> Texts:
-    """Split turns into prompt and completion; the last turn is the completion if the model speaks it."""
-    answer = turns[-1][1] if turns[-1][0] in ANSWERING else ""
-    asked = turns[:-1] if answer else turns
-    return Texts("\n".join(text for _, text in asked if text), answer)
+def whole_of(row: Mapping[str, Any], fields: Fields = USUAL) -> tuple[str, str] | None:
+    """Return the name and the text of the field of a row that is a single text; None if the row is none.
+
+    Raises:
+        InputError: The field of `fields` is missing, or it holds no text.
+    """
+    if fields.prompt is None and fields.completion is not None:
+        return fields.completion, as_text(required(row, fields.completion), fields.completion)
+    if pair_of(row, fields) is None and "text" in row:
+        return "text", as_text(row["text"], "text")
+    return None
 
 
-def _is_turns(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(turn, Mapping) for turn in value)
+def required(row: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a field.
+
+    Raises:
+        InputError: The row does not have the field.
+    """
+    if name not in row:
+        raise InputError(name, "missing", f"the row has {', '.join(map(str, row))}; name one of these")
+    return row[name]
 
 
-def _joined(value: Any) -> str:
-    if not isinstance(value, list):
-        return _text(value)
-    return "\n".join(_text(turn.get("content")) if isinstance(turn, Mapping) else _text(turn) for turn in value)
+def is_turns(value: Any) -> bool:
+    """Return whether a value is a list of turns: mappings, some of which name who speaks."""
+    if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
+        return False
+    return any(turn.get(key) for turn in value for key in ("role", "from"))
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any, field: str = "text") -> str:
+    """Return the value of a field as text.
+
+    It may be a text, a number, None (empty), or a list of parts `{"type": "text", "text": ...}`.
+
+    Raises:
+        InputError: It is another list or a mapping.
+    """
     if isinstance(value, list) and all(
         isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in value
     ):
         return "".join(part["text"] for part in value)
     if isinstance(value, list | Mapping):
-        raise InputError("text", value, "give a text, or a list of parts that have one")
+        raise InputError(field, value, "give a text, or a list of parts that have one")
     return "" if value is None else str(value)

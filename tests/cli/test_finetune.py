@@ -378,7 +378,7 @@ def test_a_tokenizer_that_ends_texts_otherwise_is_doubted(tmp_path, model, digit
 
 def test_a_row_whose_text_is_none_is_named(tmp_path, model, capsys):
     rows = write_rows(tmp_path / "odd.jsonl", [{"question": "a", "answer": "b"}, {"question": "a", "answer": {"b": 1}}])
-    assert "row 1, text = " in refused(capsys, "finetune", model, rows, "--out", tmp_path / "out", *QUICK)
+    assert "row 1, answer = " in refused(capsys, "finetune", model, rows, "--out", tmp_path / "out", *QUICK)
 
 
 class TimedOut(Exception):

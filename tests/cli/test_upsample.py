@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 import icl_theory as icl
 from icl_theory.upsampling import parquet_data
+from icl_theory.upsampling.conversations import texts_of
 from icl_theory.upsampling.record_files import SUFFIXES
-from icl_theory.upsampling.row_fields import texts_of
 
 COUNT = 12
 STEPS = np.arange(0.0, 101.0, 10.0)

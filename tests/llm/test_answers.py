@@ -11,7 +11,7 @@ import pytest
 from icl_theory.errors import InputError
 from icl_theory.llm.data.problems import load_rows
 from icl_theory.llm.evaluation.answers import Evaluation, answer_in, is_right, judge
-from icl_theory.upsampling.row_fields import answer_of, texts_of
+from icl_theory.upsampling.conversations import answer_of, texts_of
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 from flax import nnx
 
 from icl_theory.errors import InputError
-from icl_theory.llm.data.batches import fitting, pack, pad, tokenize
+from icl_theory.llm.data.batches import fitting, pack, pad
+from icl_theory.llm.data.segments import tokenize
 from icl_theory.llm.model.checkpoint import load_decoder
 from icl_theory.llm.model.generate import generate
 from icl_theory.llm.training.step import batch_loss, token_total

@@ -13,7 +13,7 @@ from tiny_model import tiny_tokenizer
 
 from icl_theory.errors import InputError
 from icl_theory.llm.model.checkpoint import load_decoder
-from icl_theory.llm.model.gguf_file import NAMES, OUTER, load_gguf
+from icl_theory.llm.model.gguf_file import NAMES, OUTER, describe_gguf, load_gguf
 from icl_theory.llm.model.tokenizer import check_tokenizer, load_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "llm" / "llama"
@@ -85,7 +85,8 @@ def write_gguf(path, *, architecture="llama", change=None, tokens=None, dtype=np
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float16, 2e-2)])
 def test_a_gguf_file_is_the_model_it_was_made_of(tmp_path, dtype, tolerance):
     expected = load_decoder(model_folder(tmp_path / "folder"))(TOKENS)
-    model, described = load_gguf(write_gguf(tmp_path / "model.gguf", dtype=dtype))
+    path = write_gguf(tmp_path / "model.gguf", dtype=dtype)
+    model, described = load_gguf(path), describe_gguf(path)
     assert described["vocab_size"] == 40
     assert described["tie_word_embeddings"]
     np.testing.assert_allclose(model(TOKENS), expected, atol=tolerance * np.abs(expected).max())
@@ -128,7 +129,7 @@ def test_the_tokenizer_of_a_gguf_file(tmp_path):
 
 def test_a_tokenizer_that_does_not_fit(tmp_path):
     path = write_gguf(tmp_path / "model.gguf", tokens=bytes_alphabet())
-    model, _ = load_gguf(path)
+    model = load_gguf(path)
     with pytest.raises(InputError, match="the model has 40 tokens"):
         check_tokenizer(load_tokenizer(path), model.config)
     tokenizer = tiny_tokenizer()

@@ -5,7 +5,7 @@ from tiny_model import tiny_tokenizer
 
 from icl_theory.errors import InputError
 from icl_theory.llm.data.prompting import Prompting
-from icl_theory.upsampling.row_fields import texts_of
+from icl_theory.upsampling.conversations import texts_of
 
 
 def test_prompts_by_template_and_as_plain_text():

@@ -20,7 +20,11 @@ from icl_theory.llm.training import train
 from icl_theory.llm.training.train import Batches, FinetuneConfig, finetune
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "llm" / "llama"
-EXAMPLES = [Tokenized(np.random.default_rng(row).integers(3, 40, 6 + row % 3).astype(np.int32), 3) for row in range(10)]
+SIZES = [6 + row % 3 for row in range(10)]
+EXAMPLES = [
+    Tokenized(np.random.default_rng(row).integers(3, 40, size).astype(np.int32), np.arange(size) >= 3)
+    for row, size in enumerate(SIZES)
+]
 CONFIG = FinetuneConfig(
     length=8, batch_size=4, num_steps=12, learning_rate=1e-2, warmup=2, sharpness="fsam", rho=0.01, weight_decay=0.01
 )
@@ -155,7 +159,7 @@ assert max(held) < 1.1 * 3 * ((sum(sizes) - uncut) / 4 + uncut) + 4096, (max(hel
 assert len(trained.model.embedding[...].addressable_shards[0].data.ravel()) == whole / 4
 
 # and it is asked as it lies
-prompts = [example.tokens[: example.prompt].tolist() for example in EXAMPLES]
+prompts = [example.tokens[:3].tolist() for example in EXAMPLES]
 alone = generate(on_devices(in_hosts(trained.model), None), prompts, max_new=5)
 assert generate(on_devices(decoder, mesh), prompts, max_new=5, mesh=mesh) != alone
 assert generate(trained.model, prompts, max_new=5, mesh=mesh, batch_size=3) == alone
@@ -220,7 +224,10 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         ({"examples": []}, "give at least one"),
         ({"config": FinetuneConfig(num_steps=4, warmup=5)}, "warmup = 5: the run has 4 steps"),
         ({"config": FinetuneConfig(length=7)}, "an example has 8 tokens"),
-        ({"examples": [*EXAMPLES, Tokenized(np.array([3, 40]), 1)]}, r"examples\[\d+\] = 'token 40': the model has 40"),
+        (
+            {"examples": [*EXAMPLES, Tokenized(np.array([3, 40]), np.arange(2) > 0)]},
+            r"examples\[\d+\] = 'token 40': the model has 40",
+        ),
         ({"indices": np.array([10])}, "rows from 0 to 9"),
         ({"indices": np.array([0.5])}, "rows from 0 to 9"),
     ):

@@ -2,68 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from icl_theory.errors import InputError, check_number
-from icl_theory.upsampling.row_fields import texts_of
-
-Encode = Callable[[str], Sequence[int]]
 
 
 class Tokenized(NamedTuple):
     """One tokenized example.
 
     Attributes:
-        tokens: tokens of the prompt, followed by those of the completion.
-        prompt: number of tokens in the prompt.
+        tokens: (T,) tokens of all that is given and learned.
+        learned: (T,) True for tokens that are learned; never the first, which nothing predicts.
     """
 
-    tokens: np.ndarray
-    prompt: int
-
-
-def tokenize(
-    row: Mapping[str, Any], encode: Encode, *, end: int, begin: int | None = None, between: str = "\n"
-) -> Tokenized:
-    """Tokenize the prompt and the completion of a row separately, and append the end-of-text token.
-
-    In a row that is a single text, every token but the first is learned. A begin or end token that a text already
-    contains is not added twice.
-
-    Args:
-        row: a row with the fields of one of the formats of `texts_of`.
-        encode: function from text to tokens that adds no special tokens.
-        end: token after the completion; it is learned too.
-        begin: token before the prompt; None for no such token.
-        between: separator of prompt and completion; it belongs to the prompt.
-
-    Raises:
-        InputError: fields of no known format, or a question without an answer.
-    """
-    texts = texts_of(row)
-    if texts is None:
-        known = "instruction/output, question/answer, prompt/completion, problem/solution, messages or text"
-        raise InputError("fields", ", ".join(map(str, row)), f"give {known}")
-    if not texts.completion and not texts.whole:
-        raise InputError("completion", "empty", "there is nothing to learn; leave the row out")
-    if texts.whole:
-        return Tokenized(np.array(ended(begun(encode(texts.prompt), begin), end), np.int32), 1)
-    prompt = begun(encode(texts.prompt + between), begin)
-    return Tokenized(np.array([*prompt, *ended(encode(texts.completion), end)], np.int32), max(len(prompt), 1))
-
-
-def begun(tokens: Sequence[int], begin: int | None) -> list[int]:
-    """Prepend `begin` unless the tokens start with it already; None adds nothing."""
-    return list(tokens) if begin is None or tokens[:1] == [begin] else [begin, *tokens]
-
-
-def ended(tokens: Sequence[int], end: int) -> list[int]:
-    """Append `end` unless the tokens end with it already."""
-    return list(tokens) if tokens[-1:] == [end] else [*tokens, end]
+    tokens: Int[Any, " T"]
+    learned: Bool[Any, " T"]
 
 
 def fitting(examples: Sequence[Tokenized], length: int) -> np.ndarray:
@@ -72,9 +29,7 @@ def fitting(examples: Sequence[Tokenized], length: int) -> np.ndarray:
     The caller leaves out the others and counts them.
     """
     check_number("length", length, minimum=2, integer=True)
-    return np.array(
-        [len(example.tokens) <= length and example.prompt < len(example.tokens) for example in examples], bool
-    )
+    return np.array([len(example.tokens) <= length and example.learned.any() for example in examples], bool)
 
 
 def pad(
@@ -94,7 +49,7 @@ def pad(
         if size > length:
             raise InputError(f"examples[{place}]", f"{size} tokens", f"at most {length} fit")
         tokens[place, :size] = example.tokens
-        learned[place, example.prompt : size] = True
+        learned[place, :size] = example.learned
     return Batch(tokens, learned, weights)
 
 
@@ -133,8 +88,8 @@ def pack(examples: Sequence[Tokenized], length: int) -> Batch:
 def pack_row(examples: Sequence[Tokenized], length: int) -> Batch:
     """Pack examples that fit together into one row.
 
-    Segments are numbered from 1, and padding is 0. The first token of an example is never learned, so that no example
-    is predicted from the one before it.
+    Segments are numbered from 1, and padding is 0. No example is predicted from the one before it, as the first token
+    of an example is never learned.
     """
     tokens, segments = np.zeros((1, length), np.int32), np.zeros((1, length), np.int32)
     learned = np.zeros((1, length), bool)
@@ -142,7 +97,7 @@ def pack_row(examples: Sequence[Tokenized], length: int) -> Batch:
     for number, example in enumerate(examples, start=1):
         end = begin + len(example.tokens)
         tokens[0, begin:end], segments[0, begin:end] = example.tokens, number
-        learned[0, begin + max(example.prompt, 1) : end] = True
+        learned[0, begin:end] = example.learned
         begin = end
     return Batch(tokens, learned, np.ones(1, np.float32), segments)
 

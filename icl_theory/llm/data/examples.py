@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +13,13 @@ from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Tokenized
 from icl_theory.llm.data.problems import Row
 from icl_theory.llm.data.prompting import Prompting
+from icl_theory.llm.data.segments import NothingToLearn
+from icl_theory.upsampling.conversations import unused_fields
 from icl_theory.upsampling.loss_record import check_unique, id_array
-from icl_theory.upsampling.row_fields import texts_of
 from icl_theory.upsampling.summary import line
 
 ROW = "row"
+OPEN, CLOSE = "⟦", "⟧"  # around what is learned, where an example is shown
 
 
 class Examples:
@@ -46,7 +49,7 @@ class Examples:
     def __init__(self, rows: Sequence[Row], prompting: Prompting, length: int, id_field: str | None = None):
         made = [_tokenized(place, row, prompting) for place, row in enumerate(rows)]
         sizes = np.array([0 if one is None else len(one.tokens) for one in made])
-        self.given, self.longest = rows, int(sizes.max())
+        self.given, self.longest, self.prompting = rows, int(sizes.max()), prompting
         self.too_long, self.empty = int(np.sum(sizes > length)), int(np.sum(sizes == 0))
         self.fits = (sizes > 0) & (sizes <= length)
         if not self.fits.any():
@@ -86,23 +89,42 @@ class Examples:
     def lines(self) -> list[str]:
         """Return lines with the number of examples and the number of rows left out."""
         total = sum(len(example.tokens) for example in self.tokens)
-        learned = total - sum(example.prompt for example in self.tokens)
+        learned = sum(int(example.learned.sum()) for example in self.tokens)
         said = [line("data", f"{len(self.rows)} examples, {total} tokens, {learned} of them learned")]
         if self.too_long:
             text = f"{self.too_long} that are longer than --length; the longest has {self.longest} tokens"
             said.append(line("left out", text))
         if self.empty:
             said.append(line("left out", f"{self.empty} without an answer to learn"))
+        unused = set[str]().union(*(unused_fields(row, self.prompting.fields) for row in self.given)) - {self.id_field}
+        if unused:
+            said.append(line("not read", f"fields {', '.join(sorted(unused))}"))
         return said
+
+    def shown(self, count: int) -> list[str]:
+        """Return the first examples as the model reads them, as lines of text."""
+        found = []
+        for place, example in list(zip(self.places.tolist(), self.tokens, strict=True))[:count]:
+            sizes = f"{len(example.tokens)} tokens, {int(example.learned.sum())} of them learned"
+            found.append(line("example", f"row {place}: {sizes}, between {OPEN} and {CLOSE}"))
+            found += [f"  | {text}" for text in rendered(example, self.prompting.tokenizer).split("\n")]
+        return found
 
 
 def _tokenized(place: int, row: Row, prompting: Prompting) -> Tokenized | None:
     """Tokenize a row; return None if there is nothing to learn."""
     try:
-        texts = texts_of(row)
-        if texts is not None and not (texts.prompt if texts.whole else texts.completion):
-            return None
         made = prompting.tokenized(row)
+    except NothingToLearn:
+        return None
     except InputError as error:
         raise InputError(f"row {place}, {error.field}", error.value, error.remedy) from None
-    return made if made.prompt < len(made.tokens) else None
+    return made if made.learned.any() else None
+
+
+def rendered(example: Tokenized, tokenizer: Any) -> str:
+    """Return an example as text with its special tokens, and with what is learned between `OPEN` and `CLOSE`."""
+    cuts = np.flatnonzero(np.diff(example.learned)) + 1
+    parts = zip(np.split(example.tokens, cuts), np.split(example.learned, cuts), strict=True)
+    texts = ((tokenizer.decode(tokens), learned[0]) for tokens, learned in parts)
+    return "".join(f"{OPEN}{text}{CLOSE}" if learned else text for text, learned in texts)

@@ -2,53 +2,63 @@
 
 from __future__ import annotations
 
-import datetime
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from icl_theory.errors import InputError, error_text
-from icl_theory.llm.data.batches import Tokenized, ended, tokenize
-from icl_theory.upsampling.row_fields import ANSWERING, texts_of, turns_of
-
-ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}  # roles in data and in templates
-TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")  # today's date
-DAY = datetime.date(2024, 7, 26)  # replaces it, since the prompts of a run must not change overnight
-MARK = "\u2402answer\u2403"  # placeholder that occurs in no template
+from icl_theory.errors import InputError, check_choice
+from icl_theory.llm.data.batches import Tokenized
+from icl_theory.llm.data.chat_template import ChatTemplate
+from icl_theory.llm.data.segments import joined, plain_text, whole_text
+from icl_theory.upsampling.conversations import LEARN, Conversation, conversation_of, texts_of
+from icl_theory.upsampling.row_fields import USUAL
+from icl_theory.upsampling.row_fields import Fields as Fields
 
 
 class Prompting:
     """Tokenization of rows, the same in training and evaluation.
 
-    With a chat template, the prompt is the conversation up to the model's turn, and the completion is followed by the
-    token that the template puts after an answer. Without a template, prompt and completion are separated by a line
-    break and followed by the end-of-text token. The begin-of-text token comes first if the tokenizer adds one; a
-    template writes its own.
+    With a chat template, a conversation is written as the template does, and an answer is learned with the token that
+    the template puts after it. Without a template, turns are separated by line breaks, and the last is followed by the
+    end-of-text token. The begin-of-text token comes first if the tokenizer adds one; a template writes its own.
 
     Args:
         tokenizer: a tokenizer of `transformers`.
         chat: whether to use the chat template; None to use it if there is one.
         thinking: whether the model thinks before it answers, for templates with that switch (Qwen3). Otherwise
             prompts end where the template starts an answer.
+        learn: `last` to learn the last turn of a conversation if the model speaks it, `all` to learn all turns of the
+            model. A turn with a `weight` (0 or 1) or `train` decides for itself.
+        fields: fields to read in place of the usual ones.
+
+    Attributes:
+        begin: token before a text; None if there is none.
+        end: token after an answer.
 
     Raises:
         InputError: a template or its thinking switch is asked for but does not exist, or the template cannot be
             rendered.
     """
 
-    def __init__(self, tokenizer: Any, chat: bool | None = None, thinking: bool = False):
-        self.tokenizer, self.thinking = tokenizer, thinking
+    def __init__(
+        self,
+        tokenizer: Any,
+        chat: bool | None = None,
+        thinking: bool = False,
+        learn: str = "last",
+        fields: Fields = USUAL,
+    ):
+        check_choice("learn", learn, LEARN)
+        self.tokenizer, self.learn, self.fields = tokenizer, learn, fields
         has = bool(getattr(tokenizer, "chat_template", None))
         if chat and not has:
             raise InputError("chat", True, "the tokenizer has no chat template; leave it out")
-        self.chat = has if chat is None else chat
-        self.template = dated(tokenizer.get_chat_template()) if self.chat else None
-        if thinking and "enable_thinking" not in (self.template or ""):
-            raise InputError("thinking", True, "the chat template has no such switch; leave it out")
+        if thinking and not (has if chat is None else chat):
+            raise InputError("thinking", True, "there is no chat template with such a switch; leave it out")
+        self.template = ChatTemplate(tokenizer, thinking) if (has if chat is None else chat) else None
         self.begin = tokenizer.bos_token_id if tokenizer.bos_token_id in tokenizer("").input_ids else None
-        self.end = self._answer_end() if self.chat else tokenizer.eos_token_id
+        self.end: int = tokenizer.eos_token_id if self.template is None else self.template.end
 
     @property
     def stop(self) -> list[int]:
@@ -56,66 +66,42 @@ class Prompting:
         return sorted({self.end, self.tokenizer.eos_token_id})
 
     def tokenized(self, row: Mapping[str, Any]) -> Tokenized:
-        """Tokenize a row for training: prompt and completion, or a single text.
+        """Tokenize a row for training: what is given and what is learned, or a single text.
 
         Raises:
-            InputError: fields of no known format, a question without an answer, or text that cannot be encoded.
+            InputError: fields of no known format, nothing to learn, something that the template leaves out or plain
+                text cannot say, or text that cannot be encoded.
         """
-        texts = texts_of(row)
-        if not self.chat or texts is None or not texts.completion:
-            return tokenize(row, self._encode, end=self.end, begin=self.begin)
-        prompt = self._asked_by_template(row, texts.prompt)
-        tokens = np.array([*prompt, *ended(self._encode(texts.completion), self.end)], np.int32)
-        return Tokenized(tokens, len(prompt))
+        conversation = conversation_of(row, self.fields)
+        if conversation is None:
+            return joined(whole_text(row, self.fields), self._encode, begin=self.begin, end=self.end)
+        return self._tokenized(conversation, conversation.learned(self.learn))
 
     def asked(self, row: Mapping[str, Any]) -> list[int]:
-        """Return the prompt tokens of a row for evaluation: those before the completion in `tokenized`.
+        """Return the prompt tokens of a row for evaluation: those before its last turn in `tokenized`.
 
         Raises:
             InputError: a row without a reference completion.
         """
-        texts = texts_of(row)
-        if texts is None or not texts.completion:
+        conversation = conversation_of(row, self.fields)
+        if conversation is None or not conversation.answers:
             raise InputError("fields", ", ".join(map(str, row)), "an evaluation needs questions with answers")
-        example = self.tokenized(row)
-        return example.tokens[: example.prompt].tolist()
+        example = self._tokenized(conversation, [len(conversation.messages) - 1])
+        return example.tokens[: int(np.argmax(example.learned))].tolist()
 
     def question(self, row: Mapping[str, Any]) -> str | None:
         """Return the question of a row as text for comparison; None if it has no question."""
-        texts = texts_of(row)
+        texts = texts_of(row, self.fields)
         return None if texts is None or texts.whole else texts.prompt.strip()
+
+    def _tokenized(self, conversation: Conversation, turns: Sequence[int]) -> Tokenized:
+        if self.template is None:
+            return joined(plain_text(conversation, turns), self._encode, begin=self.begin, end=self.end)
+        return joined(self.template.segments(conversation, turns), self._encode, begin=None, end=self.end)
 
     def _encode(self, text: str) -> list[int]:
         try:
-            return self.tokenizer.encode(text, add_special_tokens=False)
+            found: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         except (TypeError, UnicodeError):
             raise InputError("text", ascii(text), "it holds half a character (a lone surrogate); mend it") from None
-
-    def _asked_by_template(self, row: Mapping[str, Any], prompt: str) -> list[int]:
-        turns = turns_of(row) or [("user", prompt)]
-        if turns[-1][0] in ANSWERING:
-            turns = turns[:-1]
-        return self._encode(self._rendered(turns, add_generation_prompt=True))
-
-    def _rendered(self, turns: list[tuple[str, str]], **settings: Any) -> str:
-        messages = [{"role": ROLES.get(role, role), "content": text} for role, text in turns]
-        try:
-            return self.tokenizer.apply_chat_template(
-                messages, tokenize=False, chat_template=self.template, enable_thinking=self.thinking, **settings
-            )
-        except Exception as error:  # many types
-            raise InputError(
-                "chat template", error_text(error), "it refuses the conversation; use none, or mend the row"
-            ) from None
-
-    def _answer_end(self) -> int:
-        """Return the first special token after an answer in the template, else the first token after whitespace."""
-        behind = self._rendered([("user", "x"), ("assistant", MARK)]).rpartition(MARK)[2]
-        special = set(self.tokenizer.all_special_ids)
-        tokens = [token for token in self._encode(behind) if token in special] or self._encode(behind.lstrip())
-        return tokens[0] if tokens else self.tokenizer.eos_token_id
-
-
-def dated(template: str) -> str:
-    """Return the template with the current date replaced by a fixed one."""
-    return TODAY.sub(lambda found: repr(DAY.strftime(found[2])), template)
+        return found

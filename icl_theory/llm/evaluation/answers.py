@@ -97,8 +97,9 @@ def judge(replies: Sequence[str], references: Sequence[str], cut: Sequence[bool]
 
 
 def _plain(text: str) -> str:
-    """Return the text with ASCII minus signs, without signs of money, and with powers of ten written out."""
-    return SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", text.replace("\u2212", "-").replace("\\$", ""))
+    """Return what is said after any thoughts, with ASCII minus signs, powers of ten written out and no money signs."""
+    said = text.rpartition("</think>")[2].replace("\u2212", "-").replace("\\$", "")
+    return SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", said)
 
 
 def _parsed(text: str, seconds: int | None) -> list[Any]:

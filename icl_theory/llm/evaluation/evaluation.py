@@ -16,7 +16,8 @@ from icl_theory.llm.evaluation.answers import Evaluation, judge
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.generate import generate
 from icl_theory.results import writing
-from icl_theory.upsampling.row_fields import answer_of, texts_of
+from icl_theory.upsampling.conversations import answer_of, texts_of
+from icl_theory.upsampling.row_fields import USUAL, Fields
 
 Progress = Callable[[int, int], None]
 
@@ -43,18 +44,19 @@ def evaluate(
         decoder, prompts, max_new=max_new, stop=prompting.stop, batch_size=batch_size, mesh=mesh, progress=progress
     )
     replies = [prompting.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in made]
-    return judge(replies, [answer_of(row) for row in rows], [len(tokens) == max_new for tokens in made])
+    answers = [answer_of(row, prompting.fields) for row in rows]
+    return judge(replies, answers, [len(tokens) == max_new for tokens in made])
 
 
-def write_replies(path: Path, rows: Sequence[Mapping[str, Any]], found: Evaluation) -> None:
+def write_replies(path: Path, rows: Sequence[Mapping[str, Any]], found: Evaluation, fields: Fields = USUAL) -> None:
     """Write replies as JSON lines with the fields question, answer, reply, right and cut."""
     with writing(path) as partial, partial.open("w") as file:
         for row, *said in zip(rows, found.replies, found.right.tolist(), found.cut.tolist(), strict=True):
-            texts = texts_of(row)
+            texts = texts_of(row, fields)
             assert texts is not None
             line = {
                 "question": texts.prompt,
-                "answer": answer_of(row),
+                "answer": answer_of(row, fields),
                 **dict(zip(("reply", "right", "cut"), said, strict=True)),
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

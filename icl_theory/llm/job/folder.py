@@ -24,6 +24,8 @@ ASKING = (
     "evaluation",
     "max_new",
     "chat",
+    "thinking",
+    "fields",
     "bfloat16",
     "files",
 )  # settings on which the evaluation before training depends

@@ -90,6 +90,7 @@ def run_job(
     save_every: int = 500,
     asked_together: int = 32,
     dry_run: bool = False,
+    show: int = 0,
     report: Report = lambda *_: None,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
@@ -103,6 +104,7 @@ def run_job(
         save_every: steps between checkpoints.
         asked_together: evaluation prompts in one batch.
         dry_run: print the plan and write nothing.
+        show: number of examples to print as the model reads them.
         report: progress callback, called with a title, the number done, the total and, in training, a short text.
         say: called with each line of output.
 
@@ -115,6 +117,7 @@ def run_job(
     begun = time.monotonic()
     for name, value in {"save_every": save_every, "eval_batch_size": asked_together}.items():
         check_number(name, value, minimum=1, integer=True)
+    check_number("show", show, minimum=0, integer=True)
     rows = load_rows(job.data)
     problems = None if job.evaluation is None else load_rows(job.evaluation)
     settings = job.described()
@@ -128,7 +131,7 @@ def run_job(
     with memory_said(TRAINING):
         dtype = jnp.bfloat16 if job.bfloat16 else jnp.float32
         model = load_model(find_model(job.model), dtype=dtype, remat=remat, host=True)  # on devices only while in use
-    prompting = Prompting(model.tokenizer, job.chat, job.thinking)
+    prompting = Prompting(model.tokenizer, job.chat, job.thinking, job.learn, job.fields)
     check_window(job, model)
     examples = Examples(rows, prompting, job.training.length, job.id_field)
     if job.records:
@@ -136,7 +139,7 @@ def run_job(
     if mesh is not None:
         check_rows(job.training.batch_size, mesh, job.training.accumulate)
     copies = copies_given(job, examples)
-    said = [about(model, prompting), *doubts(model), *examples.lines()]
+    said = [about(model, prompting), *doubts(model), *examples.lines(), *examples.shown(show)]
     if problems is not None:
         said.append(problems_checked(job, problems, rows, prompting, model))
     for text in said if not dry_run else [*said, *planned(job, examples, copies)]:
@@ -226,7 +229,7 @@ class _Stages:
                 progress=lambda done, total: self.report(f"asking {name}", done, total),
             )
         if self.first:
-            write_replies(path, self.problems, found)
+            write_replies(path, self.problems, found, self.job.fields)
         wait_for_all_hosts(name)
         return found
 

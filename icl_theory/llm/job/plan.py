@@ -84,7 +84,7 @@ def problems_checked(job: Job, problems: Sequence[Row], rows: Sequence[Row], pro
 def about(model: Model, prompting: Prompting) -> str:
     """Return a line with the model family, the number of weights, and how prompts are formatted."""
     size = count_parameters(model.decoder)
-    kind = "asked by its chat template" if prompting.chat else "plain text"
+    kind = "asked by its chat template" if prompting.template else "plain text"
     return line("model", f"{model.decoder.config.family}, {size / 1e6:.3g} million weights, {kind}")
 
 

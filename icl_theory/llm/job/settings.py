@@ -11,6 +11,7 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.llm.data.problems import GENERATOR
 from icl_theory.llm.training.train import FinetuneConfig
 from icl_theory.results import digest, plain
+from icl_theory.upsampling.row_fields import USUAL, Fields
 from icl_theory.upsampling.settings import check_settings
 
 
@@ -29,6 +30,8 @@ class Job:
         max_new: maximum number of tokens of a reply.
         chat: whether to use the tokenizer's chat template; None to use it if there is one.
         thinking: whether the model thinks before it answers, if its template has that switch.
+        learn: `last` to learn the last turn of a conversation, `all` to learn every turn of the model (`Prompting`).
+        fields: fields to read in place of the usual ones, in the data and in the evaluation.
         bfloat16: whether to compute in bfloat16; weights and optimizer state are float32 either way.
         id_field: field that identifies examples in the records; None for `id` if the rows have it, else the row
             number; `row` for the row number.
@@ -50,6 +53,8 @@ class Job:
     max_new: int = 256
     chat: bool | None = None
     thinking: bool = False
+    learn: str = "last"
+    fields: Fields = USUAL
     bfloat16: bool = False
     id_field: str | None = None
     weights: Path | None = None

@@ -29,29 +29,38 @@ NAMES = {  # tensor names of a layer: in GGUF files -> in Hugging Face files
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
 
-def load_gguf(path: str | Path, **settings: Any) -> tuple[Decoder, dict[str, Any]]:
-    """Load the decoder of a GGUF file with dequantised weights; return it with a `config.json` that describes it.
-
-    The settings are those of `load_decoder`.
+def load_gguf(path: str | Path, **settings: Any) -> Decoder:
+    """Load the decoder of a GGUF file with dequantised weights; the settings are those of `load_decoder`.
 
     Raises:
-        InputError: the file is missing or damaged, the architecture is not llama, positions are scaled, or tensors are
-            missing or do not fit.
+        InputError: as in `describe_gguf`; or tensors that are missing or do not fit.
     """
     path = Path(path)
+    reader, described = _opened(path)
+    config = from_huggingface(described)
+    tensors = _tensors(reader, config.num_heads, config.num_kv_heads, path)
+    return build_decoder(config, tensors, where=str(path), **settings)
+
+
+def describe_gguf(path: str | Path) -> dict[str, Any]:
+    """Return a `config.json` that describes the model of a GGUF file.
+
+    Raises:
+        InputError: the file is missing or damaged, the architecture is not llama, or positions are scaled.
+    """
+    return _opened(Path(path))[1]
+
+
+def _opened(path: Path) -> tuple[Any, dict[str, Any]]:
     if not exists(path) or path.is_dir():
         raise InputError("model", str(path), "there is no such file")
     try:
         reader = gguf.GGUFReader(path)
-        described = _described(reader)
+        return reader, _described(reader)
     except InputError:
         raise
     except Exception as error:  # the reader raises many types
         raise InputError("model", str(path), f"cannot be read as GGUF ({error_text(error)})") from None
-    config = from_huggingface(described)
-    tensors = _tensors(reader, config.num_heads, config.num_kv_heads, path)
-    model = build_decoder(config, tensors, where=str(path), **settings)
-    return model, described
 
 
 def _described(reader: Any) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from icl_theory.errors import InputError, error_text
 from icl_theory.llm.model.checkpoint import load_decoder, read_folder, save_decoder
 from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.gguf_file import load_gguf
+from icl_theory.llm.model.gguf_file import describe_gguf, load_gguf
 from icl_theory.llm.model.tokenizer import check_tokenizer, load_tokenizer
 from icl_theory.results import exists, writing
 
@@ -36,6 +37,46 @@ class Model(NamedTuple):
     tokenizer: Any
     described: dict[str, Any]
     path: Path
+
+
+def load(source: str | Path, *, dtype: Any = jnp.float32, remat: bool = False) -> tuple[Decoder, Any]:
+    """Load a model and its tokenizer.
+
+    Args:
+        source: a folder with `config.json`, safetensors and tokenizer; a GGUF file; or a hub repository (`owner/name`),
+            which is fetched if necessary.
+        dtype: number type of matrix products; weights are float32.
+        remat: whether to recompute blocks in the backward pass, which saves memory in training.
+
+    Returns:
+        The decoder and its `transformers` tokenizer.
+
+    Raises:
+        InputError: there is no such model, it cannot be fetched, or it is damaged or not supported.
+    """
+    model = load_model(find_model(str(source)), dtype=dtype, remat=remat)
+    return model.decoder, model.tokenizer
+
+
+def save(model: Decoder, tokenizer: Any, folder: str | Path, *, source: str | Path) -> None:
+    """Save a model and its tokenizer as a folder that `transformers` loads, completely or not at all.
+
+    Args:
+        model: the decoder.
+        tokenizer: its tokenizer.
+        folder: a new folder.
+        source: what the model was loaded from; its settings are kept.
+
+    Raises:
+        InputError: the folder exists or cannot be written, or there is no such source.
+    """
+    path = find_model(str(source))
+    save_model(Model(model, tokenizer, described_by(path), path), model, Path(folder))
+
+
+def described_by(path: Path) -> dict[str, Any]:
+    """Return the contents of the `config.json` of a model, made from its metadata if it is a GGUF file."""
+    return describe_gguf(path) if path.suffix == ".gguf" else read_folder(path)[1]
 
 
 def find_model(source: str) -> Path:
@@ -67,13 +108,8 @@ def load_model(path: Path, **settings: Any) -> Model:
     Raises:
         InputError: as in `load_decoder`, `load_gguf` and `load_tokenizer`; or a tokenizer that does not fit the model.
     """
-    if path.suffix == ".gguf":
-        decoder, described = load_gguf(path, **settings)
-        tokenizer = load_tokenizer(path)
-    else:
-        described = read_folder(path)[1]
-        tokenizer = load_tokenizer(path)
-        decoder = load_decoder(path, **settings)
+    described, tokenizer = described_by(path), load_tokenizer(path)
+    decoder = (load_gguf if path.suffix == ".gguf" else load_decoder)(path, **settings)
     check_tokenizer(tokenizer, decoder.config)
     return Model(decoder, tokenizer, described, path)
 

@@ -276,7 +276,7 @@ def _digest(examples: Sequence[Tokenized], rows: np.ndarray, params: PyTree) -> 
     """Return ten hex digits of a hash of data, training set and initial weights (the first thousand of each array)."""
     known = hashlib.sha256(np.ascontiguousarray(rows, np.int64).tobytes())
     for example in examples:
-        known.update(np.append(example.tokens, [-1 - example.prompt]).astype(np.int64).tobytes())
+        known.update(np.append(np.where(example.learned, 1, -1) * (example.tokens + 1), 0).astype(np.int64).tobytes())
     for leaf in jax.tree.leaves(params):
         known.update(np.asarray(leaf.reshape(-1)[:1000].astype(jnp.float32)).tobytes())
     return known.hexdigest()[:10]

@@ -1,0 +1,35 @@
+"""`icl-theory finetune`: which fields and turns are read, and what the model sees of them."""
+
+import json
+
+from helpers import refused, run_command
+from tiny_model import write_rows, write_tiny_model
+
+QUICK = ["--length", 16, "--batch-size", 4, "--quiet"]
+
+
+def test_fields_turns_and_examples_are_chosen_and_shown(tmp_path, capsys):
+    model = write_tiny_model(tmp_path / "model", chat=True)
+    rows = [{"ask": f"{n}+1", "say": f"it is {n + 1}", "sum": str(n + 1), "source": "s"} for n in range(4)]
+    data = write_rows(tmp_path / "own.jsonl", rows)
+    options = ["--prompt-field", "ask", "--completion-field", "say", "--answer-field", "sum", "--max-new", 4, *QUICK]
+    arguments = ["finetune", model, data, "--eval", data, "--out", tmp_path / "out", *options]
+    assert run_command(*arguments, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "fields source, sum" in said
+    assert said.count("\nexample ") == 2
+    assert "row 1: 13 tokens, 8 of them learned" in said
+    assert "  | <user>1+1<model>⟦it is 2<stop>⟧" in said
+    assert run_command(*arguments, "--steps", 1, "--show", 1) == 0
+    assert capsys.readouterr().out.count("\nexample ") == 1
+    asked = [json.loads(line) for line in (tmp_path / "out" / "after.jsonl").read_text().splitlines()]
+    assert [line["answer"] for line in asked] == ["1", "2", "3", "4"]
+    assert run_command(*arguments, "--steps", 1, "--show", 1) == 0  # the same job: nothing to do
+    changed = [*arguments, "--steps", 1]
+    changed[changed.index("sum")] = "say"
+    assert "answer was sum, now say" in refused(capsys, *changed)
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant") * 2]
+    talk = write_rows(tmp_path / "talk.jsonl", [{"messages": turns}])
+    for learn, told in (("last", "<user>a<model>a<stop>"), ("all", "<user>a<model>⟦a<stop>⟧")):
+        assert run_command("finetune", model, talk, "--out", tmp_path / "x", "--learn", learn, "--dry-run", *QUICK) == 0
+        assert f"{told}<user>a<model>⟦a<stop>⟧" in capsys.readouterr().out
