@@ -19,8 +19,9 @@ from flax import nnx
 from experiments.benchmarks.row import Row
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Batch
+from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.families import DecoderConfig, from_huggingface
+from icl_theory.llm.model.families import from_huggingface
 from icl_theory.llm.model.paper_models import PUBLISHED
 from icl_theory.llm.training.step import make_step, start
 

@@ -31,8 +31,8 @@ from icl_theory.cli.options import NumberList, short_hash
 from icl_theory.environment import code_version
 from icl_theory.errors import InputError
 from icl_theory.llm.evaluation.study import Arms, check_same, merged, save_study, shown
+from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.families import DecoderConfig
 from icl_theory.progress import ProgressReport
 from icl_theory.results import plain
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from experiments.benchmarks import language_models as bench
-from icl_theory.llm.model.families import DecoderConfig
+from icl_theory.llm.model.config import DecoderConfig
 
 TINY = DecoderConfig(64, 16, 32, 2, 2, 2, 8)
 

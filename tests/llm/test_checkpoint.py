@@ -13,8 +13,9 @@ from safetensors.flax import load_file, save_file
 
 from icl_theory.errors import InputError
 from icl_theory.llm.model.checkpoint import count_parameters, load_decoder, read_folder, save_decoder
+from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.families import DecoderConfig, from_huggingface
+from icl_theory.llm.model.families import from_huggingface
 from icl_theory.llm.model.paper_models import PUBLISHED, model_flops
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "llm"

@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from icl_theory.errors import InputError
+from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.families import DecoderConfig, from_huggingface, read_config
+from icl_theory.llm.model.families import from_huggingface, read_config
 from icl_theory.results import exists, writing
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from icl_theory.llm.model.families import DecoderConfig
+from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.rotary import rope_frequencies, rotate
 from icl_theory.llm.model.sharding import by_rows
 

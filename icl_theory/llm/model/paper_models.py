@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.families import DecoderConfig
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "Llama-3.2-1B": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from icl_theory.llm.model.families import Rope
+from icl_theory.llm.model.config import Rope
 
 
 def rope_frequencies(rope: Rope, rotary_dim: int) -> Float[Array, " R"]:

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from icl_theory.errors import InputError, error_text
-from icl_theory.llm.model.families import DecoderConfig
+from icl_theory.llm.model.config import DecoderConfig
 
 # Pre-tokenizers by their names in GGUF files; all are byte-level.
 BY_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
