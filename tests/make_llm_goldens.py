@@ -33,6 +33,20 @@ LLAMA3 = {
 # Shapes of config.json as the hub has them: long enough sequences for windows and rope scaling to matter.
 CONFIGS = {
     "llama": {"rope_parameters": LLAMA3, "num_hidden_layers": 2, "tie_word_embeddings": True, "rms_norm_eps": 1e-5},
+    "mistral": {
+        "head_dim": 8,
+        "num_hidden_layers": 2,
+        "sliding_window": 7,
+        "rope_parameters": {"rope_theta": 100.0, "rope_type": "default"},
+    },
+    "qwen2": {
+        "num_hidden_layers": 2,
+        "tie_word_embeddings": True,
+        "use_sliding_window": True,
+        "sliding_window": 9,
+        "max_window_layers": 1,
+        "rope_parameters": {"rope_theta": 300.0, "rope_type": "default"},
+    },
     "qwen3": {"head_dim": 8, "num_hidden_layers": 2, "tie_word_embeddings": True},
     "gemma3_text": {
         "head_dim": 10,
@@ -49,13 +63,31 @@ CONFIGS = {
         "num_hidden_layers": 2,
         "rope_parameters": {"partial_rotary_factor": 0.7, "rope_theta": 100.0, "rope_type": "default"},
     },
+    "phi3": {
+        "num_hidden_layers": 2,
+        "sliding_window": 11,
+        "rope_parameters": {"partial_rotary_factor": 0.7, "rope_theta": 100.0, "rope_type": "default"},
+    },
+}
+VISION = {
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "image_size": 8,
+    "patch_size": 4,
+    "num_channels": 1,
+    "vision_use_head": False,
 }
 LENGTHS = (48, 29, 11)
 COMPARED = {
     "llama": "mlp.gate_proj",
+    "mistral": "self_attn.o_proj",
+    "qwen2": "self_attn.q_proj",
     "qwen3": "self_attn.k_norm",
     "gemma3_text": "self_attn.q_proj",
     "phi": "self_attn.dense",
+    "phi3": "self_attn.qkv_proj",
 }
 
 
@@ -107,11 +139,30 @@ def main():
                 f"{side}_gradient_norms": np.array([gradients[name].norm() for name in sorted(gradients)], np.float32),
             }
         np.savez_compressed(FOLDER / f"{family}.npz", **saved)
-        model.save_pretrained(FOLDER / family)
-        (FOLDER / family / "generation_config.json").unlink(missing_ok=True)
-        described = json.loads((FOLDER / family / "config.json").read_text())
-        described.pop("transformers_version", None)
-        (FOLDER / family / "config.json").write_text(json.dumps(described, indent=1) + "\n")
+        save(model, FOLDER / family)
+        if family == "gemma3_text":
+            save(with_vision(model), FOLDER / "gemma3")
+
+
+def with_vision(text):
+    """The text model as part of one with a vision tower, which gives it the same logits."""
+    config = transformers.Gemma3Config(
+        text_config=text.config.to_dict(), vision_config={"model_type": "siglip_vision_model", **VISION}
+    )
+    config.mm_tokens_per_image = 4
+    model = transformers.Gemma3ForConditionalGeneration(config).eval()
+    model.model.language_model.load_state_dict(text.model.state_dict())
+    tokens = torch.tensor(batch(left=False)[0])
+    torch.testing.assert_close(model(input_ids=tokens).logits, text(input_ids=tokens).logits, rtol=1e-4, atol=1e-4)
+    return model
+
+
+def save(model, folder):
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    described = json.loads((folder / "config.json").read_text())
+    described.pop("transformers_version", None)
+    (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n")
 
 
 if __name__ == "__main__":

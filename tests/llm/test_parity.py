@@ -16,12 +16,15 @@ from icl_theory.llm.model.families import from_huggingface
 from icl_theory.llm.training.losses import row_losses
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "llm"
-FAMILIES = ("llama", "qwen3", "gemma3_text", "phi")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi", "phi3")
 COMPARED = {
     "llama": "mlp.gate_proj",
+    "mistral": "self_attn.o_proj",
+    "qwen2": "self_attn.q_proj",
     "qwen3": "self_attn.k_norm",
     "gemma3_text": "self_attn.q_proj",
     "phi": "self_attn.dense",
+    "phi3": "self_attn.qkv_proj",
 }
 
 
@@ -71,10 +74,11 @@ def test_logits_losses_and_gradients(family, side):
     close(losses_of(model, tokens, valid, valid), known["losses"])
     gradients = gradients_of(model, tokens, valid, valid)
     flat = dict(nnx.to_flat_state(gradients))
-    places = weight_places(model.config)
-    named = {name: np.asarray(flat[path][...]) for name, (path, _) in places.items()}
-    name = f"model.layers.1.{COMPARED[family]}.weight"
-    close(named[name].T if places[name][1] else named[name], known["gradient"], 1e-4)
+    named = {
+        name: np.concatenate([flat[path][...].T if transposed else flat[path][...] for path in paths])
+        for name, (paths, transposed) in weight_places(model.config).items()
+    }
+    close(named[f"model.layers.1.{COMPARED[family]}.weight"], known["gradient"], 1e-4)
     norms = np.array([np.linalg.norm(named[name]) for name in sorted(named)])
     close(norms, known["gradient_norms"], 1e-4)
 

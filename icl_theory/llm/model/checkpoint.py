@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +20,27 @@ from safetensors.numpy import save_file
 from icl_theory.errors import InputError
 from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.families import from_huggingface, read_config
+from icl_theory.llm.model.families import from_huggingface, read_config, text_description
 from icl_theory.results import exists, writing
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 UNUSED = ("rotary_emb.inv_freq",)  # name suffixes of tensors in old files that are not weights
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 DTYPES = ("F64", "F32", "F16", "BF16")
-Path_ = tuple[Any, ...]  # path of a weight in a decoder
+VISION = re.compile(r"(model\.)?(vision_tower|multi_modal_projector)\.")  # left out of Gemma 3 with vision
+NESTED = re.compile(r"language_model\.(?=model\.|lm_head\.)|(?<=model\.)language_model\.")
+
+
+class Place(NamedTuple):
+    """The place of a tensor of a file in a decoder.
+
+    Attributes:
+        paths: paths of the weights in the decoder; several if the file joins their rows in one tensor.
+        transposed: whether the weights are transposed in the decoder.
+    """
+
+    paths: tuple[tuple[Any, ...], ...]
+    transposed: bool = False
 
 
 def load_decoder(
@@ -69,7 +83,7 @@ def read_folder(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
     files = _files_of(folder)
     if not config.tied or not {EMBEDDING, HEAD} <= files.keys():
         return config, described
-    if np.array_equal(_tensor(files[EMBEDDING], EMBEDDING), _tensor(files[HEAD], HEAD)):
+    if np.array_equal(_tensor(*files[EMBEDDING]), _tensor(*files[HEAD])):
         return config, described
     return replace(config, tied=False), {**described, "tie_word_embeddings": False}
 
@@ -100,16 +114,18 @@ def build_decoder(
             continue
         if name not in places:
             raise InputError("model", where, f"no place for its tensor {name} in a {config.family} model")
-        path, transposed = places[name]
-        shape = flat[path].shape
-        found = tensor.T if transposed else tensor
-        if found.shape != shape:
-            wanted = shape[::-1] if transposed else shape
+        paths, transposed = places[name]
+        shapes = [flat[path].shape[::-1] if transposed else flat[path].shape for path in paths]
+        rows = np.cumsum([shape[0] for shape in shapes])
+        wanted = (int(rows[-1]), *shapes[0][1:])
+        if tensor.shape != wanted:
             raise InputError(name, f"shape {tuple(tensor.shape)}", f"config.json of {where} asks for {wanted}")
-        if not np.isfinite(found).all():
+        if not np.isfinite(tensor).all():
             raise InputError(name, "NaN or infinite numbers", f"the weights in {where} are damaged; fetch them again")
-        kept = np.ascontiguousarray(found, param_dtype) if host else jnp.asarray(found, param_dtype)
-        flat[path] = flat[path].replace(kept)
+        for path, part in zip(paths, np.split(tensor, rows[:-1]), strict=True):
+            found = part.T if transposed else part
+            kept = np.ascontiguousarray(found, param_dtype) if host else jnp.asarray(found, param_dtype)
+            flat[path] = flat[path].replace(kept)
         filled.add(name)
     missing = sorted(places.keys() - filled)
     if missing:
@@ -119,6 +135,8 @@ def build_decoder(
 
 def save_decoder(model: Decoder, folder: str | Path, described: Mapping[str, Any], *, dtype: Any = None) -> None:
     """Write `config.json` and `model.safetensors`, which `transformers` loads.
+
+    Of a Gemma 3 with vision, the text part is written, as a `gemma3_text` model.
 
     Args:
         model: the decoder.
@@ -136,11 +154,13 @@ def save_decoder(model: Decoder, folder: str | Path, described: Mapping[str, Any
         raise InputError("output", str(folder / INDEX), "it exists; give another folder")
     flat = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     tensors = {}
-    for name, (path, transposed) in weight_places(model.config).items():
-        value = np.asarray(flat[path][...])
-        tensors[name] = np.ascontiguousarray(value.T if transposed else value, dtype or value.dtype)
+    for name, (paths, transposed) in weight_places(model.config).items():
+        parts = [np.asarray(flat[path][...]) for path in paths]
+        parts = [part.T for part in parts] if transposed else parts
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        tensors[name] = np.ascontiguousarray(whole, dtype or whole.dtype)
     kind = str(jnp.dtype(next(iter(tensors.values())).dtype))
-    text = json.dumps({**described, "dtype": kind, "torch_dtype": kind}, indent=2) + "\n"
+    text = json.dumps({**text_description(described), "dtype": kind, "torch_dtype": kind}, indent=2) + "\n"
     with writing(folder / "config.json") as config, writing(folder / SINGLE) as weights:
         config.write_text(text)
         try:
@@ -151,8 +171,8 @@ def save_decoder(model: Decoder, folder: str | Path, described: Mapping[str, Any
             ) from None
 
 
-def weight_places(config: DecoderConfig) -> dict[str, tuple[Path_, bool]]:
-    """Map the Hugging Face name of each weight to its path in a `Decoder`, and to whether it is transposed there."""
+def weight_places(config: DecoderConfig) -> dict[str, Place]:
+    """Map the Hugging Face name of each tensor to its place in a `Decoder`."""
     phi = config.family == "phi"
     norms: dict[str, Any] = {"input_layernorm": "attention_norm"}
     if config.sandwich:
@@ -163,44 +183,59 @@ def weight_places(config: DecoderConfig) -> dict[str, tuple[Path_, bool]]:
         }
     elif not config.parallel:
         norms["post_attention_layernorm"] = "mlp_norm"
-    matrices = {
+    if config.qk_norm:
+        norms |= {"self_attn.q_norm": ("attention", "query_norm"), "self_attn.k_norm": ("attention", "key_norm")}
+    places: dict[str, Place] = {EMBEDDING: Place((("embedding",),))}
+    for layer in range(config.num_layers):
+        prefix, block = f"model.layers.{layer}", ("blocks", layer)
+        for name, ours in norms.items():
+            path = (*block, *([ours] if isinstance(ours, str) else ours))
+            places |= _norm(f"{prefix}.{name}", path, config)
+        for name, (part, *inner) in _matrices(config).items():
+            bias = config.bias or (config.qkv_bias and inner[0] in ("query", "key", "value"))
+            places |= _matrix(f"{prefix}.{name}", [(*block, part, matrix) for matrix in inner], bias)
+    places |= _norm("model.final_layernorm" if phi else "model.norm", ("final_norm",), config)
+    if not config.tied:
+        places |= _matrix("lm_head", [("head",)], config.bias)
+    return places
+
+
+def _matrices(config: DecoderConfig) -> dict[str, tuple[str, ...]]:
+    """Map the name of each matrix of a block to its part of a `Block` and to the matrices there that it joins."""
+    if config.family == "phi3":
+        return {
+            "self_attn.qkv_proj": ("attention", "query", "key", "value"),
+            "self_attn.o_proj": ("attention", "output"),
+            "mlp.gate_up_proj": ("mlp", "gate", "up"),
+            "mlp.down_proj": ("mlp", "down"),
+        }
+    phi = config.family == "phi"
+    return {
         "self_attn.q_proj": ("attention", "query"),
         "self_attn.k_proj": ("attention", "key"),
         "self_attn.v_proj": ("attention", "value"),
         "self_attn.dense" if phi else "self_attn.o_proj": ("attention", "output"),
         "mlp.fc1" if phi else "mlp.up_proj": ("mlp", "up"),
         "mlp.fc2" if phi else "mlp.down_proj": ("mlp", "down"),
+        **({"mlp.gate_proj": ("mlp", "gate")} if config.gated else {}),
     }
-    if config.gated:
-        matrices["mlp.gate_proj"] = ("mlp", "gate")
-    if config.qk_norm:
-        norms |= {"self_attn.q_norm": ("attention", "query_norm"), "self_attn.k_norm": ("attention", "key_norm")}
-    places: dict[str, tuple[Path_, bool]] = {EMBEDDING: (("embedding",), False)}
-    for layer in range(config.num_layers):
-        prefix, block = f"model.layers.{layer}", ("blocks", layer)
-        for name, ours in norms.items():
-            path = (*block, *([ours] if isinstance(ours, str) else ours))
-            places |= _norm(f"{prefix}.{name}", path, config)
-        for name, path in matrices.items():
-            places |= _matrix(f"{prefix}.{name}", (*block, *path), config)
-    places |= _norm("model.final_layernorm" if phi else "model.norm", ("final_norm",), config)
-    if not config.tied:
-        places |= _matrix("lm_head", ("head",), config)
-    return places
 
 
-def _norm(name: str, path: Path_, config: DecoderConfig) -> dict[str, tuple[Path_, bool]]:
-    bias = {f"{name}.bias": ((*path, "bias"), False)} if config.norm == "layer" else {}
-    return {f"{name}.weight": ((*path, "scale"), False), **bias}
+def _norm(name: str, path: tuple[Any, ...], config: DecoderConfig) -> dict[str, Place]:
+    bias = {f"{name}.bias": Place(((*path, "bias"),))} if config.norm == "layer" else {}
+    return {f"{name}.weight": Place(((*path, "scale"),)), **bias}
 
 
-def _matrix(name: str, path: Path_, config: DecoderConfig) -> dict[str, tuple[Path_, bool]]:
-    bias = {f"{name}.bias": ((*path, "bias"), False)} if config.bias else {}
-    return {f"{name}.weight": ((*path, "kernel"), True), **bias}
+def _matrix(name: str, paths: list[tuple[Any, ...]], bias: bool) -> dict[str, Place]:
+    kernels, biases = (tuple((*path, kind) for path in paths) for kind in ("kernel", "bias"))
+    return {f"{name}.weight": Place(kernels, True)} | ({f"{name}.bias": Place(biases)} if bias else {})
 
 
-def _files_of(folder: Path) -> dict[str, Path]:
-    """Return the file of each tensor in a folder; a single file takes precedence over a possibly outdated index."""
+def _files_of(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Return the file of each tensor in a folder and its name there, by its name in a text model.
+
+    Tensors of a vision tower are left out. A single file takes precedence over a possibly outdated index.
+    """
     if (folder / SINGLE).is_file():
         names = [SINGLE]
     elif (folder / INDEX).is_file():
@@ -210,12 +245,13 @@ def _files_of(folder: Path) -> dict[str, Path]:
             raise InputError("model", str(folder / INDEX), "it is damaged; fetch it again") from None
     else:
         raise InputError("model", str(folder), f"it holds no {SINGLE} and no {INDEX}; fetch the whole model")
-    found: dict[str, Path] = {}
+    found: dict[str, tuple[Path, str]] = {}
     for name in names:
         if not (folder / name).is_file():
             raise InputError("model", str(folder), f"its part {name} is missing; fetch the whole model")
         with _opened(folder / name) as file:
-            found |= dict.fromkeys(file.keys(), folder / name)
+            keys = file.keys()
+        found |= {NESTED.sub("", key): (folder / name, key) for key in keys if not VISION.match(key)}
     return found
 
 
@@ -224,7 +260,7 @@ def _tensors(folder: Path, config: DecoderConfig) -> Iterator[tuple[str, Any]]:
     files = _files_of(folder)
     saved = HEAD if config.tied and EMBEDDING not in files and HEAD in files else None
     for name in files:
-        yield EMBEDDING if name == saved else name, _tensor(files[name], name)
+        yield EMBEDDING if name == saved else name, _tensor(*files[name])
 
 
 def _tensor(path: Path, name: str) -> np.ndarray:

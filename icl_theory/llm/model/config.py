@@ -52,6 +52,7 @@ class DecoderConfig:
         parallel: whether attention and MLP read the same norm and are added together, instead of one after the other
             with a norm each.
         bias: whether every projection and the output layer have a bias.
+        qkv_bias: whether the projections to queries, keys and values have a bias.
         qk_norm: whether query and key heads are normalised before rotation.
         sandwich: whether the outputs of attention and MLP are normalised again before they are added.
         embed_scale: factor of the embeddings.
@@ -78,6 +79,7 @@ class DecoderConfig:
     gated: bool = True
     parallel: bool = False
     bias: bool = False
+    qkv_bias: bool = False
     qk_norm: bool = False
     sandwich: bool = False
     embed_scale: float = 1.0
@@ -113,6 +115,8 @@ class DecoderConfig:
             raise InputError("num_kv_heads", self.num_kv_heads, f"it must divide num_heads ({self.num_heads})")
         if self.local_layers and len(self.local_layers) != self.num_layers:
             raise InputError("local_layers", f"{len(self.local_layers)} of them", f"give {self.num_layers}")
+        if any(self.local_layers) and not self.window:
+            raise InputError("window", self.window, "layers with windowed attention need at least 1")
 
     def is_local(self, layer: int) -> bool:
         """Return whether a layer has windowed attention."""

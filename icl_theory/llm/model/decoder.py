@@ -1,4 +1,4 @@
-"""One decoder-only transformer for the Llama, Qwen3, Gemma 3 and Phi families, which differ only in `DecoderConfig`.
+"""One decoder-only transformer for all families of `families.py`, which differ only in `DecoderConfig`.
 
 Shapes: B sequences, T tokens, S key positions, C hidden size, N heads, K key/value heads, H head dimension, V
 vocabulary size. Weights are stored in `param_dtype` and used in `dtype`; norms, rotations and the softmax are computed
@@ -55,7 +55,9 @@ class Attention(nnx.Module):
         c, self.config, self.local = config, config, local
         widths = {"query": c.num_heads, "key": c.num_kv_heads, "value": c.num_kv_heads}
         for name, heads in widths.items():
-            setattr(self, name, _linear(c.hidden_size, heads * c.head_dim, c.bias, dtype, param_dtype, rngs))
+            setattr(
+                self, name, _linear(c.hidden_size, heads * c.head_dim, c.bias or c.qkv_bias, dtype, param_dtype, rngs)
+            )
         self.output = _linear(
             c.num_heads * c.head_dim, c.hidden_size, c.bias, dtype, param_dtype, rngs, summed=c.num_layers
         )
