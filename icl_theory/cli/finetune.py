@@ -113,9 +113,9 @@ def finetune_command(
     """Fine-tune MODEL on DATA.
 
     MODEL is a repository of the hub or a folder with config.json, safetensors and tokenizer, of the families Llama,
-    Qwen3, Gemma 3 and Phi-2; or a GGUF file of the Llama architecture as SmolLM2 has it. DATA is JSON lines or Parquet
-    with a prompt and a completion in one of the usual forms, or a generator of problems. The loss is on the
-    completions. A stopped run goes on when the same command is given again.
+    Mistral, Qwen2, Qwen3, Gemma 3, Phi-2 and Phi-3; or a GGUF file of the Llama architecture as SmolLM2 has it. DATA is
+    JSON lines or Parquet with a prompt and a completion in one of the usual forms, or a generator of problems. The loss
+    is on the completions. A stopped run goes on when the same command is given again.
 
     With --upsample a first run at a constant rate records the loss of every example; those that are learned late are
     upsampled by the ratio of learning times, and training begins anew on that set.

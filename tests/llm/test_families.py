@@ -160,6 +160,7 @@ def test_a_nested_gemma_is_saved_as_a_text_model(tmp_path):
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate("abcd")}, unk_token="a"))
     transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="b").save_pretrained(folder)
     model = load_model(folder)
+    assert model.described["max_position_embeddings"] == 256
     save_model(model, model.decoder, tmp_path / "saved")
     saved = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert (saved["model_type"], saved["architectures"]) == ("gemma3_text", ["Gemma3ForCausalLM"])

@@ -1,1 +1,1 @@
-"""Decoders of four families, their checkpoints, tokenizers and generation."""
+"""Decoders of all families, their checkpoints, tokenizers and generation."""
