@@ -2,7 +2,7 @@
 
 # Models
 from .model.decoder import Decoder as Decoder
-from .model.families import DecoderConfig as DecoderConfig
+from .model.config import DecoderConfig as DecoderConfig
 from .model.generate import generate as generate
 from .model.pretrained import load as load, save as save
 from .model.sharding import make_mesh as make_mesh
