@@ -15,7 +15,7 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.progress import ProgressReport
 from icl_theory.results import exists, writing
 from icl_theory.upsampling import GROUPS
-from icl_theory.upsampling.data_file import Scan
+from icl_theory.upsampling.data_file import Scan, check_form, form_of
 from icl_theory.upsampling.data_files import copy_unchanged, open_data
 from icl_theory.upsampling.loss_record import LossRecord, match_ids
 from icl_theory.upsampling.paraphrases import Paraphrases
@@ -84,9 +84,10 @@ def upsample_command(
 ) -> None:
     """Find the examples of DATA that are learned late by LOSSES, and write DATA with them upsampled.
 
-    DATA is JSON lines or Parquet. LOSSES is the loss of each example over training, of any model and any trainer: .npz
-    or .zarr (arrays steps, losses, ids), .parquet or .csv (a column id and one for each checkpoint, named by its step;
-    or columns step, id, loss). Rows keep their order and fields; copies follow their original. A picture is drawn
+    DATA is JSON lines (.jsonl), a JSON array (.json), a table with a header (.csv, .tsv), each also compressed (.gz), a
+    .parquet file, or a folder of such. LOSSES is the loss of each example over training, of any model and any trainer:
+    .npz or .zarr (arrays steps, losses, ids), .parquet or .csv (a column id and one for each checkpoint, named by its
+    step; or columns step, id, loss). Rows keep their order and fields; copies follow their original. A picture is drawn
     beside the output.
 
     \b
@@ -107,7 +108,7 @@ def upsample_command(
     if augment is not None and write != "data":
         raise InputError("--augment", str(augment), f"rows are its business; with --write {write} it does nothing")
     data = open_data(data_file)
-    out = out or data_file.with_name(_default_name(data_file, write))
+    out = out or _default_out(data_file, write)
     if not dry_run:
         _check_places(data_file, out, write, picture)
     with ProgressReport(quiet=quiet) as report:
@@ -149,7 +150,7 @@ def upsample_command(
             if write != "data":
                 save_selection(out, write, found, copies, scan)
             elif found.factor == 1:
-                copy_unchanged(data_file, out)
+                copy_unchanged(data, out)
             else:
                 data.write(out, copies, versions, lambda done, total: report("writing", done, total))
     click.echo(line("wrote", str(out)))
@@ -176,20 +177,24 @@ def _check_length(found: Upsampling, copies: np.ndarray) -> None:
         raise InputError("factor", f"{found.factor:g}", remedy)
 
 
-def _default_name(data_file: Path, write: str) -> str:
-    return f"{data_file.stem}-upsampled{data_file.suffix}" if write == "data" else f"{data_file.stem}-{write}.csv"
+def _default_out(data_file: Path, write: str) -> Path:
+    path = data_file if data_file.name not in ("", "..") else data_file.resolve()
+    form = form_of(path)
+    name = path.name.removesuffix(form)
+    return path.with_name(f"{name}-upsampled{form}" if write == "data" else f"{name}-{write}.csv")
 
 
 def _pictures(out: Path) -> list[Path]:
-    return [out.with_name(f"{out.stem}-picture{suffix}") for suffix in (".png", ".svg")]
+    name = out.name.removesuffix(form_of(out) or out.suffix)
+    return [out.with_name(f"{name}-picture{suffix}") for suffix in (".png", ".svg")]
 
 
 def _check_places(data_file: Path, out: Path, write: str, picture: bool) -> None:
     """Raise `InputError` before the work if the output could not be written after it."""
     if write != "data":
         check_selection(out, write)
-    elif out.suffix != data_file.suffix:
-        raise InputError("--out", str(out), f"the set keeps the form of DATA; end it in {data_file.suffix}")
+    else:
+        check_form(data_file, out)
     for path in [out, *(_pictures(out) if picture else [])]:
         if exists(path):
             raise InputError("--out", str(path), "it exists; give another or remove it")

@@ -8,9 +8,12 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 
 from icl_theory.errors import InputError
+
+LINES = (".jsonl", ".ndjson", ".json")
+TABLES = (".csv", ".tsv")
+FORMS = (*LINES, *TABLES, *(f"{suffix}.gz" for suffix in (*LINES, *TABLES)), ".parquet")
 
 Progress = Callable[[int, int], None]
 
@@ -40,6 +43,10 @@ class DataFile(Protocol):
 
     path: Path
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold the rows, in order."""
+
     def scan(self, id_field: str | None, *, with_ids: bool = True, progress: Progress | None = None) -> Scan:
         """Check every row and read the ids, if wanted, from `id_field` (default `id`, if the first row has it)."""
 
@@ -49,15 +56,32 @@ class DataFile(Protocol):
     def write(
         self, out: Path, copies: np.ndarray, versions: Versions | None = None, progress: Progress | None = None
     ) -> None:
-        """Write row p `copies[p]` times, in the order of the input.
+        """Write row p `copies[p]` times, in the order and the form of the input.
 
         With `versions`, the copies of a row cycle through the original and its versions.
         """
 
 
-def check_form(path: Path, out: Path, forms: tuple[str, ...]) -> None:
-    if out.suffix not in forms:
-        raise InputError("--out", str(out), f"the set is written in the form of {path.name}; end it in {forms[0]}")
+def form_of(path: Path) -> str:
+    """Return the form that a name ends in, or an empty text.
+
+    Examples:
+        >>> form_of(Path("train.v2.jsonl.gz"))
+        '.jsonl.gz'
+        >>> form_of(Path("train.txt"))
+        ''
+    """
+    packed = ".gz" if path.name.endswith(".gz") else ""
+    form = Path(path.name.removesuffix(packed)).suffix + packed
+    return form if form in FORMS else ""
+
+
+def check_form(path: Path, out: Path) -> None:
+    """Raise `InputError` unless `out` has a name that ends in the form of the data."""
+    form = form_of(path)
+    if form_of(out) != form or not out.name:
+        remedy = f"end it in {form}" if form else "DATA is a folder, so give the name of a new one"
+        raise InputError("--out", str(out), f"the set keeps the form of DATA; {remedy}")
 
 
 def check_unchanged(path: Path, count: int, expected: int) -> None:
@@ -65,6 +89,14 @@ def check_unchanged(path: Path, count: int, expected: int) -> None:
         raise InputError(
             "data", str(path), f"it had {expected} rows and now has {count}; leave it alone until this ends"
         )
+
+
+def places(data: DataFile, out: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield each file of a set with its place in a copy at `out`, and make the folders between."""
+    for file in data.files:
+        place = out / file.relative_to(data.path) if data.path.is_dir() else out
+        place.parent.mkdir(parents=True, exist_ok=True)
+        yield file, place
 
 
 def first_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from icl_theory.errors import InputError
+from icl_theory.upsampling.csv_data import CsvData
 from icl_theory.upsampling.data_file import Scan
 from icl_theory.upsampling.data_files import open_data
 from icl_theory.upsampling.loss_record import check_unique
@@ -19,9 +20,9 @@ from icl_theory.upsampling.loss_record import check_unique
 class Paraphrases:
     """Paraphrases that replace further copies of some rows.
 
-    The table is JSON lines or Parquet. Each row names its example, by the data's id field, or by a field `id` with the
-    row number if the data have no ids. Its other fields replace those of the original; a null keeps the original. An
-    example may have any number of rows.
+    The table is of any form that `open_data` reads. Each row names its example, by the data's id field, or by a field
+    `id` with the row number if the data have no ids. Its other fields replace those of the original; a null keeps the
+    original, and so does an empty value of a CSV table. An example may have any number of rows.
 
     Args:
         path: Path of the table.
@@ -50,10 +51,11 @@ class Paraphrases:
             where = f"it and {rows.null_count - 1} more of {found.num_rows} are no examples of the data"
             raise InputError("--augment: id", found.ids[first].as_py(), f"{where}; every row names one of them")
         wanted = set(scan.fields) - {field}
+        missing = (None, "") if isinstance(table, CsvData) else (None,)
         seen: dict[str, None] = {}  # an ordered set
         self._of: dict[int, list[bytes]] = {}
         for example, row in zip(rows.to_pylist(), table.rows(), strict=True):
-            given = {name: value for name, value in row.items() if value is not None and name != field}
+            given = {name: value for name, value in row.items() if value not in missing and name != field}
             seen |= dict.fromkeys(given)
             kept = {name: value for name, value in given.items() if name in wanted}
             if kept and chosen[example]:

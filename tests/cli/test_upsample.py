@@ -1,5 +1,7 @@
 """`icl-theory upsample`: files of every shape come back upsampled, in order; bad input is one line and no file."""
 
+import csv
+import gzip
 import json
 import os
 import resource
@@ -53,7 +55,7 @@ def write_data(path, entries):
 
 
 def read_data(path):
-    if path.suffix == ".parquet":
+    if path.suffix == ".parquet" or path.is_dir():
         return pa.parquet.read_table(path).to_pylist()
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -99,6 +101,42 @@ def test_lines_are_copied_byte_for_byte(folder):
     ends = [b"\r\n"] * 6 + [b"\n"] * 6
     whole = [line + end for line, end in zip(lines, ends, strict=True)]
     assert (folder / "out.jsonl").read_bytes() == b"".join(expected(whole, 2))
+
+
+def test_the_set_keeps_its_form_and_name(folder, capsys, monkeypatch):
+    lines = "".join(json.dumps(entry) + "\n" for entry in rows())
+    (folder / "train.v1.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    assert upsample(folder, "--factor", 2, "--picture", data="train.v1.jsonl.gz") == 0
+    made = gzip.decompress((folder / "train.v1-upsampled.jsonl.gz").read_bytes()).decode()
+    assert [json.loads(line) for line in made.splitlines()] == expected(rows(), 2)
+    assert (folder / "train.v1-upsampled-picture.png").is_file()
+    (folder / "shards").mkdir()
+    for part in range(2):
+        write_data(folder / "shards" / f"part-{part}.parquet", rows()[6 * part : 6 * part + 6])
+    assert upsample(folder, "--factor", 2, data="shards") == 0
+    assert read_data(folder / "shards-upsampled") == expected(rows(), 2)
+    monkeypatch.chdir(folder / "shards")
+    command = ("upsample", ".", folder / "losses.npz", "--factor", 2, "--quiet", "--no-picture")
+    assert run_command(*command, "--write", "weights") == 0
+    assert (folder / "shards-weights.csv").is_file()
+    capsys.readouterr()
+    for out, said in ((folder / "out.parquet", "give the name of a new one"), (".", "give the name of a new one")):
+        assert said in refused(capsys, *command, "--out", out)
+
+
+def test_csv_tables_of_data_and_of_paraphrases(folder):
+    entries = [{name: str(value) for name, value in entry.items()} for entry in rows()]
+    (folder / "train.csv").write_text(
+        "id,question,answer\n" + "".join('{id},"{question}",{answer}\n'.format(**entry) for entry in entries)
+    )
+    (folder / "table.csv").write_text('id,question,answer\nexample-3,"Three, and one?",\n')
+    assert upsample(folder, "--factor", 2, "--augment", folder / "table.csv", data="train.csv") == 0
+    with (folder / "train-upsampled.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    wanted = expected(entries, 2)
+    second = [row for row, entry in enumerate(wanted) if entry["id"] == "example-3"][1]
+    wanted[second] = entries[3] | {"question": "Three, and one?"}
+    assert found == wanted
 
 
 def test_the_factor_is_the_measured_ratio(folder, capsys):
@@ -495,7 +533,7 @@ def test_being_stopped_leaves_nothing_half_written(folder, monkeypatch, capsys):
     """As a batch system does it, when all rows are written and none is in place yet."""
     before = sorted(path.name for path in folder.iterdir())
     stop = lambda *_: signal.raise_signal(signal.SIGTERM)  # noqa: E731
-    monkeypatch.setattr("icl_theory.upsampling.data_files.check_unchanged", stop)
+    monkeypatch.setattr("icl_theory.upsampling.text_rows.check_unchanged", stop)
     out = folder / "new" / "out.jsonl"
     assert run_command("upsample", folder / "train.jsonl", folder / "losses.npz", "--quiet", "--out", out) == 130
     assert "nothing was left half written" in one_line(capsys)

@@ -152,6 +152,35 @@ def test_rows_of_files(tmp_path):
         load_rows(str(tmp_path / "none.jsonl"))
 
 
+def test_rows_of_the_hub(tmp_path, monkeypatch):
+    """A folder stands in for a set of the hub; `datasets` loads both by the same call."""
+    datasets = pytest.importorskip("datasets")
+    for split in ("train", "test"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / f"{split}.jsonl").write_text(json.dumps({"question": split, "answer": "2"}) + "\n")
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: load(*a, **k, cache_dir=str(tmp_path / "cache")))
+    source = f"hf://{tmp_path / 'set'}"
+    assert load_rows(source) == [{"question": "train", "answer": "2"}]
+    assert load_rows(f"{source},split=test,name=default") == [{"question": "test", "answer": "2"}]
+    for settings, said in (
+        (",split=validation", "Unknown split"),
+        (",name=other", "'other' not found"),
+        (",size=3", "name, split, revision with = and a value"),
+        (",split", "name, split, revision with = and a value"),
+        ("/nowhere", "`datasets` cannot load it"),
+        (",split=train[:0]", "corresponds to no data"),
+    ):
+        with pytest.raises(InputError, match=said) as found:
+            load_rows(source + settings)
+        assert source + settings in str(found.value)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'icl-theory\[hub\]'"):
+        load_rows("hf://openai/gsm8k")
+    with pytest.raises(InputError, match="hf://openai/gsm8k"):
+        load_rows("openai/gsm8k")
+
+
 def test_rows_of_generators(monkeypatch):
     """The package behind it stands in by what is asked of it."""
     asked = []

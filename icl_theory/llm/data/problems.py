@@ -1,14 +1,15 @@
-"""Sources of rows for fine-tuning and evaluation: files, and generators of problems with answers."""
+"""Sources of rows for fine-tuning and evaluation: files, sets of the hub, and generators of problems with answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from icl_theory.errors import InputError
-from icl_theory.upsampling.data_files import open_data
+from icl_theory.errors import InputError, error_text
+from icl_theory.upsampling.data_files import HUB, open_data
 
 GENERATOR = "reasoning-gym:"
+HUB_SETTINGS = ("name", "split", "revision")
 Row = Mapping[str, Any]
 
 
@@ -16,20 +17,39 @@ def load_rows(source: str) -> list[Row]:
     """Load all rows of a source.
 
     Args:
-        source: a file of JSON lines or Parquet; or `reasoning-gym:NAME,size=500,seed=0,...`, which is a generator of
-            that package with its settings. Several generators are joined by `+`. Generated rows have the fields
-            question, answer and kind (NAME).
+        source: a file or folder that `open_data` reads; or `hf://NAME,name=CONFIG,split=train,revision=...`, which is
+            what `datasets.load_dataset` finds under that name; or `reasoning-gym:NAME,size=500,seed=0,...`, which is a
+            generator of that package with its settings. Several generators are joined by `+`. Generated rows have the
+            fields question, answer and kind (NAME).
 
     Raises:
-        InputError: a file that cannot be read or holds no rows; a generator that is not installed, is unknown, or
-            refuses its settings.
+        InputError: a file that cannot be read or holds no rows; a set or generator whose package is not installed, that
+            is unknown, or that refuses its settings.
     """
-    if not source.startswith(GENERATOR):
-        rows: list[Row] = list(open_data(source).rows())
-        if not rows:
-            raise InputError("data", source, "it holds no rows")
-        return rows
-    return [row for part in source.split("+") for row in _generated(part.strip())]
+    if source.startswith(GENERATOR):
+        return [row for part in source.split("+") for row in _generated(part.strip())]
+    rows: list[Row] = _from_hub(source) if source.startswith(HUB) else list(open_data(source).rows())
+    if not rows:
+        raise InputError("data", source, "it holds no rows")
+    return rows
+
+
+def _from_hub(source: str) -> list[Row]:
+    try:
+        import datasets
+    except ImportError:
+        raise InputError("data", source, "install what it needs: pip install 'icl-theory[hub]'") from None
+    name, *settings = source.removeprefix(HUB).split(",")
+    given = {"split": "train", **{key: value for key, _, value in (text.partition("=") for text in settings)}}
+    unknown = given.keys() - set(HUB_SETTINGS)
+    if unknown or not name or not all(given.values()):
+        raise InputError(
+            "data", source, f"give {HUB}NAME, and after commas {', '.join(HUB_SETTINGS)} with = and a value"
+        )
+    try:
+        return datasets.load_dataset(name, **given).to_list()
+    except Exception as error:  # its own, of the hub's client, and of the network, of many kinds
+        raise InputError("data", source, f"`datasets` cannot load it ({error_text(error)})") from None
 
 
 def _generated(source: str) -> list[Row]:

@@ -11,6 +11,7 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.llm.data.problems import GENERATOR
 from icl_theory.llm.training.train import FinetuneConfig
 from icl_theory.results import digest, plain
+from icl_theory.upsampling.data_files import open_data
 from icl_theory.upsampling.row_fields import USUAL, Fields
 from icl_theory.upsampling.settings import check_settings
 
@@ -21,11 +22,11 @@ class Job:
 
     Attributes:
         model: hub repository, folder or GGUF file.
-        data: file or generator of training examples (`problems.load_rows`).
+        data: file, set of the hub or generator of training examples (`problems.load_rows`).
         training: settings of the run; its `num_steps` is replaced.
         steps: number of optimizer steps; None to train for `epochs`.
         epochs: passes over the training set, counted after upsampling.
-        evaluation: file or generator of problems; None for no evaluation.
+        evaluation: file, set of the hub or generator of problems; None for no evaluation.
         by: field by which accuracies are split; None for `kind`, if the problems have it.
         max_new: maximum number of tokens of a reply.
         chat: whether to use the tokenizer's chat template; None to use it if there is one.
@@ -88,4 +89,10 @@ class Job:
         del found["training"]["num_steps"]
         sources = [source for source in (self.data, self.evaluation) if source and not source.startswith(GENERATOR)]
         sources += [] if self.weights is None else [str(self.weights)]
-        return found | {"files": {name: digest(Path(name))[:10] for name in sources if Path(name).is_file()}}
+        files = [file for name in sources for file in ([name] if Path(name).is_file() else _files_in(name))]
+        return found | {"files": {name: digest(Path(name))[:10] for name in files}}
+
+
+def _files_in(source: str) -> list[str]:
+    """Return the data files of a folder; none for a set of the hub."""
+    return [str(file) for file in open_data(source).files] if Path(source).is_dir() else []

@@ -1,0 +1,116 @@
+"""Fine-tuning sets as a JSON array of objects. The text of the file is held in memory; its rows are not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from icl_theory.errors import InputError
+from icl_theory.upsampling.data_file import DataFile
+from icl_theory.upsampling.json_lines import JsonLines, json_bytes
+from icl_theory.upsampling.row_fields import pair_of
+from icl_theory.upsampling.text_rows import Entry, TextRows, numbered, reading
+
+BLANK = re.compile(r"[ \t\r\n]*")
+DECODER = json.JSONDecoder()
+
+
+class JsonArray(TextRows):
+    """A file of one JSON array; a copy keeps the text of each row, and each row starts a line."""
+
+    unit = "row"
+    head, between, tail = b"[\n", b",\n", b"\n]\n"
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self._text = _text_of(path)
+
+    @property
+    def size(self) -> int:
+        return len(self._text)
+
+    def entries(self) -> Iterator[Entry]:
+        text, end = self._text, self._text.index("[") + 1
+        for number in count():
+            start = _skip(text, end)
+            if number == 0 and text[start : start + 1] == "]":
+                end = start
+            else:
+                row, end = self._parse(number, start)
+                yield Entry(number, text[start:end].encode(), partial(dict, row), end)
+                end = _skip(text, end)
+            if text[end : end + 1] == "]":
+                break
+            if text[end : end + 1] != ",":
+                raise self.refused(number, "neither a comma nor a closing bracket follows it")
+            end += 1
+        if _skip(text, end + 1) != len(text):
+            raise InputError("data", str(self.path), "something follows the array; one array is wanted")
+
+    def written(self, row: dict[str, Any]) -> bytes:
+        return json_bytes(row)
+
+    def _parse(self, number: int, start: int) -> tuple[dict[str, Any], int]:
+        try:
+            row, end = DECODER.raw_decode(self._text, start)
+        except (ValueError, RecursionError) as error:
+            raise self.refused(number, f"it is no JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise self.refused(number, "an array of objects is wanted, one for each row")
+        return row, end
+
+
+def open_json(path: Path) -> DataFile:
+    """Return the rows of a `.json` file, which holds an array or JSON lines.
+
+    Raises:
+        InputError: It holds one object that is no row, such as one of columns.
+    """
+    with reading(path) as (file, _):
+        start = [line for _, line in islice(numbered(file), 2)]
+    if start and start[0].lstrip().startswith(b"["):
+        return JsonArray(path)
+    if start and (len(start) == 1 or start[0].strip() == b"{"):
+        _check_rows(path)
+    return JsonLines(path)
+
+
+def _check_rows(path: Path) -> None:
+    """Raise `InputError` if a file is one object, unless it is a row on a single line."""
+    text = _text_of(path)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(found, dict):
+        return
+    several = [isinstance(value, list | dict) for value in found.values()]
+    if "\n" not in text.strip() and (pair_of(found) is not None or not all(several)):
+        return
+    rows = [name for name, value in found.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if rows:
+        remedy = f"`jq -c '.{json.dumps(rows[0])}[]' FILE` writes what {rows[0]} holds as JSON lines"
+    else:
+        remedy = "pandas.read_json(FILE).to_json(OTHER, orient='records', lines=True) makes lines of columns"
+    raise InputError("data", str(path), f"it is one object and no list of rows; {remedy}")
+
+
+def _text_of(path: Path) -> str:
+    with reading(path) as (file, _):
+        data = file.read()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError("data", f"{path}, line {line}", "it is not UTF-8; save it as that") from None
+
+
+def _skip(text: str, start: int) -> int:
+    """Return the place of the next character that is not blank."""
+    found = BLANK.match(text, start)
+    return start if found is None else found.end()

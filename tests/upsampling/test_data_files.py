@@ -1,0 +1,237 @@
+"""Fine-tuning sets in the forms that people have: read, written in the same form, refused in one line."""
+
+import csv
+import gzip
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from icl_theory.errors import InputError
+from icl_theory.upsampling.data_files import copy_unchanged, open_data
+
+ROWS = [
+    {"id": "007", "question": "one,\n two?", "answer": '"3"; é'},
+    {"id": "8", "question": "", "answer": "\t5"},
+    {"id": "x", "question": "six", "answer": "1e5"},
+]
+COPIES = np.array([2, 0, 3])
+UPSAMPLED = [row for row, often in zip(ROWS, COPIES, strict=True) for _ in range(often)]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+def table(delimiter, end="\n"):
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(ROWS[0]), delimiter=delimiter, lineterminator=end)
+    writer.writeheader()
+    writer.writerows(ROWS)
+    return text.getvalue()
+
+
+TEXTS = {
+    "data.jsonl": LINES,
+    "data.json": json.dumps(ROWS, indent=4),
+    "line.json": json.dumps(ROWS),
+    "lines.json": LINES,
+    "data.csv": table(","),
+    "crlf.csv": table(",", "\r\n"),
+    "semicolons.csv": table(";"),
+    "data.tsv": table("\t"),
+}
+
+
+def read(path):
+    """The rows of a file, by other readers than ours."""
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    text, name = text.decode("utf-8-sig"), path.name.removesuffix(".gz")
+    if name.endswith("sv"):
+        mark = max("\t;,", key=text.partition("\n")[0].count)
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=mark))
+    return json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_of_every_form(tmp_path, name, packed, bom):
+    path, out, same = tmp_path / (name + packed), tmp_path / f"out-{name}{packed}", tmp_path / f"same-{name}{packed}"
+    content = bom + TEXTS[name].encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    data = open_data(path)
+    assert list(data.rows()) == ROWS
+    assert list(data.rows(np.array([0, 2]))) == [ROWS[0], ROWS[2]]
+    scan = data.scan(None)
+    assert (scan.num_rows, scan.id_field, scan.fields) == (3, "id", ("id", "question", "answer"))
+    assert scan.ids.to_pylist() == ["007", "8", "x"]
+    data.write(out, COPIES)
+    assert read(out) == UPSAMPLED
+    assert list(open_data(out).rows()) == UPSAMPLED
+    copy_unchanged(data, same)
+    assert same.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "line.json", "data.csv", "crlf.csv", "semicolons.csv", "data.tsv"])
+def test_versions_take_turns_in_every_form(tmp_path, name):
+    (tmp_path / name).write_bytes(TEXTS[name].encode())
+    other = {"question": 'a "new",; \t one\n'}
+    open_data(tmp_path / name).write(tmp_path / f"out-{name}", COPIES, lambda row: [other])
+    turns = [ROWS[0], ROWS[0] | other, ROWS[2], ROWS[2] | other, ROWS[2]]
+    assert read(tmp_path / f"out-{name}") == turns
+    if name == "crlf.csv":
+        assert (tmp_path / "out-crlf.csv").read_bytes().count(b"\r\n") == 1 + len(turns)
+
+
+def test_rows_are_copied_as_they_stand(tmp_path):
+    first, second, header = '{"id" : 1,\n  "x": 1e5}', '{"x": "\\u00e9"}', b'\xef\xbb\xbf"id",x\r\n'
+    (tmp_path / "a.json").write_text(f"[ {first} ,{second}]")
+    open_data(tmp_path / "a.json").write(tmp_path / "b.json", np.array([2, 1]))
+    assert (tmp_path / "b.json").read_text() == f"[\n{first},\n{first},\n{second}\n]\n"
+    (tmp_path / "a.csv").write_bytes(header + b'"1",x\r\n\r\n2,"y\nz"')
+    open_data(tmp_path / "a.csv").write(tmp_path / "b.csv", np.array([2, 2]))
+    assert (tmp_path / "b.csv").read_bytes() == header + b'"1",x\r\n' * 2 + b'2,"y\nz"\n' * 2
+
+
+def test_gzip_holds_the_lines_and_no_time(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(LINES.encode()))
+    made = []
+    for second in (1e9, 2e9):
+        monkeypatch.setattr("time.time", lambda second=second: second)
+        open_data(tmp_path / "a.jsonl.gz").write(tmp_path / f"{second}.jsonl.gz", np.array([1, 1, 2]))
+        made.append((tmp_path / f"{second}.jsonl.gz").read_bytes())
+    assert made[0] == made[1]
+    assert gzip.decompress(made[0]).decode() == LINES + LINES.splitlines(keepends=True)[-1]
+
+
+def test_values_may_be_long(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n1," + "a" * 200_000 + "\n")
+    assert len(next(open_data(tmp_path / "a.csv").rows())["text"]) == 200_000
+
+
+def write_shards(folder, names=("part-0.parquet", "part-1.parquet", "part-10.parquet"), **options):
+    folder.mkdir(parents=True)
+    for name, row in zip(names, ROWS, strict=False):
+        pa.parquet.write_table(pa.Table.from_pylist([row]), folder / name, **options)
+    return folder
+
+
+@pytest.mark.parametrize("inside", ["", "data"])
+def test_shards_are_one_set_and_come_back_as_such(tmp_path, inside):
+    write_shards(tmp_path / "set" / inside, compression="zstd")
+    (tmp_path / "set" / "README.md").write_text("about")
+    (tmp_path / "set" / ".cache").mkdir()
+    (tmp_path / "set" / ".cache" / "old.parquet").write_text("no Parquet")
+    data = open_data(tmp_path / "set")
+    assert list(data.rows()) == ROWS
+    assert list(data.rows(np.array([0, 2]))) == [ROWS[0], ROWS[2]]
+    assert data.scan("id").ids.to_pylist() == ["007", "8", "x"]
+    other = {"question": "new"}
+    data.write(tmp_path / "out", COPIES, lambda row: [other])
+    names = ["part-0.parquet", "part-1.parquet", "part-10.parquet"]
+    assert sorted(path.name for path in (tmp_path / "out" / inside).iterdir()) == names
+    found = [pa.parquet.read_table(tmp_path / "out" / inside / name).to_pylist() for name in names]
+    assert found == [[ROWS[0], ROWS[0] | other], [], [ROWS[2], ROWS[2] | other, ROWS[2]]]
+    about = pa.parquet.read_metadata(tmp_path / "out" / inside / names[0])
+    assert about.row_group(0).column(0).compression == "ZSTD"
+    assert list(open_data(tmp_path / "out").rows()) == [row for rows in found for row in rows]
+    copy_unchanged(data, tmp_path / "same")
+    assert (tmp_path / "same" / inside / names[1]).read_bytes() == data.files[1].read_bytes()
+
+
+def test_folders_that_are_no_set(tmp_path):
+    (tmp_path / "empty").mkdir()
+    write_shards(tmp_path / "splits", ("test-00000-of-00001.parquet", "train-00000-of-00001.parquet"))
+    write_shards(tmp_path / "several" / "train")
+    write_shards(tmp_path / "several" / "test")
+    write_shards(tmp_path / "kinds")
+    pa.parquet.write_table(pa.table({"id": [1], "answer": ["x"]}), tmp_path / "kinds" / "part-1.parquet")
+    write_shards(tmp_path / "damaged")
+    (tmp_path / "damaged" / "part-1.parquet").write_bytes(b"PAR1")
+    for name, said in (
+        ("empty", "a folder without .parquet files"),
+        ("splits", "holds the splits test and train"),
+        ("several", "the folders test and train hold Parquet files"),
+        ("kinds", "part-1.parquet': its fields differ from those of part-0.parquet .id is int64 here, string there"),
+        ("damaged", "part-1.parquet': cannot be read"),
+    ):
+        with pytest.raises(InputError, match=said):
+            open_data(tmp_path / name)
+
+
+ARRAY = json.dumps(ROWS)
+BAD = {
+    "plain.jsonl.gz": (LINES, "cannot be read .Not a gzipped file"),
+    "short.jsonl.gz": (gzip.compress(LINES.encode())[:-9], "cannot be read .Compressed file ended"),
+    "damaged.csv.gz": (gzip.compress(table(",").encode())[:12] + b"x" * 40, "cannot be read .Error -3"),
+    "short.json.gz": (gzip.compress(ARRAY.encode())[:-9], "cannot be read .Compressed file ended"),
+    "empty.jsonl.gz": (b"", "it holds no rows"),
+    "empty.csv": ("", "it holds no rows"),
+    "header.csv": ("id,question\n", "it holds no rows"),
+    "ragged.csv": ('id,x\n1,"a\nb"\n2,a,b\n', "line 4': it has 3 values, the header 2"),
+    "few.csv": ("id,x\n1\n", "line 2': it has 1 values, the header 2"),
+    "open.csv": ('id,x\n1,a\n2,"b\n3,c\n', "line 3': it is no CSV"),
+    "twice.csv": ("id,id\n1,2\n", "names 'id' twice"),
+    "latin.csv": ("id,x\n1,a\n2,é\n".encode("latin-1"), "line 3': it is not UTF-8"),
+    "wide.csv": ("id,x\n1,a\n".encode("utf-16"), "line 1': it is not UTF-8"),
+    "none.json": (" [ ] ", "it holds no rows"),
+    "half.json": (ARRAY[:-1], "row 2': neither a comma nor a closing bracket"),
+    "comma.json": (ARRAY[:-1] + ",]", "row 3': it is no JSON"),
+    "after.json": (ARRAY + "[]", "something follows the array"),
+    "numbers.json": ("[1, 2]", "row 0': an array of objects is wanted"),
+    "deep.json": ("[" * 100_000, "row 0': it is no JSON"),
+    "latin.json": ('[\n{"x": "é"}]'.encode("latin-1"), "line 2': it is not UTF-8"),
+    "latin.jsonl": ('{}\n{"x": "é"}'.encode("latin-1"), "line 2': it is no JSON"),
+    "columns.json": ('{"id": [1, 2], "x": ["a", "b"]}', "one object and no list of rows; pandas"),
+    "indexed.json": ('{"id": {"0": 1}, "x": {"0": "a"}}', "one object and no list of rows; pandas"),
+    "under.json": (json.dumps({"version": 1, "data": ROWS}, indent=1), r"`jq -c '.\"data\"\[\]' FILE`"),
+    "line.json": (json.dumps({"data": ROWS}), r"`jq -c '.\"data\"\[\]' FILE`"),
+    "pretty.json": ("{\n}\n{\n}", "line 1': it is no JSON"),
+    "array.jsonl": (ARRAY, "let its name end in .json"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_content_that_is_not_what_the_suffix_says(tmp_path, name):
+    content, said = BAD[name]
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(InputError, match=said) as found:
+        open_data(tmp_path / name).scan(None)
+    assert name in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "Hi"}]},
+        {"question": "?", "choices": ["a", "b"]},
+        {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Ho"}]},
+    ],
+)
+def test_a_single_row_of_json_is_one(tmp_path, row):
+    (tmp_path / "a.json").write_text(json.dumps(row))
+    assert list(open_data(tmp_path / "a.json").rows()) == [row]
+
+
+def test_what_a_csv_cannot_hold(tmp_path):
+    (tmp_path / "a.csv").write_text(table(","))
+    for value, said in ((["a"], "question is no text"), (True, "question is no text"), ("\ud800", "surrogate")):
+        with pytest.raises(InputError, match=said):
+            open_data(tmp_path / "a.csv").write(tmp_path / "b.csv", COPIES, lambda row, v=value: [{"question": v}])
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_names_that_are_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, said in (
+        ("openai/gsm8k", "there is no such file; of the hub, `finetune` reads hf://openai/gsm8k$"),
+        ("hf://openai/gsm8k", "'hf://openai/gsm8k': only `finetune` reads from the hub; save it first"),
+        ("data/train.jsonl", "there is no such file$"),
+        ("/data/train", "there is no such file$"),
+    ):
+        with pytest.raises(InputError, match=said):
+            open_data(name)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match=r"\.jsonl, \.ndjson, \.json, \.csv.*\.jsonl\.gz.*\.parquet"):
+        open_data("notes.txt")
