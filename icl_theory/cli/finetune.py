@@ -114,8 +114,9 @@ def finetune_command(
 
     MODEL is a repository of the hub or a folder with config.json, safetensors and tokenizer, of the families Llama,
     Mistral, Qwen2, Qwen3, Gemma 3, Phi-2 and Phi-3; or a GGUF file of the Llama architecture as SmolLM2 has it. DATA is
-    JSON lines or Parquet with a prompt and a completion in one of the usual forms, or a generator of problems. The loss
-    is on the completions. A stopped run goes on when the same command is given again.
+    JSON lines, a JSON array, CSV, Parquet, a folder of Parquet files or a set of the hub, with a prompt and a completion
+    in one of the usual forms; or a generator of problems. The loss is on the completions. A stopped run goes on when
+    the same command is given again.
 
     With --upsample a first run at a constant rate records the loss of every example; those that are learned late are
     upsampled by the ratio of learning times, and training begins anew on that set.
@@ -124,6 +125,7 @@ def finetune_command(
     Examples:
       icl-theory finetune Qwen/Qwen3-0.6B train.jsonl --out plain --eval test.jsonl
       icl-theory finetune Qwen/Qwen3-0.6B train.jsonl --out upsampled --eval test.jsonl --upsample
+      icl-theory finetune Qwen/Qwen3-0.6B hf://openai/gsm8k,name=main --out gsm8k
       icl-theory finetune model.gguf "reasoning-gym:chain_sum,size=1000" --out sums --optimizer muon --learning-rate
       1e-3
     """

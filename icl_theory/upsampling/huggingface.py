@@ -3,7 +3,8 @@
 Add the callback, and run `icl-theory upsample train.jsonl losses.zarr` after training:
 
     from icl_theory.upsampling.huggingface import RecordLosses
-    trainer = Trainer(model, arguments, train_dataset=tokenized, callbacks=[RecordLosses("losses.zarr", every=100)])
+    trainer = Trainer(model, arguments, train_dataset=tokenized)
+    trainer.add_callback(RecordLosses("losses.zarr", every=100, ids=trainer.train_dataset["id"]))
 
 For existing checkpoints no callback is needed. Call
 `LossRecorder("losses.zarr").add(step, example_losses(model, tokenized, collator))` for each, in order.
@@ -22,7 +23,7 @@ from jaxtyping import PyTree
 from transformers import TrainerCallback
 
 from icl_theory.errors import InputError, check_number
-from icl_theory.upsampling.record_files import LossRecorder
+from icl_theory.upsampling.record_files import LossRecorder, check_growing
 
 IGNORED = -100  # label of a token that is not part of the loss
 
@@ -48,12 +49,7 @@ def example_losses(model: Any, dataset: Any, collate: Callable[..., Any], *, bat
             rows.
     """
     check_number("batch_size", batch_size, minimum=1, integer=True)
-    try:
-        count = len(dataset)
-    except TypeError:
-        raise InputError(
-            "dataset", type(dataset).__name__, "give one with a length; a stream has no examples to name"
-        ) from None
+    count = _count(dataset)
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         raise InputError(
             "model", type(model).__name__, "labels are shifted here as a causal model's; it has an encoder"
@@ -82,23 +78,54 @@ class RecordLosses(TrainerCallback):
     out with a warning, and training goes on. Packing several examples into one row must be off. With several processes,
     each evaluates all examples and the first writes.
 
+    A trainer may drop, filter or shuffle the rows that it is given. With `id_column` the ids are those of the rows that
+    it trains on. The Trainer removes columns that the model does not take. Either keep them with
+    `remove_unused_columns=False`, if the collator can do with them (TRL's can), or add the callback to the finished
+    trainer:
+
+        trainer.add_callback(RecordLosses("losses.zarr", every=100, ids=trainer.train_dataset["id"]))
+
     Args:
         path: Path of the record, ending in `.zarr`.
         every: Optimizer steps between checkpoints.
-        ids: Ids of the training examples, in order. None means their row numbers.
+        ids: Ids of the training examples, in the order in which the trainer holds them. None means their row numbers.
+        id_column: Column of the trainer's data set, or of `dataset`, that holds the ids. It replaces `ids`.
         dataset: Examples to use instead of the Trainer's, such as a part of them.
         batch_size: Number of examples per forward pass.
+
+    Raises:
+        InputError: `ids` and `id_column` are both given, or `LossRecorder` refuses path or ids. When training begins:
+            the record is that of an earlier run, there are more or fewer examples than ids, or the column is missing.
     """
 
-    def __init__(self, path: str | Path, *, every: int, ids: Any = None, dataset: Any = None, batch_size: int = 8):
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        every: int,
+        ids: Any = None,
+        id_column: str | None = None,
+        dataset: Any = None,
+        batch_size: int = 8,
+    ):
         check_number("every", every, minimum=1, integer=True)
-        self.every, self.dataset, self.batch_size = every, dataset, batch_size
-        self.recorder = LossRecorder(path, ids)
+        if ids is not None and id_column is not None:
+            raise InputError("id_column", id_column, "with ids it does nothing; give one of them")
+        check_growing(Path(path))
+        self.path, self.every, self.id_column = Path(path), every, id_column
+        self.dataset, self.batch_size = dataset, batch_size
+        self.recorder = None if id_column is not None else LossRecorder(path, ids)
         self._last = -1
 
     def on_train_begin(self, args: Any, state: PyTree, control: Any, **parts: Any) -> None:
-        if state.global_step == 0 and self.recorder.num_checkpoints:
-            path = str(self.recorder.path)
+        dataset = self._examples(parts)
+        if self.id_column is not None:
+            ids = _column(dataset, self.id_column)
+            self.recorder = LossRecorder(self.path, ids) if state.is_world_process_zero else None
+        elif self.recorder is not None:
+            _check_count(self.recorder.ids, dataset)
+        if self.recorder is not None and state.global_step == 0 and self.recorder.num_checkpoints:
+            path = str(self.path)
             raise InputError("path", path, "it holds the record of an earlier run; give another, or remove it")
         self._record(state, parts)
 
@@ -114,13 +141,53 @@ class RecordLosses(TrainerCallback):
         if state.global_step == self._last:
             return
         self._last = state.global_step
-        loader = parts["train_dataloader"]
-        dataset = loader.dataset if self.dataset is None else self.dataset
-        losses = example_losses(parts["model"], dataset, loader.collate_fn, batch_size=self.batch_size)
+        collate = parts["train_dataloader"].collate_fn
+        losses = example_losses(parts["model"], self._examples(parts), collate, batch_size=self.batch_size)
         if not np.all(np.isfinite(losses)):
-            warnings.warn(f"losses at step {self._last} are not finite: left out of {self.recorder.path}", stacklevel=2)
-        elif state.is_world_process_zero:
+            warnings.warn(f"losses at step {self._last} are not finite: left out of {self.path}", stacklevel=2)
+        elif self.recorder is not None and state.is_world_process_zero:
             self.recorder.add(self._last, losses)
+
+    def _examples(self, parts: dict[str, Any]) -> Any:
+        return parts["train_dataloader"].dataset if self.dataset is None else self.dataset
+
+
+def _column(dataset: Any, name: str) -> list[Any]:
+    """Return a column of a data set of `datasets`, or a field of each row of another."""
+    columns = getattr(dataset, "column_names", None)
+    if columns is None:
+        try:
+            return [dataset[row][name] for row in range(_count(dataset))]
+        except (KeyError, TypeError, IndexError):
+            raise InputError("id_column", name, "the rows of the data set do not have it") from None
+    if name not in columns:
+        remedy = (
+            f"the trainer kept only {', '.join(columns)}; set remove_unused_columns=False, or add the callback to the "
+            f"finished trainer with ids=trainer.train_dataset[{name!r}]"
+        )
+        raise InputError("id_column", name, remedy)
+    return list(dataset[name])
+
+
+def _check_count(ids: Any, dataset: Any) -> None:
+    """Raise `InputError` if there are more or fewer examples than ids."""
+    count, named = _count(dataset), 0 if ids is None else len(ids)
+    if ids is None or named == count:
+        return
+    cause = "more than are named; is the data set another, or packed?"
+    if count < named:
+        cause = f"the trainer dropped {named - count} rows, as TRL does where max_length leaves nothing to learn"
+    remedy = f"there are {count} examples, {cause}; id_column='id' takes the ids of the rows that are trained on"
+    raise InputError("ids", f"{named} of them", remedy)
+
+
+def _count(dataset: Any) -> int:
+    try:
+        return len(dataset)
+    except TypeError:
+        raise InputError(
+            "dataset", type(dataset).__name__, "give one with a length; a stream has no examples to name"
+        ) from None
 
 
 def _batch_losses(model: Any, batch: dict[str, Any], rows: int) -> np.ndarray:

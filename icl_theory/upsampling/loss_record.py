@@ -142,8 +142,8 @@ def match_ids(record: LossRecord, data_ids: pa.Array, *, where: str) -> np.ndarr
             where,
             data_ids[first].as_py(),
             f"it and {found.null_count - 1} more of {len(data_ids)} have no losses in the record, whose ids look like "
-            f"{record.ids[0].as_py()!r}; name the field of the data that holds the ids, take them for rows, or record "
-            "all examples",
+            f"{record.ids[0].as_py()!r}; name the field of the data that holds the ids, take them for rows, record all "
+            "examples, or leave out those that the trainer dropped",
         )
     if len(data_ids) != record.num_examples:
         unknown = pc.filter(record.ids, pc.invert(pc.is_in(record.ids, value_set=data_ids)))

@@ -77,8 +77,7 @@ class LossRecorder:
 
     def __init__(self, path: str | Path, ids: Any = None):
         self.path = Path(path)
-        if self.path.suffix != ".zarr":
-            raise InputError("path", str(path), "a record that grows is a Zarr folder; end it in .zarr")
+        check_growing(self.path)
         self.ids = None if ids is None else id_array("ids", ids)
         self._group: Any = None
         if exists(self.path) and _is_empty(self.path):  # stopped before its first checkpoint was complete
@@ -131,6 +130,12 @@ class LossRecorder:
         rows[count] = losses
         steps.resize((count + 1,))
         steps[count] = step  # written last: a checkpoint with a step is complete
+
+
+def check_growing(path: Path) -> None:
+    """Raise `InputError` unless a record at this path can be written checkpoint by checkpoint."""
+    if path.suffix != ".zarr":
+        raise InputError("path", str(path), "a record that grows is a Zarr folder; end it in .zarr")
 
 
 def _is_empty(path: Path) -> bool:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -157,8 +157,8 @@ def reading(path: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]
     """
     try:
         with path.open("rb") as raw:
-            file = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=raw))) if path.suffix == ".gz" else raw
-            yield file, raw.tell
+            packed: Any = gzip.GzipFile(fileobj=raw)
+            yield io.BufferedReader(packed) if path.suffix == ".gz" else raw, raw.tell
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError("data", str(path), f"cannot be read ({reason})") from None
@@ -179,6 +179,6 @@ def _packed(path: Path) -> Iterator[io.BufferedWriter]:
         if path.suffix != ".gz":
             yield raw
             return
-        packed = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0)
-        with io.BufferedWriter(cast(io.RawIOBase, packed)) as file:
+        packed: Any = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0)
+        with io.BufferedWriter(packed) as file:
             yield file

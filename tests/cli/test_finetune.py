@@ -3,12 +3,15 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import click
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from flax import nnx
 from helpers import refused, run_command
@@ -359,6 +362,18 @@ def test_out_of_memory_says_what_to_lower(tmp_path, model, digits, capsys):
     ]
     error = refused(capsys, "finetune", model, digits, *options)
     assert "lower --batch-size or --length" in error
+
+
+def test_a_job_knows_the_files_of_a_folder(tmp_path):
+    for part in range(2):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        table = pa.table({"question": ["a"], "answer": [str(part)]})
+        pa.parquet.write_table(table, tmp_path / "set" / f"{part}.parquet")
+    job = jobs.Job("model", str(tmp_path / "set"), evaluation="hf://some/set")
+    files = job.described()["files"]
+    assert list(files) == [str(tmp_path / "set" / f"{part}.parquet") for part in range(2)]
+    shutil.copyfile(tmp_path / "set" / "0.parquet", tmp_path / "set" / "1.parquet")
+    assert job.described()["files"] != files
 
 
 def test_what_the_extra_brings_is_named_where_it_is_missing(tmp_path, model, digits, capsys, monkeypatch):

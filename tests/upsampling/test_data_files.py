@@ -122,7 +122,8 @@ def test_shards_are_one_set_and_come_back_as_such(tmp_path, inside):
     write_shards(tmp_path / "set" / inside, compression="zstd")
     (tmp_path / "set" / "README.md").write_text("about")
     (tmp_path / "set" / ".cache").mkdir()
-    (tmp_path / "set" / ".cache" / "old.parquet").write_text("no Parquet")
+    for hidden in (tmp_path / "set" / ".cache" / "old.parquet", tmp_path / "set" / inside / "._part-0.parquet"):
+        hidden.write_text("no Parquet")
     data = open_data(tmp_path / "set")
     assert list(data.rows()) == ROWS
     assert list(data.rows(np.array([0, 2]))) == [ROWS[0], ROWS[2]]

@@ -39,13 +39,12 @@ def model(dropout=0.0):
     return transformers.LlamaForCausalLM(settings)
 
 
-def train(folder, network, steps=STEPS, resume=None, callbacks=(), **settings):
+def train(folder, network, steps=STEPS, resume=None, callbacks=(), data=None, **settings):
     usual = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "save_steps": 4, "use_cpu": True}
     quiet = {"report_to": [], "disable_tqdm": True, "lr_scheduler_type": "constant"}
     arguments = transformers.TrainingArguments(output_dir=str(folder), max_steps=steps, **usual | quiet | settings)
-    trainer = transformers.Trainer(
-        network, arguments, train_dataset=rows(), eval_dataset=rows(), data_collator=collate, callbacks=list(callbacks)
-    )
+    sets = {"train_dataset": rows() if data is None else data, "eval_dataset": rows()}
+    trainer = transformers.Trainer(network, arguments, data_collator=collate, callbacks=list(callbacks), **sets)
     trainer.train(resume_from_checkpoint=resume)
     return network
 
@@ -71,6 +70,98 @@ def test_the_trainer_records_before_during_and_after(tmp_path):
     np.testing.assert_allclose(record.losses[0], example_losses(model(), rows(), collate), rtol=1e-5)
     np.testing.assert_allclose(record.losses[-1], example_losses(network, rows(), collate), rtol=1e-5)
     assert record.losses[-1].mean() < record.losses[0].mean()
+
+
+class Padded(torch.utils.data.Dataset):
+    """Rows that a trainer made of others: in another order, without the last."""
+
+    kept = (4, 2, 0, 1, 3, 8, 7, 6, 5)
+
+    def __len__(self):
+        return len(self.kept)
+
+    def __getitem__(self, place):
+        return {"id": f"example {self.kept[place]}", **rows()[self.kept[place]]}
+
+
+def test_ids_are_those_of_the_rows_that_are_trained_on(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    kept = Padded()
+    column = datasets.Dataset.from_list([kept[place] for place in range(len(kept))])
+    alone = example_losses(model(), rows(), collate)
+    for name, data, settings in (("torch", kept, {}), ("datasets", column, {"remove_unused_columns": False})):
+        record = RecordLosses(tmp_path / f"{name}.zarr", every=9, id_column="id")
+        train(tmp_path / name, model(), steps=1, callbacks=[record], data=data, **settings)
+        found = load_loss_record(tmp_path / f"{name}.zarr")
+        assert found.ids.to_pylist() == [f"example {row}" for row in kept.kept]
+        np.testing.assert_allclose(found.losses[0], alone[list(kept.kept)], rtol=1e-5)
+    for name, data, said in (
+        ("id", column, "'id': the trainer kept only input_ids; set remove_unused_columns=False"),
+        ("uid", kept, "'uid': the rows of the data set do not have it"),
+    ):
+        record = RecordLosses(tmp_path / f"no-{name}.zarr", every=9, id_column=name)
+        with pytest.raises(InputError, match=said):
+            train(tmp_path / name, model(), steps=1, callbacks=[record], data=data)
+
+
+def test_a_resumed_run_reads_the_ids_again(tmp_path):
+    for resume in (None, str(tmp_path / "run" / "checkpoint-4")):
+        record = RecordLosses(tmp_path / "losses.zarr", every=2, id_column="id")
+        train(tmp_path / "run", model(), resume=resume, callbacks=[record], data=Padded())
+    assert load_loss_record(tmp_path / "losses.zarr").steps.tolist() == [0, 2, 4, 6]
+
+
+def test_ids_of_more_or_fewer_rows_than_the_trainer_has(tmp_path):
+    for count, said in ((10, "9 examples, the trainer dropped 1 rows.*id_column='id'"), (8, "9 examples, more than")):
+        record = RecordLosses(tmp_path / "losses.zarr", every=9, ids=list(range(count)))
+        with pytest.raises(InputError, match=f"{count} of them': there are {said}"):
+            train(tmp_path / "run", model(), steps=1, callbacks=[record], data=Padded())
+    with pytest.raises(InputError, match="with ids it does nothing"):
+        RecordLosses(tmp_path / "losses.zarr", every=9, ids=[1], id_column="id")
+    with pytest.raises(InputError, match=r"end it in \.zarr"):
+        RecordLosses(tmp_path / "losses.npz", every=9, id_column="id")
+
+
+def trl_trainer(folder, rows, callbacks=(), **settings):
+    """An `SFTTrainer` with one token for each letter."""
+    trl, tokenizers = pytest.importorskip("trl"), pytest.importorskip("tokenizers")
+    vocabulary = {letter: place for place, letter in enumerate(("<pad>", "<eos>", *"abcdefghijklmn"))}
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<eos>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
+    usual = {"max_steps": 1, "max_length": 16, "packing": False, "use_cpu": True, "bf16": False}
+    quiet = {"report_to": [], "disable_tqdm": True, "save_strategy": "no"}
+    arguments = trl.SFTConfig(output_dir=str(folder), **usual | quiet | settings)
+    parts = {"train_dataset": rows, "processing_class": tokenizer, "callbacks": list(callbacks)}
+    return trl.SFTTrainer(model=model(), args=arguments, **parts)
+
+
+def test_rows_that_trl_drops_and_shuffles(tmp_path):
+    """The prompt of row 3 leaves no room for a completion; the loss of each other is that of the row alone."""
+    datasets = pytest.importorskip("datasets")
+    given = [
+        {"id": f"r{row}", "prompt": "a" * (30 if row == 3 else 3), "completion": "bcdefghijk"[: row + 1]}
+        for row in range(10)
+    ]
+    given = datasets.Dataset.from_list(given)
+    found = {}
+    for name, settings in {"kept": {"remove_unused_columns": False}, "removed": {}}.items():
+        path = tmp_path / f"{name}.zarr"
+        early = [RecordLosses(path, every=9, id_column="id")] if settings else []
+        trainer = trl_trainer(tmp_path / name, given, early, shuffle_dataset=True, **settings)
+        if not settings:
+            trainer.add_callback(RecordLosses(path, every=9, ids=trainer.train_dataset["id"]))
+        trainer.train()
+        found[name] = load_loss_record(path).for_ids([f"r{row}" for row in range(10) if row != 3])
+    np.testing.assert_array_equal(found["kept"].losses[0], found["removed"].losses[0])
+    for place, name in enumerate(found["kept"].ids.to_pylist()):
+        answer = "bcdefghijk"[: int(name[1:]) + 1]
+        tokens = torch.tensor([[2, 2, 2, *(ord(letter) - ord("a") + 2 for letter in answer), 1]])
+        labels = torch.where(torch.arange(tokens.shape[1]) < 3, -100, tokens)
+        alone = model()(input_ids=tokens, labels=labels).loss.item()
+        np.testing.assert_allclose(found["kept"].losses[0, place], alone, rtol=1e-4)
+    with pytest.raises(InputError, match="10 of them': there are 9 examples, the trainer dropped 1 rows, as TRL does"):
+        trl_trainer(tmp_path / "ids", given, [RecordLosses(tmp_path / "a.zarr", every=9, ids=given["id"])]).train()
 
 
 def test_recording_does_not_change_training(tmp_path):
