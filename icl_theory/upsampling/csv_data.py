@@ -51,7 +51,7 @@ class CsvData(TextRows):
                 if len(values) != len(self.fields):
                     wanted = f"it has {len(values)} values, the header {len(self.fields)}"
                     raise self.refused(line, f"{wanted}; values that hold {self._mark!r} are to be quoted")
-                yield Entry(line, text, partial(dict, zip(self.fields, values, strict=True)), done())
+                yield Entry(line, text, partial(dict, zip(self.fields, values, strict=True)), done)
 
     def written(self, row: dict[str, Any]) -> bytes:
         for name, value in row.items():

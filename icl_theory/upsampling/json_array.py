@@ -42,7 +42,7 @@ class JsonArray(TextRows):
                 end = start
             else:
                 row, end = self._parse(number, start)
-                yield Entry(number, text[start:end].encode(), partial(dict, row), end)
+                yield Entry(number, text[start:end].encode(), partial(dict, row), partial(int, end))
                 end = _skip(text, end)
             if text[end : end + 1] == "]":
                 break

@@ -19,7 +19,7 @@ class JsonLines(TextRows):
         with reading(self.path) as (file, done):
             for number, line in numbered(file):
                 ended = line if line.endswith(b"\n") else line + b"\n"
-                yield Entry(number, ended, partial(self._parse, number, line), done())
+                yield Entry(number, ended, partial(self._parse, number, line), done)
 
     def written(self, row: dict[str, Any]) -> bytes:
         return json_bytes(row) + b"\n"

@@ -30,13 +30,13 @@ class Entry(NamedTuple):
         number: Number of its line or, in an array, of the row.
         text: Its bytes, as they are copied.
         row: Returns its fields.
-        done: How much of the file has been read after it.
+        done: Returns how much of the file has been read by now.
     """
 
     number: int
     text: bytes
     row: Callable[[], dict[str, Any]]
-    done: int
+    done: Callable[[], int]
 
 
 class TextRows(ABC):
@@ -89,7 +89,7 @@ class TextRows(ABC):
                 parts.append(pa.array(some, pa.large_string()))
                 some = []
                 if progress is not None:
-                    progress(entry.done, self.size)
+                    progress(entry.done(), self.size)
         if not count:
             raise InputError("data", str(self.path), "it holds no rows")
         if progress is not None:
@@ -117,12 +117,14 @@ class TextRows(ABC):
             for entry in self.entries():
                 often = int(copies[count]) if count < len(copies) else 0
                 others = versions(count) if versions is not None and often > 1 else []
-                turns = [entry.text]
                 if others:
                     row = entry.row()
-                    turns += [self.written({**row, **other}) for other in others]
-                for turn in range(often):
-                    file.write(before + turns[turn % len(turns)])
+                    turns = [entry.text, *(self.written({**row, **other}) for other in others)]
+                    texts = [turns[turn % len(turns)] for turn in range(often)]
+                else:
+                    texts = [entry.text] * often
+                if texts:
+                    file.write(before + self.between.join(texts))
                     before = self.between
                 count += 1
                 if progress is not None and count % REPORT_EVERY == 0:
