@@ -16,6 +16,7 @@ from icl_theory.errors import InputError, as_floats, check_number
 
 CHUNK = 2**16  # examples processed together
 SAME_TIME = 1e-9  # relative difference of learning times up to which they count as equal
+SAME_SHARE = 1e-12  # difference of shares that is due to rounding
 AT_ONCE = 1e-5  # spread of learning times, or of mean relative losses, below which there are no two groups
 CONVERGED = 1e-9  # change of the mean distance at which two-means stops
 
@@ -119,7 +120,7 @@ def late_by_quantile(times: Float[Any, " P"], *, quantile: float = 0.5) -> Bool[
         apart = np.diff(values) > SAME_TIME * values[:-1]  # a cut above a value is allowed if the next value differs
     share = 1.0 - np.cumsum(counts[:-1]) / counts.sum()  # late, at each cut
     miss = np.where(apart, np.abs(share - (1.0 - quantile)), np.inf)
-    cut = len(miss) - 1 - int(np.argmin(miss[::-1]))
+    cut = np.flatnonzero(miss <= miss.min() + SAME_SHARE)[-1]
     return times > values[cut]
 
 

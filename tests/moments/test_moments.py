@@ -22,6 +22,7 @@ from icl_theory import (
     MomentsLoss,
     MomentsMixture,
     PrecisionWarning,
+    Prompts,
     SeparateAttention,
     TaskDistribution,
     TaskMixture,
@@ -307,6 +308,32 @@ def test_full_population_contains_the_reduced_one_and_trains_like_it():
     run, wide_run = train(loss, params, **settings), train(wide_loss, {"value": value, "merged": merged}, **settings)
     assert_close(wide_run.loss, run.loss, rtol=1e-12)
     assert np.abs(wide_run.params["value"][:, :DIM]).max() < 1e-14
+
+
+def test_population_moments_are_exact_averages():
+    """Of polynomials a Gauss–Hermite rule of n points is the exact mean up to degree 2n − 1, here 5 (queries: 7)."""
+    group = TaskDistribution.create(
+        [0.7, 0.3],
+        num_context=2,
+        noise_std=0.8,
+        task_eigenvalues=[0.5, 2.0],
+        task_mean=np.asarray([0.3, -0.4]),
+        basis=np.asarray([[0.6, -0.8], [0.8, 0.6]]),
+    )
+    rules = [np.polynomial.hermite_e.hermegauss(n) for n in [3] * 8 + [4] * 2]
+    grid = np.stack(np.meshgrid(*(points for points, _ in rules), indexing="ij"), axis=-1).reshape(-1, 10)
+    weight = np.prod(np.stack(np.meshgrid(*(w for _, w in rules), indexing="ij"), axis=-1), axis=-1).ravel()
+    root, task_root = (np.linalg.cholesky(matrix) for matrix in (group.covariance, group.task_covariance))
+    x, query = grid[:, :4].reshape(-1, 2, 2) @ root.T, grid[:, 8:] @ root.T
+    task = group.task_mean + grid[:, 4:6] @ task_root.T
+    y = np.einsum("pnd,pd->pn", x, task) + 0.8 * grid[:, 6:8]
+    exact = prompt_moments(Prompts.from_arrays(x, y, query, np.sum(query * task, axis=1), weight=weight)).mean()
+    found = full_population_moments(TaskMixture.create([group], [1.0]))
+    for name in ("gram", "cross", "energy"):
+        assert_close(getattr(found, name), getattr(exact, name), rtol=1e-12)
+    reduced = population_moments(TaskMixture.create([group], [1.0]))
+    assert_close(reduced.product(jnp.eye(4)[1]), exact.gram[:4, 1], rtol=1e-12)
+    assert_close(reduced.cross, exact.cross[:4], rtol=1e-12)
 
 
 def test_runs_may_differ_in_their_shares():

@@ -7,7 +7,16 @@ import pytest
 from flax import nnx
 from helpers import assert_close
 
-from icl_theory import InputError, SeparateAttention, TaskDistribution, TaskMixture, make_loss, sample_prompts
+from icl_theory import (
+    InputError,
+    SeparateAttention,
+    TaskDistribution,
+    TaskMixture,
+    concatenate_prompts,
+    make_loss,
+    sample_prompt_chunks,
+    sample_prompts,
+)
 from icl_theory.tasks.sampling import PromptKeys, _group_counts
 
 
@@ -32,6 +41,23 @@ def test_each_key_moves_only_its_own_part(key):
     assert np.array_equal(noise.x, base.x)
     assert np.array_equal(noise.task_vector, base.task_vector)
     assert not np.allclose(noise.y, base.y)
+
+
+def test_label_noise_is_on_the_context_alone(key):
+    prompts = sample_prompts(TaskMixture.single([1.0, 0.5], num_context=6, noise_std=0.3), 5, key=key)
+    assert_close(prompts.y_query, np.sum(prompts.x_query * prompts.task_vector, axis=1))
+    noise = prompts.y - np.einsum("pnd,pd->pn", prompts.x, prompts.task_vector)
+    assert np.all(noise != 0)
+
+
+def test_equal_groups_and_pieces_share_no_draw(key):
+    group = TaskDistribution.create([1.0, 0.5], num_context=6, noise_std=0.3)
+    pieces = list(sample_prompt_chunks(TaskMixture.create([group] * 2, [0.5, 0.5]), 20, key=key, chunk_size=5))
+    assert [int(piece.group[0]) for piece in pieces] == [0, 0, 1, 1]
+    prompts = concatenate_prompts(pieces)
+    noise = prompts.y - np.einsum("pnd,pd->pn", prompts.x, prompts.task_vector)
+    for drawn in (prompts.x, prompts.x_query, prompts.task_vector, np.round(noise, 12)):
+        assert len(np.unique(drawn)) == np.size(drawn)
 
 
 @pytest.mark.parametrize(("shares", "count"), [([0.3, 0.7], 10), ([1 / 3, 1 / 3, 1 / 3], 10), ([0.0, 1.0], 7)])

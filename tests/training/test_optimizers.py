@@ -93,6 +93,14 @@ def test_works_inside_an_optax_chain_and_with_any_base():
     assert_close(np.abs(np.asarray(adam["a"] - PARAMS["a"])), [0.01, 0.01], rtol=1e-6)
 
 
+def test_the_base_sees_the_parameters_themselves():
+    """Weight decay pulls θ, and not the perturbed θ + ε, towards zero."""
+    decayed = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.02))
+    after, plain = step(sam(0.0, 0.3, base=decayed)), step(sam(0.02, 0.3))
+    for name in PARAMS:
+        assert_close(after[name], plain[name] - 0.02 * 0.5 * PARAMS[name])
+
+
 @pytest.mark.parametrize(
     ("field", "arguments"), [("rho", (0.1, -1.0)), ("learning_rate", (-0.1, 0.1)), ("rho", (0.1, np.nan))]
 )

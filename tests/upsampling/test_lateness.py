@@ -95,6 +95,28 @@ def test_threshold_looks_where_it_is_told():
     assert late_by_threshold(LOSSES, floor=LOSSES[-1]).tolist() == [False] * 5
 
 
+def test_at_the_threshold_an_example_is_learned():
+    """Equality counts as learned everywhere; halves and quarters are exact."""
+    losses = np.asarray([[1.0, 1.0, 1.0], [0.5, 0.75, 0.5], [0.5, 0.5, 0.75]])
+    assert late_by_threshold(losses, threshold=0.5).tolist() == [False, False, True]
+    assert late_by_threshold(losses, threshold=0.5, checkpoint=1).tolist() == [False, True, False]
+    assert_close(example_learning_times(np.arange(3.0), losses), [1.0, 2.0, 1.0])
+
+
+def test_of_two_cuts_equally_near_the_smaller_late_group():
+    """Also where rounding of the shares would tell the two apart, as with 29 examples (15/29 and 14/29 late)."""
+    for count in range(3, 60, 2):
+        assert late_by_quantile(np.arange(1.0, count + 1)).sum() == count // 2
+    assert late_by_quantile(np.arange(1.0, 5.0), quantile=0.375).sum() == 2
+    assert late_by_quantile(np.arange(1.0, 6.0), quantile=0.7).sum() == 1
+
+
+def test_quantile_does_not_part_times_that_differ_by_rounding():
+    times = np.asarray([1.0, 1.0 + 1e-15, 1.0 + 1e-12, 2.0, 2.0 + 1e-11, 5.0])
+    for quantile in np.linspace(0.0, 1.0, 11):
+        assert late_by_quantile(times, quantile=quantile).sum() in (1, 3)
+
+
 def test_quantile_never_parts_equal_times():
     assert late_by_quantile(np.asarray([1.0, 1.0, 1.0, 5.0])).tolist() == [False, False, False, True]
     assert late_by_quantile(np.asarray([1.0, 5.0, 5.0, 5.0])).tolist() == [False, True, True, True]
