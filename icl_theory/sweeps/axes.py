@@ -15,6 +15,7 @@ from icl_theory.simulation.config import RunConfig, overridden
 
 MOST_VALUES = 10**7
 SPACINGS = ("log",)
+DECIMALS = {"float64": (12, 1e-14), "float32": (5, 5e-7)}  # digits of a decimal, and the relative error of a grid
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig) if field.name != "groups"}
 
 
@@ -39,7 +40,7 @@ class Axis(NamedTuple):
 
 
 def field_axis(name: str, values: Any) -> Axis:
-    """Return an axis over the values of one field.
+    """Return an axis over the values of one field, each float as the `decimal` that it stands for.
 
     Raises:
         InputError: The field is unknown, there are no values or too many, or a value occurs twice.
@@ -53,7 +54,10 @@ def field_axis(name: str, values: Any) -> Axis:
         raise InputError(name, values, "give a list of values")
     if len(values) > MOST_VALUES:
         raise InputError(name, f"{len(values)} values", f"give at most {MOST_VALUES:,}")
-    values = [_plain_value(name, value) for value in values]
+    given = [_plain_value(name, value) for value in values]
+    values = [_plain_value(name, decimal(value)) for value in values]
+    if len(set(values)) < len(set(given)):  # different values stay different
+        values = given
     seen: set[Any] = set()
     for value in values:
         if value in seen:
@@ -74,7 +78,7 @@ def point_axis(points: Any) -> Axis:
     for index, point in enumerate(points):
         if not isinstance(point, Mapping) or not point:
             raise InputError(f"points[{index}]", point, "give a table with at least one field")
-        settings.append({known_field(name): _plain_value(name, value) for name, value in point.items()})
+        settings.append({known_field(name): _plain_value(name, decimal(value)) for name, value in point.items()})
     return Axis("point", tuple(settings))
 
 
@@ -125,8 +129,8 @@ def parse_values(name: str, text: str) -> list[Any]:
     if len(parts) == 4 and not (first > 0 and stop > 0):
         raise InputError(name, text, "equal ratios need positive ends")
     space = np.geomspace if len(parts) == 4 else np.linspace
-    values = [float(f"{value:.12g}") for value in space(first, stop, int(count))]  # 0.005, not 0.005000000000000001
-    return [round(value) for value in values] if whole else values
+    values = space(first, stop, int(count))
+    return [round(value) for value in values] if whole else [decimal(value) for value in values]
 
 
 def known_field(name: Any) -> str:
@@ -166,6 +170,24 @@ def _plain_value(name: str, value: Any) -> Any:
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
         return float(value)
     return value
+
+
+def decimal(value: Any) -> Any:
+    """Return the decimal that a float of a grid stands for; any other value is returned as it is.
+
+    `np.linspace(0, 0.5, 6)` holds 0.30000000000000004, under which `.sel(rho=0.3)` would find nothing. A float that is
+    farther from a short decimal than grids are by rounding, such as 1/3, stays as it is.
+
+    Examples:
+        >>> decimal(0.30000000000000004), decimal(np.float32(0.3)), decimal(1 / 3)
+        (0.3, 0.3, 0.3333333333333333)
+    """
+    if not isinstance(value, (float, np.floating)):
+        return value
+    digits, rounding = DECIMALS.get(np.dtype(type(value)).name, (12, 0.0))
+    exact = float(str(value))  # the shortest decimal that gives this number in its own precision
+    short = float(f"{exact:.{digits}g}")
+    return short if abs(short - exact) <= rounding * abs(exact) else exact
 
 
 def label(value: Any) -> Any:

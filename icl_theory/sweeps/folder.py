@@ -151,15 +151,17 @@ class SweepFolder:
             raise cannot_write(self.path, error) from error
 
     def note(self, **new: Any) -> None:
-        """Set attributes of the data set, replacing each file in one step."""
+        """Set entries of the record in the attributes of the data set, replacing each file in one step."""
         try:
             for name, at in ATTRIBUTES.items():
                 content = json.loads((self.path / name).read_text())
                 attributes = content
                 for key in at:
                     attributes = attributes[key]
-                if any(attributes.get(key) != value for key, value in new.items()):
-                    attributes |= new
+                record = record_name(self.about["id"])
+                updated = json.dumps(json.loads(attributes.get(record, "{}")) | new, ensure_ascii=False)
+                if attributes.get(record) != updated:
+                    attributes[record] = updated
                     write_text(self.path / name, json.dumps(content, indent=2))
         except OSError as error:
             raise cannot_write(self.path, error) from error
@@ -178,7 +180,10 @@ class SweepFolder:
 
 
 def open_sweep(path: Path | str) -> xr.Dataset:
-    """Open the data set of a sweep lazily: swept dimensions, variables with units, settings in the attributes.
+    """Open the data set of a sweep lazily: swept dimensions, variables with units, a record in the attributes.
+
+    The record is JSON, with settings, axes, versions and machine, under a name that is the sweep's own (`sweep_` and
+    eight digits). Data sets of several sweeps are combined by `xarray.combine_by_coords` and keep all records.
 
     It equals `xarray.open_zarr(path)`, with errors that say what to do.
 
@@ -190,6 +195,14 @@ def open_sweep(path: Path | str) -> xr.Dataset:
         return xr.open_zarr(folder.path)
     except Exception as error:
         raise damaged(folder.path, error) from error
+
+
+def record_name(identity: str) -> str:
+    """Return the attribute that holds the record of a sweep: settings, axes, versions, commit, device and seconds.
+
+    No two sweeps share the name, so combining their data sets keeps both records.
+    """
+    return f"sweep_{identity[:8]}"
 
 
 def damaged(path: Path, error: BaseException) -> InputError:
@@ -234,19 +247,12 @@ def _write_empty(path: Path, plan: Plan, code: str) -> None:
         if "learning_rate" not in coordinates:
             time_axis = configs[0].learning_rate * schedule
             coordinates["time"] = ("snapshot", time_axis, {"long_name": "learning rate * step"})
+    identity = uuid.uuid4().hex
+    made = {"code": code, "commit": commit(), "created": time.strftime("%Y-%m-%d %H:%M:%S")}
+    record = description | made | machine() | {"seconds": 0.0, "complete": False}
     attributes = {
         "title": "icl_theory sweep over " + ", ".join(axis.name for axis in sweep.axes),
-        "config": json.dumps(description["settings"], ensure_ascii=False),
-        "sweep": json.dumps(
-            {name: value for name, value in description.items() if name != "settings"}, ensure_ascii=False
-        ),
-        "code": code,
-        "commit": commit(),
-        **{name: str(value) for name, value in machine().items()},
-        "dtype": "swept" if "dtype" in coordinates else configs[0].dtype,
-        "created": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "seconds": 0.0,
-        "complete": False,
+        record_name(identity): json.dumps(record, ensure_ascii=False),
     }
     xr.Dataset(coords=coordinates, attrs=attributes).to_zarr(path, zarr_format=2, consolidated=False)
     group = zarr.open_group(path, mode="r+")
@@ -265,7 +271,7 @@ def _write_empty(path: Path, plan: Plan, code: str) -> None:
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(path)
     (path / OWN).mkdir()
-    about_sweep = {"description": description, "code": code, "pieces": plan.pieces, "id": uuid.uuid4().hex}
+    about_sweep = {"description": description, "code": code, "pieces": plan.pieces, "id": identity}
     (path / OWN / ABOUT).write_text(json.dumps(about_sweep, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -1,6 +1,7 @@
 """Sweeps: every run is what `simulate` runs, cut and labelled as it should be, one compilation a structure."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -187,13 +188,58 @@ def test_data_set_is_labelled_and_opens_with_xarray(tmp_path):
     assert not np.array_equal(
         found.final_loss.sel(optimizer="sam", rho=0.04), found.final_loss.sel(optimizer="gd", rho=0)
     )
-    for name in ("config", "sweep", "code", "commit", "device", "dtype", "jax", "seconds"):
-        assert name in found.attrs
-    assert found.attrs["complete"]
-    assert found.attrs["seconds"] > 0
+    (record,) = records(found)
+    assert record["settings"]["dtype"] == "float64"
+    for name in ("axes", "values", "code", "commit", "device", "jax"):
+        assert name in record
+    assert record["complete"]
+    assert record["seconds"] > 0
     assert all(found[name].attrs["long_name"] for name in found.data_vars)
     alone = simulate(RunConfig.from_mapping(SHORT | {"optimizer": "sam", "rho": 0.04, "seed": 1}))
     np.testing.assert_allclose(found.loss.sel(optimizer="sam", rho=0.04, seed=1), alone.trajectory.loss, rtol=1e-8)
+
+
+def test_sweeps_over_parts_of_an_axis_combine_and_keep_their_records(tmp_path):
+    grids = [{"noise_std": np.linspace(0.0, 0.5, 6)[part], "seed": [0, 1]} for part in (slice(0, 4), slice(4, 6))]
+    parts = [sweep({**SHORT, "num_steps": 60}, grid=grid, out=tmp_path / str(i)) for i, grid in enumerate(grids)]
+    both = xr.combine_by_coords(parts)
+    assert dict(both.sizes) == {"noise_std": 6, "seed": 2, "feature": 4}
+    for part in parts:
+        xr.testing.assert_equal(both.sel(noise_std=part.noise_std), part)
+    np.testing.assert_array_equal(both.final_loss.sel(noise_std=0.3), parts[0].final_loss[3])
+    assert {tuple(record["axes"]) for record in records(both)} == {("noise_std", "seed")}
+    assert sorted(len(record["values"]["noise_std"]) for record in records(both)) == [2, 4]
+    assert both.attrs["title"] == parts[0].attrs["title"]
+
+
+def records(data):
+    return [json.loads(text) for name, text in data.attrs.items() if name.startswith("sweep_")]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.linspace(0.0, 0.5, 6),  # with 0.30000000000000004
+        np.linspace(0.5, 0.0, 6)[::-1],  # with 0.09999999999999998
+        np.arange(6, dtype=np.float32) * np.float32(0.1),
+        [np.float32(0.0), np.float64(0.1), 0.2, 0.1 + 0.2, 0.4, 0.5],
+        "0:0.5:6",
+    ],
+)
+def test_a_grid_is_labelled_with_its_decimals(values):
+    swept = Sweep.create({"optimizer": "sam"}, grid={"rho": values})
+    assert swept.coordinates["rho"] == ("rho", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+
+
+def test_values_that_stand_for_no_decimal_stay():
+    for values in ([1 / 3, 2 / 3], [0.1234567890123456, 0.7], [1e-300, 1e-9], [0.3, 0.1 + 0.2]):
+        assert Sweep.create(grid={"learning_rate": values}).coordinates["learning_rate"][1] == values
+    assert Sweep.create(grid={"learning_rate": "0:1:4"}).coordinates["learning_rate"][1][1] == 1 / 3
+    single = np.asarray([1 / 3, 0.123456], np.float32)
+    labels = Sweep.create(grid={"learning_rate": single}).coordinates["learning_rate"][1]
+    assert labels == [0.33333334, 0.123456]
+    assert np.array_equal(np.asarray(labels, np.float32), single)
+    assert Sweep.create(points=[{"seed": 1, "learning_rate": 0.1 + 0.2}]).coordinates["learning_rate"][1] == [0.3]
 
 
 def test_points_of_several_programs_and_sizes_come_back_in_their_order(tmp_path):
