@@ -29,7 +29,9 @@ from .models.parameters import (
     aligned_parameters as aligned_parameters,
     merge_model as merge_model,
     split_model as split_model,
+    widen_parameters as widen_parameters,
 )
+from .models.zsls25 import from_zsls25 as from_zsls25
 
 # Moments: what linear attention sees of data
 from .moments.compressed_prompts import CompressedPrompts as CompressedPrompts, compress as compress

@@ -73,7 +73,7 @@ class _Attention(nnx.Module):
         read = jnp.einsum("pne,he->phn", tokens, value)
         logits = jnp.einsum("pne,hef,pf->phn", tokens, key_query, tokens[:, -1])
         if self.scores == "linear":
-            return jnp.einsum("phn,phn->p", read, logits) / prompts.num_context
+            return jnp.einsum("phn,phn->p", read, logits) / prompts.divisor
         mask = jnp.pad(prompts.mask, ((0, 0), (0, 1)), constant_values=1)  # the query token attends to itself
         weights = jax.nn.softmax(logits, axis=-1, where=mask[:, None] > 0)
         return jnp.einsum("phn,phn->p", read, weights)

@@ -62,7 +62,7 @@ def symmetric_entries(dim: int) -> tuple[tuple[int, ...], ...]:
 
 
 def cubic_features(prompts: Prompts, *, blocks: str) -> Float[Array, "P F"]:
-    """Compute the features φ of every prompt, including the 1/N (N is the prompt's own, not counting the query).
+    """Compute the features φ of every prompt, including the 1/N (N is the prompt's `divisor`).
 
     Args:
         prompts: The P prompts.
@@ -79,5 +79,5 @@ def cubic_features(prompts: Prompts, *, blocks: str) -> Float[Array, "P F"]:
         tokens = prompts.tokens
         gram = jnp.einsum("pne,pnf->pef", tokens, tokens, precision=jax.lax.Precision.HIGHEST)
         rows, columns = np.asarray(token_pairs(prompts.dim)).T
-        left = gram[:, rows, columns] / prompts.num_context[:, None]
+        left = gram[:, rows, columns] / prompts.divisor[:, None]
     return (left[:, :, None] * prompts.x_query[:, None, :]).reshape(len(left), -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,27 @@ def aligned_parameters(strengths: Any, basis: Float[Array | np.ndarray, "D D"] |
     check_shape("basis", basis, (u.shape[0], u.shape[0]))
     rows = device_array((basis * u).T[:, None, :], float)
     return {"value": device_array(u, float), "key": rows, "query": rows}
+
+
+def widen_parameters(params: Mapping[str, Any]) -> dict[str, Array]:
+    """Parameters of full blocks that make the model of the given ones, those of an attention with reduced blocks.
+
+    Values on x, and keys and queries on y, are zero. Training may move them: with finite data they leave zero.
+
+    Args:
+        params: `value` (H,) with `merged` (H, D, D), or with `key` and `query` (H, R, D).
+
+    Returns:
+        `value` (H, D+1) with `merged` (H, D+1, D+1), or with `key` and `query` (H, R, D+1).
+    """
+    array, names = array_module(params), set(params)
+    if names not in ({"value", "merged"}, {"value", "key", "query"}) or np.ndim(params["value"]) != 1:
+        raise InputError("params", sorted(names), "give those of an attention with reduced blocks")
+    sides = {"merged": ((0, 0), (0, 1), (0, 1)), "key": ((0, 0), (0, 0), (0, 1)), "query": ((0, 0), (0, 0), (0, 1))}
+    wide = {name: array.pad(array.asarray(params[name]), sides[name]) for name in sorted(names - {"value"})}
+    width = next(iter(wide.values())).shape[-1]
+    value = array.pad(array.asarray(params["value"])[:, None], ((0, 0), (width - 1, 0)))
+    return {name: device_array(leaf) for name, leaf in {"value": value, **wide}.items()}
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef[Any], dict[str, Array]]:

@@ -259,6 +259,7 @@ def padded_chunk(prompts: Prompts, start: int, size: int) -> Prompts:
         task_vector=None,
         group=None,
         weight=real(np.ones(len(prompts.y_query)) if prompts.weight is None else prompts.weight),
+        count_query=None if prompts.count_query is None else take(prompts.count_query, False, bool),
     )
 
 

@@ -20,7 +20,7 @@ class PopulationMoments(NamedTuple):
 
     Attributes:
         energy: `Σ_g π_g tr(Λ_g S_g)`, with `S = E[wwᵀ]`; the loss of predicting zero.
-        signal: `Σ_g π_g Λ_g S_g Λ_g`, (D, D).
+        signal: `Σ_g π_g Λ_g S_g Λ_g`, (D, D); each term has the factor on β (`TaskDistribution.beta_scale`).
         covariances: Input covariance Λ_g of each group, (G, D, D).
         beta_moments: Weighted second moment π_g B_g of β in each group, (G, D, D).
     """
@@ -57,9 +57,10 @@ def population_moments(mixture: TaskMixture) -> PopulationMoments:
     covariances = array.stack([group.covariance for group in mixture.groups])
     tasks = array.stack([group.task_second_moment for group in mixture.groups])
     moments = array.stack([beta_second_moment(group) for group in mixture.groups])
+    scaled = shares * array.stack([array.asarray(group.beta_scale, shares.dtype) for group in mixture.groups])
     found = PopulationMoments(
         energy=array.einsum("g,gij,gij->", shares, covariances, tasks),
-        signal=array.einsum("g,gij,gjk,gkl->il", shares, covariances, tasks, covariances),
+        signal=array.einsum("g,gij,gjk,gkl->il", scaled, covariances, tasks, covariances),
         covariances=covariances,
         beta_moments=shares[:, None, None] * moments,
     )

@@ -29,7 +29,8 @@ from icl_theory.tasks.mixture import TaskDistribution, TaskMixture
 def full_population_moments(mixture: TaskMixture) -> Moments:
     """Compute the moments of infinite data for `blocks="full"`, in float64 whatever the session's precision.
 
-    Inputs, task vectors and label noise are Gaussian, as in `TaskDistribution`; features include the 1/N.
+    Inputs, task vectors and label noise are Gaussian, as in `TaskDistribution`; features include the 1/N, or 1/(N + 1)
+    in groups that count the query.
 
     Args:
         mixture: Groups and their shares.
@@ -105,7 +106,8 @@ def _group_moments(task: TaskDistribution) -> tuple[Any, Any, Any]:
     task_token = jnp.einsum("kij,abij->kab", third[:dim], forms)
     cross = jnp.einsum("kp,kp->p", task_token[:, a, b], covariance[:, e])
     cross += jnp.einsum("k,kp->p", task.task_mean, fourth(np.arange(dim)[:, None], a, b, e)) / count
-    return gram, cross, jnp.sum(covariance * task.task_second_moment)
+    scale = task.beta_scale
+    return scale**2 * gram, scale * cross, jnp.sum(covariance * task.task_second_moment)
 
 
 def _token_forms(task: TaskDistribution) -> Any:

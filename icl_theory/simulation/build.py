@@ -16,6 +16,7 @@ from jaxtyping import Array, Key
 from icl_theory.errors import InputError
 from icl_theory.models.attention import MergedAttention, SeparateAttention
 from icl_theory.models.cubic_mlp import CubicFeatureMLP
+from icl_theory.models.parameters import merge_model, split_model, widen_parameters
 from icl_theory.numerics.draws import standard_normal
 from icl_theory.numerics.tracing import is_traced
 from icl_theory.simulation.config import SAM_OPTIMIZERS, GroupConfig, RunConfig
@@ -65,6 +66,7 @@ def basis_and_mixture(config: RunConfig) -> tuple[Any, TaskMixture]:
             task_eigenvalues=group.task_eigenvalues if len(group.task_eigenvalues) else None,
             noise_std=group.noise_std,
             basis=basis,
+            count_query=config.normalisation == "tokens",
         )
         part = TaskMixture.create([task], [1.0])
         if is_traced(group.fixed_task_share) or group.fixed_task_share:
@@ -108,12 +110,21 @@ def upsampling_factors(config: RunConfig, mixture: TaskMixture) -> Any:
 
 
 def build_model(config: RunConfig) -> nnx.Module:
-    """Build the model of a config, randomly initialised."""
+    """Build the model of a config, randomly initialised (on the reduced blocks alone, if the config says so)."""
+    model = _random_model(config, config.blocks)
+    if config.init != "reduced":
+        return model
+    graphdef, _ = split_model(model)
+    _, params = split_model(_random_model(config, "reduced"))
+    return merge_model(graphdef, widen_parameters(params))
+
+
+def _random_model(config: RunConfig, blocks: str) -> nnx.Module:
     rngs = nnx.Rngs(params=jax.random.fold_in(jax.random.key(config.seed), 1))
     common: dict[str, Any] = {"init_scale": config.init_scale, "rngs": rngs}
     if config.model == "cubic-mlp":
         return CubicFeatureMLP(config.dim, config.num_heads, **common)
-    common |= {"blocks": config.blocks, "scores": config.scores}
+    common |= {"blocks": blocks, "scores": config.scores}
     if config.model == "merged":
         return MergedAttention(config.dim, config.num_heads, **common)
     heads = config.dim if config.init == "aligned" else config.num_heads

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SPECTRA = ("linear", "white", "power-law", "geometric", "given")
 BASES = ("random", "axes")
+NORMALISATIONS = ("context", "tokens")
+INITS = ("random", "reduced", "aligned")
 MOST_STEPS, MOST_TOKENS = 10**12, 2**31 - 1
 MODELS = ("separate", "merged", "cubic-mlp")
 OPTIMIZERS = ("gd", "sam", "unnormalised-sam")
@@ -71,7 +73,10 @@ class RunConfig(GroupConfig):
     rank: int = _field(1, "rank R of keys and queries (separate model)")
     blocks: str = _field("reduced", "weights on the entries that matter, or on all D+1", BLOCKS)
     scores: str = _field("linear", "linear or softmax attention", SCORES)
-    init: str = _field("random", "random normal, or one head aligned with each feature", ("random", "aligned"))
+    normalisation: str = _field("context", "attention divides by the N context tokens, or by all N + 1", NORMALISATIONS)
+    init: str = _field(
+        "random", "random normal, random on the reduced blocks alone, or one head aligned with each feature", INITS
+    )
     init_scale: float = _field(0.1, "norm of each v, key and query at the start (u_0 when aligned)")
     optimizer: str = _field("gd", "gd, sam, unnormalised-sam, or any optax optimizer such as optax.adam")
     learning_rate: float = _field(0.02, "learning rate η; time is η × step")
@@ -117,6 +122,10 @@ class RunConfig(GroupConfig):
             "linear",
         ):
             raise InputError("init", "aligned", "it needs the separate model of rank 1, reduced blocks, linear scores")
+        if self.init == "reduced" and self.blocks == "reduced":
+            raise InputError("init", "reduced", "reduced blocks always start so; take random, or blocks = full")
+        if self.normalisation == "tokens" and self.scores == "softmax":
+            raise InputError("normalisation", "tokens", "softmax attention divides by no number; leave it out")
         if self.optimizer not in OPTIMIZERS:
             optimizer_factory(self.optimizer)
 

@@ -36,6 +36,7 @@ def structure_of(config: RunConfig) -> RunConfig:
         rank=config.rank,
         blocks=config.blocks,
         scores=config.scores,
+        normalisation=config.normalisation,
         init=config.init,
         optimizer=config.optimizer,
         dtype=config.dtype,
@@ -51,7 +52,7 @@ def numbers_of(config: RunConfig) -> Numbers:
     groups = config.mixture
     numbers: Numbers = {"groups": tuple({"share": share} | _group_numbers(group, config) for share, group in groups)}
     numbers |= {"init_scale": config.init_scale} | hyperparameters(config)
-    if config.init == "random":
+    if config.init != "aligned":
         numbers["seed"] = np.uint32(config.seed)
     if config.basis == "random" or config.data == "prompts" or has_fixed_task(config):
         numbers["data_seed"] = np.uint32(data_seed(config))

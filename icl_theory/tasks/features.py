@@ -136,30 +136,34 @@ def find_group_features(mixture: TaskMixture) -> GroupFeatures:
     return features_along(directions, [group_matrices(group) for group in mixture.groups], np.asarray(mixture.shares))
 
 
-def group_matrices(group: TaskDistribution) -> tuple[Any, Any, Any]:
-    """The matrices `(Λ, S, B)` of one group, with `S = E[wwᵀ]` and `B = E[ββᵀ]`; under `jax.vmap`, runs come first."""
-    return group.covariance, group.task_second_moment, beta_second_moment(group)
+def group_matrices(group: TaskDistribution) -> tuple[Any, Any, Any, Any]:
+    """Return `(Λ, S, B, s)` of one group, with `S = E[wwᵀ]`, `B = E[ββᵀ]` and the factor s on β (`beta_scale`).
+
+    Under `jax.vmap`, runs come first.
+    """
+    return group.covariance, group.task_second_moment, beta_second_moment(group), group.beta_scale
 
 
 def features_along(
     directions: Float[np.ndarray, "*runs D D"],
-    matrices: Sequence[tuple[Any, Any, Any]],
+    matrices: Sequence[tuple[Any, Any, Any, Any]],
     shares: Float[np.ndarray, "*runs G"],
 ) -> GroupFeatures:
     """Return the drive and curvature of each group along given directions, sorted by total drive, largest first.
 
     Args:
         directions: Directions e_d as columns; they must diagonalise all the matrices.
-        matrices: The `group_matrices` of each group, (..., D, D).
+        matrices: The `group_matrices` of each group, (..., D, D), and factors, (...).
         shares: Share π_g of each group.
 
     Returns:
         The `GroupFeatures`. If the arguments have an axis of runs, it comes first in every field.
     """
     parts = []
-    for covariance, tasks, moment in matrices:
+    for covariance, tasks, moment, scale in matrices:
         eigenvalues, task, beta = (_along(directions, matrix) for matrix in (covariance, tasks, moment))
-        parts.append((eigenvalues**2 * task, beta * eigenvalues, np.sum(eigenvalues * task, axis=-1)))
+        drive = np.asarray(scale, float)[..., None] * eigenvalues**2 * task
+        parts.append((drive, beta * eigenvalues, np.sum(eigenvalues * task, axis=-1)))
     drive, curvature, energy = (np.stack(values, axis=shares.ndim - 1) for values in zip(*parts, strict=True))
     shares = shares.astype(float)
     order = np.argsort(-np.einsum("...g,...gd->...d", shares, drive), axis=-1, kind="stable")[..., None, :]

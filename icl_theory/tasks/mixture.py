@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from icl_theory.errors import InputError, check_finite, check_number, check_shape
 from icl_theory.numerics.tracing import array_module, device_array, is_traced
@@ -24,6 +24,7 @@ class TaskDistribution(NamedTuple):
         task_mean: Task mean μ, shape (D,); zero for in-context learning, the fixed task vector for in-weight learning.
         noise_std: Standard deviation σ of the label noise on the context; the target `w·x_q` has no noise.
         num_context: Number N of context tokens, not counting the query.
+        count_query: Whether averages over a prompt's tokens divide by N + 1, the query counted, and not by N.
     """
 
     covariance: Float[Any, "D D"]
@@ -31,6 +32,7 @@ class TaskDistribution(NamedTuple):
     task_mean: Float[Any, " D"]
     noise_std: float | Float[Any, ""]
     num_context: int | Int[Any, ""]
+    count_query: bool | Bool[Any, ""] = False
 
     @classmethod
     def create(
@@ -42,6 +44,7 @@ class TaskDistribution(NamedTuple):
         noise_std: float | Any = 0.0,
         basis: Float[Array | np.ndarray, "D D"] | None = None,
         task_mean: Float[Array | np.ndarray, " _"] | None = None,
+        count_query: bool = False,
     ) -> TaskDistribution:
         """Build a group whose input and task covariances have given spectra in one common basis.
 
@@ -53,6 +56,7 @@ class TaskDistribution(NamedTuple):
             noise_std: Standard deviation of the label noise, σ ≥ 0.
             basis: Orthogonal matrix (D, D) with the eigendirections as columns; the coordinate axes by default.
             task_mean: Task mean μ in coordinates (not in the basis); zero by default.
+            count_query: Whether averages over a prompt's tokens divide by N + 1 in place of N.
 
         Raises:
             InputError: A field is negative, NaN or of the wrong shape; the error names it.
@@ -81,12 +85,18 @@ class TaskDistribution(NamedTuple):
             task_mean=task_mean,
             noise_std=device_array(noise_std, dtype=float),
             num_context=num_context if is_traced(num_context) else int(num_context),
+            count_query=bool(count_query),
         )
 
     @property
     def dim(self) -> int:
         """D, the dimension of the inputs."""
         return self.covariance.shape[-1]
+
+    @property
+    def beta_scale(self) -> Any:
+        """Factor on β = (1/N) Σ_n y_n x_n: `N/(N + 1)` if the query is counted, else 1."""
+        return self.num_context / (self.num_context + self.count_query)
 
     @property
     def task_second_moment(self) -> Float[Array, "D D"]:
@@ -180,7 +190,8 @@ class TaskMixture(NamedTuple):
 def beta_second_moment(task: TaskDistribution) -> Float[Array, "D D"]:
     """Second moment `B = E[ββᵀ] = ΛSΛ + (ΛSΛ + tr(ΛS) Λ)/N + σ²Λ/N` with `S = E[wwᵀ]` (Γ when the mean is zero).
 
-    Inputs are assumed Gaussian, and `β` includes the factor 1/N. Reference: theory notes, §3.
+    Inputs are assumed Gaussian, and `β` includes the factor 1/N (B has the factor `beta_scale²`). Reference: theory
+    notes, §3.
     """
     array = array_module(task)
     covariance, second, noise_std = map(array.asarray, (task.covariance, task.task_second_moment, task.noise_std))
@@ -188,4 +199,4 @@ def beta_second_moment(task: TaskDistribution) -> Float[Array, "D D"]:
         signal = covariance @ second @ covariance
         energy = array.sum(covariance * second)
         moment = signal + (signal + energy * covariance + noise_std**2 * covariance) / task.num_context
-    return device_array(moment)
+    return device_array(task.beta_scale**2 * moment)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from icl_theory.errors import InputError, as_floats, check_number, check_shape
 from icl_theory.numerics.tracing import array_module, device_array
@@ -22,11 +22,13 @@ class Prompts(NamedTuple):
         y: Context labels, noise included, (P, N).
         x_query: Query inputs, (P, D).
         y_query: Targets, (P,); those of sampled prompts are `w·x_q`, without noise.
-        num_context: Number N of context tokens of each prompt, without padding, (P,). Averages divide by it.
+        num_context: Number N of context tokens of each prompt, without padding, (P,).
         task_vector: Task vector of each prompt, (P, D); NaN where it is unknown.
         group: Index of the group each prompt came from, (P,).
         weight: Weight s_p of each prompt's squared error in the loss, (P,), or None if all are weighted equally.
             Upsampling prompt p by κ is `weight[p] = κ`.
+        count_query: Whether averages over a prompt's tokens divide by N + 1, the query counted, in place of N, (P,), or
+            None if none does. Softmax attention takes no such average.
     """
 
     x: Float[Any, "P N D"]
@@ -37,10 +39,19 @@ class Prompts(NamedTuple):
     task_vector: Float[Any, "P D"]
     group: Int[Any, " P"]
     weight: Float[Any, " P"] | None = None
+    count_query: Bool[Any, " P"] | None = None
 
     @classmethod
     def from_arrays(
-        cls, x: Any, y: Any, x_query: Any, y_query: Any, *, weight: Any = None, num_context: Any = None
+        cls,
+        x: Any,
+        y: Any,
+        x_query: Any,
+        y_query: Any,
+        *,
+        weight: Any = None,
+        num_context: Any = None,
+        count_query: bool = False,
     ) -> Prompts:
         """Build prompts from your own data: arrays, lists or anything that numpy accepts.
 
@@ -51,6 +62,7 @@ class Prompts(NamedTuple):
             y_query: Targets, (P,).
             weight: Weight of each prompt in the loss, (P,); equal weights by default.
             num_context: Number of context tokens of each prompt, (P,); N for all by default. Later tokens must be zero.
+            count_query: Whether averages over a prompt's tokens divide by N + 1 in place of N.
 
         Returns:
             Prompts in jax's default precision. Their task vectors are unknown, that is NaN.
@@ -91,6 +103,7 @@ class Prompts(NamedTuple):
             task_vector=device_array(np.full((count, dim), np.nan), float),
             group=device_array(np.zeros(count), int),
             weight=None if weight is None else device_array(weight, float),
+            count_query=device_array(np.ones(count), bool) if count_query else None,
         )
         check_prompts(prompts)
         return prompts
@@ -108,14 +121,19 @@ class Prompts(NamedTuple):
         return jnp.asarray(self.weight, self.y_query.dtype)
 
     @property
+    def divisor(self) -> Int[Any, " P"]:
+        """Number that sums over a prompt's tokens are divided by: N, or N + 1 where the query is counted."""
+        return self.num_context if self.count_query is None else self.num_context + self.count_query
+
+    @property
     def mask(self) -> Float[Array, "P N"]:
         """Mask of the context tokens: 1 at true tokens, 0 at padding."""
         return (jnp.arange(self.y.shape[-1]) < self.num_context[:, None]).astype(self.y.dtype)
 
     @property
     def beta(self) -> Float[Array, "P D"]:
-        """The correlation `β = (1/N) Σ_n y_n x_n` of each prompt's context."""
-        return jnp.einsum("pn,pnd->pd", self.y, self.x) / self.num_context[:, None]
+        """The correlation `β = (1/N) Σ_n y_n x_n` of each prompt's context; N is its `divisor`."""
+        return jnp.einsum("pn,pnd->pd", self.y, self.x) / self.divisor[:, None]
 
     @property
     def tokens(self) -> Float[Array, "P tokens entries"]:
@@ -134,7 +152,7 @@ def _check_each(field: str, values: np.ndarray, good: np.ndarray, remedy: str) -
 
 
 def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:
-    """Join several sets of prompts into one. If any part has weights, parts without them get weights of one.
+    """Join several sets of prompts into one. Parts without weights, or without counted queries, stay as they are.
 
     Raises:
         InputError: There are no parts, or their dimensions or padded lengths differ.
@@ -146,6 +164,8 @@ def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:
         raise InputError("parts", f"shapes {shapes}", "all must have the same (padded N, D)")
     if any(part.weight is not None for part in parts):
         parts = [part._replace(weight=part.weights) for part in parts]
+    if any(part.count_query is not None for part in parts):
+        parts = [part._replace(count_query=part.divisor > part.num_context) for part in parts]
     if len(parts) == 1:
         return parts[0]
     array = array_module(parts)  # numpy concatenates without compiling for these shapes
@@ -156,7 +176,8 @@ def at_context_lengths(prompts: Prompts, lengths: Sequence[int]) -> Prompts:
     """Copy every prompt once for each context length, keeping only that many of its first tokens.
 
     The mean square error over the result is the average over the lengths of the error with that much context. This is
-    ZSLS25's loss on sequences of varying length, except that the query is the prompt's own at every length.
+    ZSLS25's loss on sequences of varying length, except that the query is the prompt's own at every length, and that
+    averages divide by the context's length unless the prompts count the query (`count_query`).
 
     Raises:
         InputError: There are no prompts or no lengths, or a length is below one or above the context of some prompt.
@@ -205,6 +226,8 @@ def check_prompts(prompts: Prompts, *, first: int = 0, weighted: bool = True) ->
         place = int(np.argmax(filled.any(axis=1)))
         remedy = f"tokens beyond num_context = {int(prompts.num_context[place])} must be zero (see at_context_lengths)"
         raise InputError(f"prompts.x[{first + place}]", "not zero in its padding", remedy)
+    if prompts.count_query is not None:
+        check_shape("prompts.count_query", prompts.count_query, (count,))
     if prompts.weight is not None:
         check_weights("prompts.weight", prompts.weight, count, first=first, weighted=weighted)
 

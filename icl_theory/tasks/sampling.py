@@ -72,6 +72,7 @@ def sample_prompt_chunks(
                 num_context=np.full(count, num_context),
                 task_vector=task,
                 group=np.full(count, index),
+                count_query=np.ones(count, bool) if group.count_query else None,
             )
             yield jax.tree.map(device_array, drawn)
 

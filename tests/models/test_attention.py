@@ -13,15 +13,19 @@ from icl_theory import (
     CubicFeatureMLP,
     InputError,
     MergedAttention,
+    RunConfig,
     SeparateAttention,
     TaskMixture,
     aligned_parameters,
     make_loss,
     merge_model,
     sample_prompts,
+    simulate,
     split_model,
     train,
+    widen_parameters,
 )
+from icl_theory.simulation.build import build_model
 
 DIM = 3
 MIXTURE = TaskMixture.single([0.5, 0.3, 0.2], num_context=6)
@@ -161,6 +165,31 @@ def test_impossible_models_are_refused(field, build):
     with pytest.raises(InputError) as error:
         build()
     assert error.value.field == field
+
+
+@pytest.mark.parametrize("config", [{"model": "merged"}, {"rank": 2}, {"model": "merged", "scores": "softmax"}])
+def test_a_start_on_the_reduced_blocks_is_that_of_reduced_blocks(config):
+    settings = {"dim": 3, "data": "prompts", "num_heads": 2} | config
+    narrow = build_model(RunConfig(**settings))
+    wide = build_model(RunConfig(**settings, blocks="full", init="reduced"))
+    assert wide.blocks == "full"
+    assert_close(wide(PROMPTS), narrow(PROMPTS))
+    _, params = split_model(wide)
+    for refused in (params, {"value": params["value"][:, -1]}):
+        with pytest.raises(InputError, match="params"):
+            widen_parameters(refused)
+
+
+def test_dividing_by_all_tokens_is_a_scale_of_weights_and_rate():
+    """β has the factor s = N/(N + 1), so weights s^⅓ θ and the rate s^⅔ η give the run with 1/N."""
+    settings = {"init": "aligned", "dim": 2, "num_context": 3, "num_steps": 600, "num_snapshots": 30}
+    factor = 0.75 ** (1 / 3)
+    counted = simulate(RunConfig(**settings, normalisation="tokens", learning_rate=0.1, init_scale=0.2))
+    plain = simulate(RunConfig(**settings, learning_rate=0.1 * factor**2, init_scale=0.2 * factor))
+    assert_close(counted.trajectory.loss, plain.trajectory.loss, rtol=1e-12)
+    assert_close(counted.trajectory.strength, plain.trajectory.strength / 0.75, rtol=1e-12)
+    assert max(counted.comparison.loss, counted.comparison.strength) < 1e-12
+    assert counted.trajectory.loss[-1] < 0.9 * counted.trajectory.loss[0]
 
 
 def test_initial_scales_are_the_stated_norms():

@@ -51,7 +51,7 @@ DIM = 3
 GROUPS = TaskMixture.create(
     [
         TaskDistribution.create([0.5, 0.3, 0.2], num_context=6, noise_std=0.3),
-        TaskDistribution.create([0.2, 0.3, 0.5], num_context=4),
+        TaskDistribution.create([0.2, 0.3, 0.5], num_context=4, count_query=True),
     ],
     [0.6, 0.4],
 ).with_fixed_task(0.3, [0.5, -1.0, 0.2])
@@ -310,12 +310,14 @@ def test_full_population_contains_the_reduced_one_and_trains_like_it():
     assert np.abs(wide_run.params["value"][:, :DIM]).max() < 1e-14
 
 
-def test_population_moments_are_exact_averages():
+@pytest.mark.parametrize("count_query", [False, True])
+def test_population_moments_are_exact_averages(count_query):
     """Of polynomials a Gauss–Hermite rule of n points is the exact mean up to degree 2n − 1, here 5 (queries: 7)."""
     group = TaskDistribution.create(
         [0.7, 0.3],
         num_context=2,
         noise_std=0.8,
+        count_query=count_query,
         task_eigenvalues=[0.5, 2.0],
         task_mean=np.asarray([0.3, -0.4]),
         basis=np.asarray([[0.6, -0.8], [0.8, 0.6]]),
@@ -327,7 +329,8 @@ def test_population_moments_are_exact_averages():
     x, query = grid[:, :4].reshape(-1, 2, 2) @ root.T, grid[:, 8:] @ root.T
     task = group.task_mean + grid[:, 4:6] @ task_root.T
     y = np.einsum("pnd,pd->pn", x, task) + 0.8 * grid[:, 6:8]
-    exact = prompt_moments(Prompts.from_arrays(x, y, query, np.sum(query * task, axis=1), weight=weight)).mean()
+    prompts = Prompts.from_arrays(x, y, query, np.sum(query * task, axis=1), weight=weight, count_query=count_query)
+    exact = prompt_moments(prompts).mean()
     found = full_population_moments(TaskMixture.create([group], [1.0]))
     for name in ("gram", "cross", "energy"):
         assert_close(getattr(found, name), getattr(exact, name), rtol=1e-12)

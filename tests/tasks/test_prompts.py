@@ -9,9 +9,11 @@ from helpers import assert_close
 
 from icl_theory import (
     InputError,
+    Prompts,
     SeparateAttention,
     TaskDistribution,
     TaskMixture,
+    at_context_lengths,
     concatenate_prompts,
     make_loss,
     sample_prompt_chunks,
@@ -76,6 +78,21 @@ def test_shorter_groups_are_padded_with_nothing(key):
     assert_close(prompts.mask.sum(axis=1), np.where(short, 3.0, 8.0))
     beta = np.einsum("pn,pnd->pd", prompts.y[short, :3], prompts.x[short, :3]) / 3
     assert_close(prompts.beta[short], beta)
+
+
+def test_a_counted_query_is_divided_by(key):
+    """β is a sum over N tokens; groups that count the query divide it by N + 1, at every length."""
+    groups = [TaskDistribution.create([1.0, 0.5], num_context=3, count_query=counted) for counted in (False, True)]
+    prompts = sample_prompts(TaskMixture.create(groups, [0.5, 0.5]), 6, key=key)
+    assert prompts.divisor.tolist() == [3, 3, 3, 4, 4, 4]
+    assert at_context_lengths(prompts, [2, 1]).divisor.tolist() == [2, 2, 2, 3, 3, 3, 1, 1, 1, 2, 2, 2]
+    own = Prompts.from_arrays(prompts.x, prompts.y, prompts.x_query, prompts.y_query, count_query=True)
+    sums = np.einsum("pn,pnd->pd", prompts.y, prompts.x)
+    assert_close(own.beta, sums / 4)
+    assert_close(prompts.beta, sums / np.asarray(prompts.divisor)[:, None])
+    assert sample_prompts(TaskMixture.create(groups[:1], [1.0]), 2, key=key).count_query is None
+    with pytest.raises(InputError, match="count_query"):
+        make_loss(SeparateAttention(2, 2, rngs=nnx.Rngs(0)), own._replace(count_query=own.count_query[:2]))
 
 
 def test_inputs_and_noise_have_their_covariances(key):

@@ -67,8 +67,9 @@ def random_mixture(seed):
             task_eigenvalues=rng.uniform(0.1, 2.0, 3),
             noise_std=rng.uniform(0.0, 1.0),
             basis=basis,
+            count_query=index == 1,
         )
-        for _ in range(2)
+        for index in range(2)
     ]
     share = rng.uniform(0.1, 0.9)
     return TaskMixture.create(groups, [share, 1 - share])
