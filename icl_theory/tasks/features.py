@@ -16,8 +16,8 @@ from icl_theory.tasks.mixture import TaskDistribution, TaskMixture, beta_second_
 class Features(NamedTuple):
     """The joint eigendirections of all Λ_g and Γ_g, simplest (largest drive) first.
 
-    If the tasks have a mean μ, then γ and Γ below are those of `S = E[wwᵀ] = Γ + μμᵀ`. For many runs at once, the axis
-    of runs comes first in every field.
+    If the tasks have a mean μ, then γ and Γ below are those of `S = E[wwᵀ] = Γ + μμᵀ`. Groups that count the query
+    have the factor `beta_scale` in their drive. For many runs at once, the axis of runs comes first in every field.
 
     Attributes:
         directions: Eigendirections, (D, D); column d is e_d.

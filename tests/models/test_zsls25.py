@@ -18,9 +18,13 @@ from icl_theory import (
     InputError,
     MergedAttention,
     Prompts,
+    SeparateAttention,
+    TaskMixture,
     concatenate_prompts,
     from_zsls25,
     make_loss,
+    population_loss,
+    population_moments,
     split_model,
     train,
 )
@@ -131,3 +135,33 @@ def test_single_precision_weights_take_the_precision_of_the_session():
     with jax.enable_x64(False):
         _, params = split_model(from_zsls25(single, 0.1, num_context=3)[0])
         assert params["merged"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize(("factors", "value", "side", "rate"), [(2, 1 / 4, -1 / 4, -1 / 2), (3, 1 / 3, -1 / 6, -1 / 3)])
+def test_several_outputs_with_values_of_one_number_are_one_output(factors, value, side, rate):
+    """The guide's scales, on infinite data. For O outputs with independent tasks and `M_op = Σ_h V_h,op U_h` the loss
+    is the mean over o of `L(M_oo) + Σ_{p≠o} tr(M_op Λ M_opᵀ B)`, since β_o and β_p are uncorrelated."""
+    outputs, moments = 3, population_moments(TaskMixture.single([0.7, 0.3], num_context=5))
+
+    def several(params):
+        sides = jnp.einsum("hrd,hre->hde", params["key"], params["query"]) if factors == 3 else params["merged"]
+        matrices = jnp.einsum("hop,hde->opde", params["value"], sides)
+        apart = jnp.einsum("opij,jk,oplk,li->op", matrices, moments.covariances[0], matrices, moments.beta_moments[0])
+        own = sum(population_loss(matrices[o, o], moments) for o in range(outputs))
+        return (own + jnp.sum(apart) - jnp.trace(apart)) / outputs
+
+    model = (
+        MergedAttention(2, 2, init_scale=0.3, rngs=nnx.Rngs(0))
+        if factors == 2
+        else SeparateAttention(2, 2, init_scale=0.5, rngs=nnx.Rngs(0))
+    )
+    _, params = split_model(model)
+    one = {name: leaf * outputs ** (value if name == "value" else side) for name, leaf in params.items()}
+    tied = params | {"value": params["value"][:, None, None] * jnp.eye(outputs)}
+    settings = {"num_steps": 200, "num_snapshots": 5}
+    found = train(several, tied, hyperparameters={"learning_rate": 0.2}, **settings)
+    loss, _ = make_loss(model, TaskMixture.single([0.7, 0.3], num_context=5))
+    expected = train(loss, one, hyperparameters={"learning_rate": 0.2 * outputs**rate}, **settings)
+    assert_close(found.loss, expected.loss, rtol=1e-12)
+    assert found.loss[-1] < 0.8 * found.loss[0]
+    assert_close(found.params["value"], found.params["value"][:, :1, :1] * np.eye(outputs))
