@@ -21,33 +21,47 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
 @click.command("finetune")
 @click.argument("model")
 @click.argument("data")
-@click.option("--out", type=FILE, required=True, help="folder for all that comes of it; the same command goes on in it")
+@click.option("--out", type=FILE, help="folder for all that comes of it; the same command goes on in it")
 @click.option("--eval", "evaluation", metavar="DATA", help="problems that are put to the model before and after")
-@click.option("--by", help="field of them by which accuracies are split  [default: kind, where there is one]")
-@click.option("--max-new", type=int, help="most tokens of a reply  [default: 256]")
-@click.option("--eval-batch-size", type=int, help="prompts that are asked at once  [default: 32]")
+@click.option("--by", help="field of the problems by which accuracies are split  [default: kind, where there is one]")
+@click.option("--max-new", type=int, help="most tokens of a reply to a problem  [default: 256]")
+@click.option("--eval-batch-size", type=int, help="problems that are put to the model at once  [default: 32]")
 @click.option("--optimizer", type=click.Choice(("adamw", "muon")), default="adamw", show_default=True)
 @click.option("--sharpness", type=click.Choice(("none", "sam", "fsam")), default="none", show_default=True)
 @click.option("--rho", default=0.05, show_default=True, help="size of the perturbation of sam and fsam")
 @click.option("--preconditioned", is_flag=True, help="perturb as the second moment of adamw scales")
-@click.option("--learning-rate", default=2e-5, show_default=True, help="its peak")
-@click.option("--warmup", default=0, show_default=True, help="steps in which it rises")
+@click.option("--learning-rate", default=2e-5, show_default=True, help="peak of the learning rate")
+@click.option("--warmup", default=0, show_default=True, help="steps in which the learning rate rises")
 @click.option("--schedule", type=click.Choice(("cosine", "linear", "constant")), default="cosine", show_default=True)
-@click.option("--weight-decay", default=0.0, show_default=True, help="times the learning rate")
+@click.option(
+    "--weight-decay", default=0.0, show_default=True, help="weight decay, to be multiplied by the learning rate"
+)
 @click.option("--clip", default=1.0, show_default=True, help="norm that gradients are cut to; 0 for no cut")
-@click.option("--steps", type=int, help="of the run, instead of --epochs")
-@click.option("--epochs", type=float, help="over the set that is trained on  [default: 3]")
+@click.option("--steps", type=int, help="steps of the run, instead of --epochs")
+@click.option("--epochs", type=float, help="passes over the set that is trained on  [default: 3]")
 @click.option("--batch-size", default=8, show_default=True, help="rows of a step")
 @click.option("--accumulate", default=1, show_default=True, help="parts that a batch is taken in, for less memory")
 @click.option("--length", default=512, show_default=True, help="tokens of a row; examples that are longer are left out")
 @click.option("--packing", is_flag=True, help="several whole examples in a row, instead of one and padding")
 @click.option("--chat/--no-chat", default=None, help="ask by the chat template  [default: where there is one]")
-@click.option("--learn", type=click.Choice(LEARN), default="last", show_default=True, help="turns of the model")
-@click.option("--prompt-field", help="field of what is asked: a text or turns  [default: by the usual formats]")
-@click.option("--completion-field", help="field of what is answered; without --prompt-field a text, learned whole")
-@click.option("--answer-field", help="field of the answer that replies are judged by  [default: answer]")
+@click.option(
+    "--learn",
+    type=click.Choice(LEARN),
+    default="last",
+    show_default=True,
+    help="turns of the model that are learned, in a conversation",
+)
+@click.option(
+    "--prompt-field", help="field of DATA and --eval that is asked: a text or turns  [default: by the usual formats]"
+)
+@click.option("--completion-field", help="field that answers; without --prompt-field a text that is learned whole")
+@click.option(
+    "--answer-field", help="field of --eval that replies are judged by  [default: answer if there, else the completion]"
+)
 @click.option("--system-field", help="field of the system prompt  [default: system or system_prompt]")
-@click.option("--thinking", is_flag=True, help="by templates that know it (Qwen3): think before the answer")
+@click.option(
+    "--thinking", is_flag=True, help="let the model think before it answers, by templates with that switch (Qwen3)"
+)
 @click.option(
     "--id-field",
     help="field of DATA that names examples in records; row for the row from 0  [default: id where there is one]",
@@ -58,8 +72,12 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
     help="train by weights, copies or indices (tables) or weights (.npy), as icl-theory upsample writes them",
 )
 @click.option("--upsample", "upsampling", is_flag=True, help="record a first run, find who is late, begin anew")
-@click.option("--recorded-steps", type=int, help="of the first run  [default: one epoch]")
-@click.option("--record-every", type=int, help="steps  [default: an eighth of the first run; none in the other]")
+@click.option("--recorded-steps", type=int, help="steps of the first run  [default: one epoch]")
+@click.option(
+    "--record-every",
+    type=int,
+    help="steps between records of losses  [default: an eighth of the first run; no records without --upsample]",
+)
 @click.option("--late", help="who is late: quantile=Q, threshold=S or clusters  [default: quantile=0.5]")
 @click.option("--remaining", type=float, help="learned when this share of the first loss is left  [default: 0.5]")
 @click.option(
@@ -69,19 +87,23 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
 @click.option("--factor", type=float, help="the factor itself, instead of the measured ratio over the target")
 @click.option("--max-factor", type=float, help="most that the rule may give  [default: 5]")
 @click.option("--group", type=click.Choice(GROUPS), help="who is upsampled: late, or a control  [default: late]")
-@click.option("--dtype", type=click.Choice(("bfloat16", "float32")), help="of activations  [default: float32 on CPU]")
+@click.option(
+    "--dtype",
+    type=click.Choice(("bfloat16", "float32")),
+    help="number type of activations  [default: float32 on CPU, else bfloat16]",
+)
 @click.option("--remat", is_flag=True, help="compute blocks twice, for less memory")
 @click.option("--shards", default=1, show_default=True, help="devices that weights are cut over; rows go over all")
 @click.option("--multi-host", is_flag=True, help="one process on each of several hosts, started by a cluster")
 @click.option("--save-every", default=500, show_default=True, help="steps between checkpoints")
-@click.option("--seed", default=0, show_default=True, help="of the order of examples, and of what is drawn")
+@click.option("--seed", default=0, show_default=True, help="seed of the order of examples, and of what is drawn")
 @click.option("--dry-run", is_flag=True, help="say what would be done, and show examples; write nothing")
 @click.option("--show", type=int, help="examples to show as the model reads them  [default: 2 in a dry run, else 0]")
 @click.option("--quiet", is_flag=True, help="no progress bars")
 def finetune_command(
     model: str,
     data: str,
-    out: Path,
+    out: Path | None,
     evaluation: str | None,
     by: str | None,
     max_new: int | None,
@@ -145,7 +167,13 @@ def finetune_command(
     if chosen and not upsampling:
         name = next(iter(chosen)).replace("_", "-")
         raise InputError(f"--{name}", next(iter(chosen.values())), "it belongs to --upsample; give that too")
-    for name, value in {"--max-new": max_new, "--eval-batch-size": eval_batch_size}.items():
+    if out is None and not dry_run:
+        raise InputError("--out", "not given", "name a folder for what comes of it; only --dry-run does without")
+    for name, value in {
+        "--max-new": max_new,
+        "--eval-batch-size": eval_batch_size,
+        "--answer-field": answer_field,
+    }.items():
         if value is not None and evaluation is None:
             raise InputError(name, value, "it belongs to --eval; give that too")
     if multi_host:
@@ -180,7 +208,7 @@ def finetune_command(
     with ProgressReport(quiet=quiet or not first) as report:
         run_job(
             job,
-            out,
+            out or Path(),
             mesh=mesh,
             remat=remat,
             save_every=save_every,

@@ -28,8 +28,16 @@ def test_fields_turns_and_examples_are_chosen_and_shown(tmp_path, capsys):
     changed = [*arguments, "--steps", 1]
     changed[changed.index("sum")] = "say"
     assert "answer was sum, now say" in refused(capsys, *changed)
+    without = [*arguments[:-1], "--dry-run", "--quiet"]
+    without[without.index("--answer-field") + 1] = "total"
+    assert "problem 0, total = 'missing': the row has ask, say, sum, source" in refused(capsys, *without)
+    bare = ["finetune", model, data, *options[:6], "--dry-run"]
+    assert "--answer-field = 'sum': it belongs to --eval" in refused(capsys, *bare)
+    assert "--out = 'not given'" in refused(capsys, "finetune", model, data, *QUICK)
+    long = [*arguments, "--steps", 4, "--warmup", 5]
+    assert "warmup = 5: the run has 4 steps" in refused(capsys, *long, "--dry-run")
     turns = [{"role": role, "content": "a"} for role in ("user", "assistant") * 2]
     talk = write_rows(tmp_path / "talk.jsonl", [{"messages": turns}])
     for learn, told in (("last", "<user>a<model>a<stop>"), ("all", "<user>a<model>⟦a<stop>⟧")):
-        assert run_command("finetune", model, talk, "--out", tmp_path / "x", "--learn", learn, "--dry-run", *QUICK) == 0
+        assert run_command("finetune", model, talk, "--learn", learn, "--dry-run", *QUICK) == 0
         assert f"{told}<user>a<model>⟦a<stop>⟧" in capsys.readouterr().out

@@ -2,41 +2,14 @@
 
 import numpy as np
 import pytest
-from tiny_model import SPECIAL, tiny_tokenizer
+from chat_rows import ANSWER, TOOLS, USER, knowing_tokenizer, read
+from tiny_model import tiny_tokenizer
 
 from icl_theory.errors import InputError
-from icl_theory.llm.data.examples import Examples, rendered
+from icl_theory.llm.data.examples import Examples
 from icl_theory.llm.data.prompting import Prompting
 from icl_theory.upsampling.conversations import answer_of, conversation_of, texts_of, unused_fields
 from icl_theory.upsampling.row_fields import Fields
-
-TOOLS = (  # knows system prompts, tools, calls and thoughts; writes the thoughts of the last turn only
-    "{% if tools %}<tools>{% for t in tools %}{{ t.function.name }} {% endfor %}<stop>{% endif %}"
-    "{% for m in messages %}<{{ m.role if m.role != 'assistant' else 'model' }}>"
-    "{% if m.role == 'assistant' %}{% set said = m.content.split('</think>') %}"
-    "{% set thought = m.reasoning_content or (said[0].replace('<think>', '') if said | length > 1 else '') %}"
-    "{% if loop.last %}<think>{{ thought.strip() }}</think>{% endif %}{{ said[-1].strip() }}"
-    "{% for c in m.tool_calls %}<call>{{ c.function.name }} {{ c.function.arguments.e }}{% endfor %}"
-    "{% else %}{{ m.content }}{% endif %}<stop>{% endfor %}"
-    "{% if add_generation_prompt %}<model>{% if not enable_thinking %}<think></think>{% endif %}{% endif %}"
-)
-MORE = ["<system>", "<tool>", "<tools>", "<call>", "<think>", "</think>"]
-
-
-def knowing_tokenizer():
-    tokenizer = tiny_tokenizer(chat=True)
-    tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL + MORE})
-    tokenizer.chat_template = TOOLS
-    return tokenizer
-
-
-def read(row, *, tokenizer=None, **settings):
-    """Return what the model reads of a row, with what it learns in brackets."""
-    tokenizer = knowing_tokenizer() if tokenizer is None else tokenizer
-    return rendered(Prompting(tokenizer, **settings).tokenized(row), tokenizer)
-
-
-USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +164,7 @@ def test_fields_of_ones_own():
     assert read(dialog, tokenizer=tiny_tokenizer(), fields=Fields(prompt="dialog")) == "a\n⟦b<end>⟧"
     for wrong, named in (
         (Fields(prompt="asks", completion="say"), "asks = 'missing': the row has ask, say"),
-        (Fields(prompt="ask"), "ask = 'a text': name the field of its answer too"),
+        (Fields(prompt="ask"), "ask = 'a': give a list of turns, .* or name the field of its answer too"),
         (Fields("ask", "say", system="rules"), "rules = 'missing'"),
     ):
         with pytest.raises(InputError, match=named):

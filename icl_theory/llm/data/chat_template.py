@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import datetime
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from icl_theory.errors import InputError, error_text
-from icl_theory.llm.data.segments import NothingToLearn, Segment
-from icl_theory.upsampling.conversations import ASSISTANT, Conversation, body, thoughts
+from icl_theory.llm.data.completeness import Probe, probe
+from icl_theory.llm.data.segments import Segment, without_end
+from icl_theory.upsampling.conversations import Conversation
+from icl_theory.upsampling.messages import ASSISTANT, CLOSE, OPEN, body, thoughts
+from icl_theory.upsampling.row_fields import NothingToLearn
 
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")  # today's date
 DAY = datetime.date(2024, 7, 26)  # replaces it, since the prompts of a run must not change overnight
 MARK = "\u2402answer\u2403"  # placeholder that occurs in no template
-OPEN = "<think>"
 
 
 class ChatTemplate:
     """The chat template of a tokenizer.
 
-    Everything that a row says must appear in what the template writes: a turn, a call of a tool or a thought that it
-    leaves out is an error.
+    Everything that a row says must appear in what the template writes: a turn, a tool, a call with its arguments or a
+    learned thought that it leaves out is an error. Thoughts of turns that are not learned are left to the template.
 
     Args:
         tokenizer: a tokenizer of `transformers` that has a chat template.
@@ -41,8 +42,12 @@ class ChatTemplate:
         self.has_switch = "enable_thinking" in self.template
         if thinking and not self.has_switch:
             raise InputError("thinking", True, "the chat template has no such switch; leave it out")
-        self.end = self._answer_end()
+        example = self._rendered([{"role": "user", "content": "x"}, {"role": ASSISTANT, "content": MARK}])
+        begin = tokenizer.bos_token
+        self.begin_text = begin if begin and example.startswith(begin) else ""
+        self.end = self._end(example.rpartition(MARK)[2])
         self.end_text: str = tokenizer.decode([self.end])
+        self._complete: set[Any] = set()  # shapes of conversations that the template writes in full
 
     def segments(self, conversation: Conversation, turns: Sequence[int]) -> list[Segment]:
         """Return the segments of a conversation up to its last learned turn.
@@ -56,30 +61,69 @@ class ChatTemplate:
 
         Raises:
             InputError: nothing to learn, a template that refuses the conversation or leaves a part of it out, thoughts
-                while `thinking` is off, or an earlier turn whose beginning cannot be found.
+                while `thinking` is off, or a learned turn whose beginning or end cannot be found.
         """
         if not turns:
             raise NothingToLearn("completion")
-        last = turns[-1]
-        messages = [self._without_end(message) for message in conversation.messages[: last + 1]]
-        conversation = conversation._replace(messages=messages)
+        conversation = self._bare(conversation, turns[-1] + 1)
+        messages, last = conversation.messages, turns[-1]
         if self.has_switch and not self.thinking and any(thoughts(messages[turn]) for turn in turns):
             raise InputError("thinking", False, "the answer has thoughts; give --thinking")
-        asked, whole = self._asked(conversation, last), self._rendered(messages, conversation.tools)
-        if not whole.startswith(asked):
-            whole = asked + _behind(asked, messages[last])
+        self._check_complete(conversation, turns)
+        asked, whole = self._written(conversation, last)
         begins = [self._beginning(conversation, turn, whole) for turn in turns[:-1]] + [len(asked)]
         closes = [self._close(whole, begin, messages[turn]) for begin, turn in zip(begins, turns, strict=True)]
         if any(close > begin for close, begin in zip(closes, begins[1:], strict=False)):
             raise InputError("learned turns", list(turns), f"only the last ends in {self.end_text}; learn it alone")
-        _check_complete(conversation, turns, whole, "".join(map(whole.__getitem__, map(slice, begins, closes))))
-        begins[-1] += _length(conversation.prefill, whole[begins[-1] :])
+        begins = [
+            begin + _length(conversation.given(turn), whole[begin:close], body(messages[turn]))
+            for begin, close, turn in zip(begins, closes, turns, strict=True)
+        ]
         cuts = [0, *(place for part in zip(begins, closes, strict=True) for place in part)]
         return [Segment(whole[cuts[i] : cuts[i + 1]], bool(i % 2)) for i in range(len(cuts) - 1)]
 
-    def _without_end(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return a message without the token after an answer, which the template writes."""
-        return {**message, "content": message["content"].removesuffix(self.end_text)}
+    def prompt(self, conversation: Conversation, turn: int) -> str:
+        """Return the prompt for a turn, and the beginning of the turn itself if it is given.
+
+        Raises:
+            InputError: a template that refuses the conversation or leaves a part of it out.
+        """
+        conversation = self._bare(conversation, turn)
+        self._check_complete(conversation, ())
+        asked, given = self._asked(conversation, turn), conversation.given(turn)
+        if not given:
+            return asked
+        begun = [*conversation.messages, {"role": ASSISTANT, "content": given}]
+        whole = self._written(conversation._replace(messages=begun), turn)[1]
+        return whole[: len(asked) + _length(given, whole[len(asked) :], body(begun[-1]))]
+
+    def _bare(self, conversation: Conversation, count: int) -> Conversation:
+        """Return the first turns, without the tokens before a text and after an answer, which the template writes."""
+        found = []
+        for place, message in enumerate(conversation.messages[:count]):
+            text = message["content"] if place else message["content"].removeprefix(self.begin_text)
+            ends = (self.end_text, self.tokenizer.eos_token) if message["role"] == ASSISTANT else ()
+            found.append({**message, "content": without_end(text, ends)})
+        return conversation._replace(messages=found)
+
+    def _check_complete(self, conversation: Conversation, turns: Sequence[int]) -> None:
+        """Raise `InputError` if the template leaves a part of such a conversation out; each shape is tried once."""
+        tried: Probe = probe(conversation, turns)
+        if tried.shape in self._complete:
+            return
+        words, count = tried.conversation, len(tried.conversation.messages)
+        text = self._written(words, count - 1)[1] if turns else self._asked(words, count)
+        for place, what, word, said in tried.parts:
+            if word not in text:
+                shown = said if len(said) <= 40 else said[:40] + " …"
+                remedy = "the chat template leaves it out; use another model, or take it out of the row"
+                raise InputError(what if place is None else f"turn {place}, {what}", shown, remedy)
+        self._complete.add(tried.shape)
+
+    def _written(self, conversation: Conversation, last: int) -> tuple[str, str]:
+        """Return the prompt for the last turn, and prompt and turn together."""
+        asked, whole = self._asked(conversation, last), self._rendered(conversation.messages, conversation.tools)
+        return asked, whole if whole.startswith(asked) else asked + _behind(asked, conversation.messages[last])
 
     def _beginning(self, conversation: Conversation, turn: int, whole: str) -> int:
         """Return where an earlier answer begins: behind its prompt, which may lack an empty thought."""
@@ -98,7 +142,9 @@ class ChatTemplate:
         return place if end < 0 else end + len(self.end_text)
 
     def _asked(self, conversation: Conversation, turn: int, thinking: bool | None = None) -> str:
-        """Return the prompt for a turn."""
+        """Return what the template writes before a turn of the model."""
+        if not turn:
+            raise InputError("turn", 0, "the model speaks first, so nothing asks for it; learn the last turn alone")
         thinks = self.thinking if thinking is None else thinking
         messages, tools = conversation.messages[:turn], conversation.tools
         return self._rendered(messages, tools, add_generation_prompt=True, enable_thinking=thinks)
@@ -108,20 +154,20 @@ class ChatTemplate:
         try:
             return str(self.tokenizer.apply_chat_template(messages, tools=list(tools) or None, **settings))
         except Exception as error:  # many types
-            raise InputError(
-                "chat template",
-                error_text(error),
-                "it refuses the conversation; mend the row, or use plain text (--no-chat)",
-            ) from None
+            remedy = "it refuses the conversation; mend the row, or use plain text (--no-chat)"
+            raise InputError("chat template", error_text(error), remedy) from None
 
-    def _answer_end(self) -> int:
-        """Return the first special token after an answer in the template, else the first token after whitespace."""
-        messages = [{"role": "user", "content": "x"}, {"role": ASSISTANT, "content": MARK}]
-        behind = self._rendered(messages).rpartition(MARK)[2]
+    def _end(self, behind: str) -> int:
+        """Return the first special token of what stands behind an answer, else the first token after whitespace."""
         encode = lambda text: self.tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
         special = set(self.tokenizer.all_special_ids)
         tokens = [token for token in encode(behind) if token in special] or encode(behind.lstrip())
         return int(tokens[0] if tokens else self.tokenizer.eos_token_id)
+
+
+def dated(template: str) -> str:
+    """Return the template with the current date replaced by a fixed one."""
+    return TODAY.sub(lambda found: repr(DAY.strftime(found[2])), template)
 
 
 def _behind(asked: str, answer: dict[str, Any]) -> str:
@@ -131,42 +177,17 @@ def _behind(asked: str, answer: dict[str, Any]) -> str:
         raise InputError("tool_calls", "given", remedy)
     thought, text = thoughts(answer), body(answer)
     if not asked.rstrip().endswith(OPEN):
-        return f"{OPEN}\n{thought}\n</think>\n\n{text}" if thought else text
+        return f"{OPEN}\n{thought}\n{CLOSE}\n\n{text}" if thought else text
     if not thought:
         remedy = "the chat template has the model think first; give thoughts, or leave the template out (--no-chat)"
         raise InputError("completion", "no thoughts", remedy)
-    return f"{thought}\n</think>\n\n{text}" if asked.endswith("\n") else f"\n{thought}\n</think>\n\n{text}"
+    return f"{thought}\n{CLOSE}\n\n{text}" if asked.endswith("\n") else f"\n{thought}\n{CLOSE}\n\n{text}"
 
 
-def _length(prefill: str, answer: str) -> int:
-    """Return how many characters of an answer are its prefill; the template may have cut space around it."""
-    given = prefill.strip()
-    return answer.find(given) + len(given) if given in answer else 0
-
-
-def _check_complete(conversation: Conversation, turns: Sequence[int], whole: str, learned: str) -> None:
-    """Raise `InputError` if what a template wrote lacks a turn, a call, a tool, or a thought that is to be learned."""
-    wanted = []
-    for place, message in enumerate(conversation.messages):
-        wanted.append((f"turn {place}, content", body(message), whole))
-        wanted += [
-            (f"turn {place}, tool_calls", call["function"]["name"], whole) for call in message.get("tool_calls", ())
-        ]
-    wanted += [("tools", _name(tool), whole) for tool in conversation.tools]
-    wanted += [(f"turn {turn}, thoughts", thoughts(conversation.messages[turn]), learned) for turn in turns]
-    for field, text, written in wanted:
-        if text not in written and json.dumps(text, ensure_ascii=False)[1:-1] not in written:
-            shown = text if len(text) <= 40 else text[:40] + " …"
-            raise InputError(
-                field, shown, "the chat template leaves it out; use another model, or take it out of the row"
-            )
-
-
-def _name(tool: Any) -> str:
-    function = tool.get("function", tool)
-    return str(function.get("name", "")) if isinstance(function, dict) else ""
-
-
-def dated(template: str) -> str:
-    """Return the template with the current date replaced by a fixed one."""
-    return TODAY.sub(lambda found: repr(DAY.strftime(found[2])), template)
+def _length(given: str, answer: str, said: str) -> int:
+    """Return how much of a written answer is given; the template may have put thoughts before it or cut space."""
+    if answer.startswith(given):
+        return len(given)
+    if not said.startswith(given.strip()) or said not in answer:
+        raise InputError("prompt", given, "the chat template changes this beginning of an answer; leave it out")
+    return answer.index(said) + len(given.strip())

@@ -13,9 +13,9 @@ from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Tokenized
 from icl_theory.llm.data.problems import Row
 from icl_theory.llm.data.prompting import Prompting
-from icl_theory.llm.data.segments import NothingToLearn
 from icl_theory.upsampling.conversations import unused_fields
 from icl_theory.upsampling.loss_record import check_unique, id_array
+from icl_theory.upsampling.row_fields import NothingToLearn, names_in
 from icl_theory.upsampling.summary import line
 
 ROW = "row"
@@ -96,9 +96,9 @@ class Examples:
             said.append(line("left out", text))
         if self.empty:
             said.append(line("left out", f"{self.empty} without an answer to learn"))
-        unused = set[str]().union(*(unused_fields(row, self.prompting.fields) for row in self.given)) - {self.id_field}
+        unused = set[str]().union(*(unused_fields(row, self.prompting.fields) for row in self.rows)) - {self.id_field}
         if unused:
-            said.append(line("not read", f"fields {', '.join(sorted(unused))}"))
+            said.append(line("not read", f"fields {names_in(sorted(unused))}"))
         return said
 
     def shown(self, count: int) -> list[str]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from icl_theory.errors import InputError, check_choice
 from icl_theory.llm.data.batches import Tokenized
 from icl_theory.llm.data.chat_template import ChatTemplate
-from icl_theory.llm.data.segments import joined, plain_text, whole_text
-from icl_theory.upsampling.conversations import LEARN, Conversation, conversation_of, texts_of
-from icl_theory.upsampling.row_fields import USUAL
+from icl_theory.llm.data.segments import Segment, joined, plain_prompt, plain_text, whole_text, without_end
+from icl_theory.upsampling.conversations import LEARN, answer_of, conversation_of, texts_of
+from icl_theory.upsampling.row_fields import USUAL, NothingToLearn, names_in
 from icl_theory.upsampling.row_fields import Fields as Fields
 
 
@@ -74,30 +72,51 @@ class Prompting:
         """
         conversation = conversation_of(row, self.fields)
         if conversation is None:
-            return joined(whole_text(row, self.fields), self._encode, begin=self.begin, end=self.end)
-        return self._tokenized(conversation, conversation.learned(self.learn))
+            (text,) = whole_text(row, self.fields)
+            text = text._replace(text=without_end(text.text, [self.tokenizer.decode([self.end])]))
+            return joined([text], self._encode, begin=self.begin, end=self.end)
+        turns = conversation.learned(self.learn)
+        if self.template is not None:
+            return joined(self.template.segments(conversation, turns), self._encode, begin=None, end=self.end)
+        *given, answer = plain_text(conversation, turns)
+        answer = answer._replace(text=without_end(answer.text, [self.tokenizer.eos_token]))
+        return joined([*given, answer], self._encode, begin=self.begin, end=self.end)
 
     def asked(self, row: Mapping[str, Any]) -> list[int]:
         """Return the prompt tokens of a row for evaluation: those before its last turn in `tokenized`.
 
+        A row whose last turn is not the model's is asked for the next.
+
         Raises:
-            InputError: a row without a reference completion.
+            InputError: a row that asks nothing, or a prompt that cannot be written.
         """
         conversation = conversation_of(row, self.fields)
-        if conversation is None or not conversation.answers:
-            raise InputError("fields", ", ".join(map(str, row)), "an evaluation needs questions with answers")
-        example = self._tokenized(conversation, [len(conversation.messages) - 1])
-        return example.tokens[: int(np.argmax(example.learned))].tolist()
+        if conversation is None:
+            raise InputError("fields", names_in(row), "an evaluation needs questions with answers")
+        turn = len(conversation.messages) - conversation.answers
+        if self.template is not None:
+            return self._encode(self.template.prompt(conversation, turn))
+        prompt = [Segment(plain_prompt(conversation, turn), False)]
+        return joined(prompt, self._encode, begin=self.begin, end=self.end).tokens.tolist()
+
+    def reference(self, row: Mapping[str, Any]) -> str:
+        """Return the answer that replies to a row are judged by.
+
+        Raises:
+            InputError: a row without one.
+        """
+        found = answer_of(row, self.fields)
+        if not found:
+            raise InputError("fields", names_in(row), "an evaluation needs questions with answers")
+        return found
 
     def question(self, row: Mapping[str, Any]) -> str | None:
         """Return the question of a row as text for comparison; None if it has no question."""
-        texts = texts_of(row, self.fields)
+        try:
+            texts = texts_of(row, self.fields)
+        except NothingToLearn:
+            return None
         return None if texts is None or texts.whole else texts.prompt.strip()
-
-    def _tokenized(self, conversation: Conversation, turns: Sequence[int]) -> Tokenized:
-        if self.template is None:
-            return joined(plain_text(conversation, turns), self._encode, begin=self.begin, end=self.end)
-        return joined(self.template.segments(conversation, turns), self._encode, begin=None, end=self.end)
 
     def _encode(self, text: str) -> list[int]:
         try:

@@ -12,7 +12,8 @@ from math_verify import parse, verify
 from scipy.stats import binomtest
 
 MARK = re.compile(r"####[ \t]*([^\n]*)")  # precedes the answer in grade-school data sets such as GSM8K
-SAID = re.compile(r"answer is:?\s+([^\n]+?)\.?\s*(?:\n|$)", re.IGNORECASE)
+SAID = re.compile(r"answer(?: is)?\b:?\s+([^\n]+?)\.?\s*(?:\n|$)", re.IGNORECASE)
+CHOSEN = re.compile(r"^\s*(\([A-Za-z]\)|[A-Za-z](?=[.):]))")  # a letter that the reply begins with, as of a list
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")  # not a LaTeX command
 MATHEMATICAL = {"sin", "cos", "tan", "ln", "log", "exp", "pi", "sqrt", "or", "and", "mod", "gcd", "lcm", "max", "min"}
 DRESS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|operatorname)\s*\{([^{}]*)\}")
@@ -71,7 +72,8 @@ def is_right(reply: str, reference: str) -> bool:
     """Return whether a reply gives the same answer as the reference.
 
     A reference that consists of one formula (a number, a tuple, an interval, a set, LaTeX without dollars) is compared
-    by value. A letter or words are compared as text. In a longer text, the last number or formula counts. The answer
+    by value. A letter or words are compared as text, with what follows "answer is" or "answer:"; a letter also with the
+    one that the reply begins with (`B. Paris`). In a longer text, the last number or formula counts. The answer
     of a reply is what is marked or boxed, else the whole reply if it is a formula, else its last formula.
 
     Examples:
@@ -84,7 +86,8 @@ def is_right(reply: str, reference: str) -> bool:
     if _undressed(said) == _undressed(wanted):
         return bool(_undressed(wanted))
     if (not _is_formula(wanted) and _must_be_whole(wanted)) or _is_letter(wanted):
-        return any(_undressed(found) == _undressed(wanted) for found in SAID.findall(said))
+        found = SAID.findall(said) or (CHOSEN.findall(said) if _is_letter(wanted) else [])
+        return any(_undressed(one) == _undressed(wanted) for one in found)
     seconds = SECONDS if threading.current_thread() is threading.main_thread() else None  # needs signals
     expected, found = _parsed(wanted, seconds), _parsed(said, seconds)
     return bool(expected) and bool(verify(expected, found, timeout_seconds=seconds))

@@ -39,12 +39,14 @@ def evaluate(
     Raises:
         InputError: rows without an answer.
     """
+    if not rows:
+        raise InputError("rows", "none", "give problems with answers")
     prompts = [prompting.asked(row) for row in rows]
     made = generate(
         decoder, prompts, max_new=max_new, stop=prompting.stop, batch_size=batch_size, mesh=mesh, progress=progress
     )
     replies = [prompting.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in made]
-    answers = [answer_of(row, prompting.fields) for row in rows]
+    answers = [prompting.reference(row) for row in rows]
     return judge(replies, answers, [len(tokens) == max_new for tokens in made])
 
 

@@ -51,6 +51,7 @@ from icl_theory.llm.job.folder import (
 from icl_theory.llm.job.placement import in_hosts, memory_said, on_devices
 from icl_theory.llm.job.plan import (
     about,
+    check_warmup,
     check_window,
     copies_given,
     doubts,
@@ -58,6 +59,7 @@ from icl_theory.llm.job.plan import (
     problems_checked,
     recorded_run,
     steps_of,
+    training_set,
 )
 from icl_theory.llm.job.report import accuracies, loss_numbers, outcome, upsampling_numbers
 from icl_theory.llm.job.settings import Job
@@ -115,9 +117,12 @@ def run_job(
         InputError: settings, data, model or folder that do not fit together; out of memory; diverging training.
     """
     begun = time.monotonic()
-    for name, value in {"save_every": save_every, "eval_batch_size": asked_together}.items():
-        check_number(name, value, minimum=1, integer=True)
-    check_number("show", show, minimum=0, integer=True)
+    for name, value, least in (
+        ("save_every", save_every, 1),
+        ("eval_batch_size", asked_together, 1),
+        ("show", show, 0),
+    ):
+        check_number(name, value, minimum=least, integer=True)
     rows = load_rows(job.data)
     problems = None if job.evaluation is None else load_rows(job.evaluation)
     settings = job.described()
@@ -139,9 +144,9 @@ def run_job(
     if mesh is not None:
         check_rows(job.training.batch_size, mesh, job.training.accumulate)
     copies = copies_given(job, examples)
+    check_warmup(job, examples, copies)
     said = [about(model, prompting), *doubts(model), *examples.lines(), *examples.shown(show)]
-    if problems is not None:
-        said.append(problems_checked(job, problems, rows, prompting, model))
+    said += [] if problems is None else [problems_checked(job, problems, rows, prompting, model)]
     for text in said if not dry_run else [*said, *planned(job, examples, copies)]:
         say(text)
     if dry_run:
@@ -179,7 +184,7 @@ class _Stages:
         if job.upsampling is not None:
             chosen = self.upsampled()
             copies = chosen.copies(seed=job.training.seed)
-        indices = np.arange(len(examples.rows)) if copies is None else np.repeat(np.arange(len(copies)), copies)
+        indices = training_set(examples, copies)
         config = dataclasses.replace(job.training, num_steps=steps_of(job, examples, indices))
         recorder = None if job.record_every is None else LossRecorder(folder / LOSSES, examples.ids)
         done = self.trained("fine-tuning", config, indices, recorder, job.record_every or 1, folder / RUN)

@@ -51,6 +51,18 @@ def copies_given(job: Job, examples: Examples) -> np.ndarray | None:
     return copies
 
 
+def training_set(examples: Examples, copies: np.ndarray | None) -> np.ndarray:
+    """Return the training set as row indices of the examples, each as often as it has copies."""
+    return np.arange(len(examples.rows)) if copies is None else np.repeat(np.arange(len(copies)), copies)
+
+
+def check_warmup(job: Job, examples: Examples, copies: np.ndarray | None) -> None:
+    """Raise `InputError` if the warm-up is longer than the run; upsampling only makes a run longer."""
+    steps = steps_of(job, examples, training_set(examples, copies))
+    if job.training.warmup > steps:
+        raise InputError("warmup", job.training.warmup, f"the run has {steps} steps; give at most as many")
+
+
 def check_window(job: Job, model: Model) -> None:
     """Raise `InputError` if rows are longer than the context length of the model."""
     window = model.described.get("max_position_embeddings")
@@ -70,6 +82,7 @@ def problems_checked(job: Job, problems: Sequence[Row], rows: Sequence[Row], pro
     for place, row in enumerate(problems):
         try:
             prompts.append(tuple(prompting.asked(row)))
+            prompting.reference(row)
         except InputError as error:
             raise InputError(f"problem {place}, {error.field}", error.value, error.remedy) from None
     longest, window = max(map(len, prompts)), model.described.get("max_position_embeddings")
@@ -105,7 +118,7 @@ def planned(job: Job, examples: Examples, copies: np.ndarray | None) -> list[str
     if job.upsampling is not None:
         steps, every = recorded_run(job, examples)
         lines.append(line("recording", f"{steps} steps, the losses of all examples each {every}"))
-    indices = np.arange(len(examples.rows)) if copies is None else np.repeat(np.arange(len(copies)), copies)
+    indices = training_set(examples, copies)
     more = ", more when upsampled" if job.upsampling is not None and job.steps is None else ""
     text = f"{steps_of(job, examples, indices)} steps of {job.training.batch_size} rows{more}"
     return [*lines, line("fine-tuning", text), line("", "nothing was written")]
