@@ -228,34 +228,27 @@ def optimizer_factory(name: str) -> Callable[..., optax.GradientTransformation]:
 
         known: dict[str, Any] = {"gd": gd, "sam": sam, "unnormalised-sam": unnormalised_sam}
         return known[name]
-    import optax
-
-    found: Any = optax if name.startswith("optax.") else None
-    for part in name.split(".")[1:]:
-        found = getattr(found, part, None)
-    try:
-        transformation = found(learning_rate=0.1)
-        usable = isinstance(transformation, optax.GradientTransformation) and _takes_gradients(transformation)
-    except Exception:
-        usable = False
-    if not usable:
-        raise InputError("optimizer", name, f"give one of {', '.join(OPTIMIZERS)} or an optax one such as optax.adam")
-    return found
-
-
-def _takes_gradients(transformation: optax.GradientTransformation) -> bool:
-    """Return True if `train` can use the optimizer; else propagate the optimizer's own exception."""
     import jax
     import jax.numpy as jnp
     import optax
 
-    params = jnp.ones(2)
-    loss = lambda p: jnp.sum(p**2)  # noqa: E731
-    extended = optax.with_extra_args_support(transformation)
-    grads = jax.grad(loss)(params)
-    extra = {"value": loss(params), "grad": grads, "value_fn": loss, "grad_fn": jax.grad(loss)}
-    extended.update(grads, extended.init(params), params, **extra)
-    return True
+    from icl_theory.training.optimizer_step import initial_state, optimizer_step
+
+    found: Any = optax if name.startswith("optax.") else None
+    for part in name.split(".")[1:]:
+        found = getattr(found, part, None)
+    remedy = f"give one of {', '.join(OPTIMIZERS)} or an optax one such as optax.adam"
+    if not callable(found):
+        raise InputError("optimizer", name, remedy)
+
+    def step(params: Any, **settings: Any) -> Any:
+        return optimizer_step(found, settings, jnp.sum, params, initial_state(found, settings, params))
+
+    try:
+        jax.eval_shape(step, jnp.ones(2), learning_rate=0.1)
+    except InputError as error:
+        raise InputError("optimizer", name, f"{error.remedy}; {remedy}") from None
+    return found
 
 
 def _check_choices(config: Any) -> None:

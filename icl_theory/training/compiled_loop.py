@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 from jaxtyping import Int, PyTree
 
 from icl_theory.training import run_sharding
+from icl_theory.training.optimizer_step import initial_state, optimizer_step
 
 DIVERGENCE_FACTOR = 1e3
 NO_SNAPSHOT = -1
@@ -80,7 +80,7 @@ def start(program: Program, params: PyTree, hyperparameters: PyTree) -> Block:
     """Return the block of runs as it is before the first step."""
 
     def one(loss: Any, params: PyTree, hyperparameters: PyTree) -> tuple[State, Any]:
-        optimizer_state = program.optimizer(**hyperparameters).init(params)
+        optimizer_state = initial_state(program.optimizer, hyperparameters, params)
         zero = jnp.zeros((), int)
         state = State(params, optimizer_state, (params, optimizer_state), zero, zero - 1)
         return state, DIVERGENCE_FACTOR * jnp.maximum(loss(params), 1.0)
@@ -129,12 +129,10 @@ def _through_snapshots(
     def update_one(
         loss: Any, hyperparameters: Any, params: PyTree, optimizer_state: PyTree, peak: Any
     ) -> tuple[Any, Any, Any]:
-        transformation = optax.with_extra_args_support(program.optimizer(**hyperparameters))
-        value, grads = jax.value_and_grad(loss)(params)
-        updates, optimizer_state = transformation.update(
-            grads, optimizer_state, params, value=value, grad=grads, value_fn=loss, grad_fn=jax.grad(loss)
+        value, params, optimizer_state = optimizer_step(
+            program.optimizer, hyperparameters, loss, params, optimizer_state
         )
-        return optax.apply_updates(params, updates), optimizer_state, jnp.maximum(peak, value)  # NaN stays NaN
+        return params, optimizer_state, jnp.maximum(peak, value)  # NaN stays NaN
 
     def see_one(
         loss: Any, track: Any, limit: Any, state: State, params: PyTree, optimizer_state: PyTree, peak: Any, stop: Any

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jaxtyping import PyTree
 
 from icl_theory.errors import InputError, check_number
 from icl_theory.training import run_sharding
+from icl_theory.training.optimizer_step import OptimizerFactory
 
 
 def check_axes(name: str, given: Any, axes: Any, runs: int) -> None:
@@ -70,6 +70,3 @@ def as_pytree(function: Callable[..., Any]) -> Any:
 
 def track_nothing(params: PyTree) -> tuple[()]:
     return ()
-
-
-OptimizerFactory = Callable[..., optax.GradientTransformation]

@@ -26,8 +26,9 @@ from icl_theory.numerics.tracing import device_array
 from icl_theory.training import run_sharding
 from icl_theory.training.compiled_loop import NO_SNAPSHOT, Axes, Program, State, run_chunk, start
 from icl_theory.training.gradient_descent import gd
+from icl_theory.training.optimizer_step import OptimizerFactory
 from icl_theory.training.run import Run, checked_schedule
-from icl_theory.training.settings import OptimizerFactory, as_pytree, check_axes, checked_settings, track_nothing
+from icl_theory.training.settings import as_pytree, check_axes, checked_settings, track_nothing
 
 SNAPSHOTS_PER_CHUNK = 32
 
@@ -53,7 +54,8 @@ def train(
         params: Initial parameters, a pytree of arrays.
         hyperparameters: Numbers that `optimizer` is called with, e.g. `{"learning_rate": 0.02, "rho": 0.05}`. They are
             traced; any other setting belongs in the factory, as in `functools.partial(optax.sgd, nesterov=True)`.
-        optimizer: `gd`, `sam`, `unnormalised_sam` or any factory of an optax transformation (`optax.adam`).
+        optimizer: `gd`, `sam`, `unnormalised_sam` or any factory of an optax transformation (`optax.adam`,
+            `optax.lbfgs`). Values and functions that the transformation asks for are given to it.
         num_steps: Number of steps to take.
         track: Function whose value `track(params)` is saved at every snapshot (see `EffectiveMatrix`); none by default.
         num_snapshots: Number of evenly spaced snapshots, including the first and the last step.
@@ -66,7 +68,8 @@ def train(
     Raises:
         DivergenceError: The loss became NaN, infinite or more than 1000 times the larger of its start and 1. The error
             holds the step and the last good parameters.
-        InputError: The hyperparameters, number of steps or snapshots are invalid, or the initial loss is not finite.
+        InputError: The hyperparameters, number of steps or snapshots are invalid, the optimizer cannot train one loss,
+            or the initial loss is not finite.
     """
     axes = Axes(None, None)
     return _train(

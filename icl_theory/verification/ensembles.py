@@ -22,8 +22,8 @@ from icl_theory.tasks.features import Features, find_features
 from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.training.gradient_descent import gd
 from icl_theory.training.losses import MomentsLoss, make_loss
+from icl_theory.training.optimizer_step import OptimizerFactory
 from icl_theory.training.run import Run, require_sound
-from icl_theory.training.settings import OptimizerFactory
 from icl_theory.training.tracked import EffectiveMatrix
 from icl_theory.training.train import Progress, train_many
 

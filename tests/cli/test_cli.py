@@ -155,7 +155,7 @@ def test_groups_come_from_a_file_and_options_win(tmp_path, capsys):
         (["--num-steps", "100000000000000000000"], "num_steps"),
         (["--num-context", "100000000000000000000"], "num_context"),
         (["--num-heads", "1000000000"], "num_heads"),
-        (["--optimizer", "optax.lbfgs"], "optimizer"),
+        (["--optimizer", "optax.contrib.sam"], "learning_rate"),
         (["--model", "merged", "--rank", "2"], "rank"),
         (["--threshold", "2"], "threshold"),
     ],
