@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from icl_theory.errors import InputError, check_number
+from icl_theory.numerics.norms import norm
 
 
 def sam(
@@ -70,6 +71,6 @@ def perturb(params: PyTree, grads: PyTree, *, rho: float | Float[Array, ""], nor
     """Perturb the parameters to `θ + ρ g/‖g‖` (θ at a zero gradient) or, unnormalised, to `θ + ρ g`."""
     scale = jnp.asarray(rho)
     if normalised:
-        norm = optax.tree.norm(grads)
-        scale = jnp.where(norm > 0, scale / jnp.where(norm > 0, norm, 1.0), 0.0)
+        length = norm(grads)
+        scale = jnp.where(length > 0, scale / jnp.where(length > 0, length, 1.0), 0.0)
     return jax.tree.map(lambda p, g: p + (scale * g).astype(p.dtype), params, grads)

@@ -8,6 +8,7 @@ import pytest
 from helpers import assert_close
 
 from icl_theory import InputError, gd, perturb, sam, train, unnormalised_sam
+from icl_theory.llm.optimizers.sam import perturbation
 
 
 def loss(params):
@@ -51,6 +52,24 @@ def test_zero_gradient_moves_nothing_and_is_finite(normalised):
     assert all(np.array_equal(leaf, np.zeros_like(leaf)) for leaf in jax.tree.leaves(after))
     slope = jax.grad(lambda rho: perturb(zero, jax.grad(loss)(zero), rho=rho)["b"])(0.1)
     assert np.isfinite(slope)
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-20, 1e-3, 1e20, 1e36])
+@pytest.mark.parametrize(
+    "perturbed", [lambda g: perturb(jnp.zeros_like(g), g, rho=0.1), lambda g: perturbation(g, 0.1)]
+)
+def test_gradients_of_any_size_are_perturbed_in_float32(size, perturbed):
+    grads = jnp.asarray([3.0, 4.0], jnp.float32) * np.float32(size)
+    with jax.enable_x64(False):
+        assert_close(perturbed(grads), np.asarray([0.06, 0.08], np.float32))
+
+
+def test_a_step_of_sam_can_be_differentiated_at_a_zero_gradient():
+    zero = {"a": jnp.zeros(2), "b": jnp.zeros(())}
+    start = lambda shift: jax.tree.map(lambda leaf: leaf + shift, zero)  # noqa: E731
+    for derivative in (jax.jacrev, jax.jacfwd):
+        change = derivative(lambda shift: step(sam(0.02, 0.1), start(shift))["b"])(0.0)
+        assert_close(change, 1.0 - 0.02 * 4.0)  # ∂²loss/∂b² + Σ ∂²loss/∂a∂b = 4, as without a perturbation
 
 
 def test_exactly_two_gradients_a_step():
