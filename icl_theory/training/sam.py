@@ -22,7 +22,7 @@ def sam(
     rho: float | Float[Array, ""],
     *,
     normalised: bool = True,
-    base: optax.GradientTransformation | None = None,
+    base: Any = optax.sgd,
 ) -> optax.GradientTransformationExtraArgs:
     """Sharpness-aware minimization: a step from the parameters along the gradient at a point uphill of them.
 
@@ -30,23 +30,28 @@ def sam(
     perturbation is zero. Unnormalised: `θ ← θ − η ∇L(θ + ρ ∇L)`. At ρ = 0 both are gradient descent.
 
     Args:
-        learning_rate: Learning rate η ≥ 0; unused if `base` is given.
+        learning_rate: Learning rate η ≥ 0, with which `base` is called.
         rho: Perturbation radius ρ ≥ 0: a distance in parameter space if normalised, else a distance per unit gradient.
         normalised: Whether to divide the perturbation by the norm of the gradient.
-        base: Optax transformation to apply to the perturbed gradient in place of `optax.sgd(η)`.
+        base: Factory of the optax transformation that is applied to the perturbed gradient, such as `optax.adam`.
+            Further settings go into `functools.partial(optax.sgd, momentum=0.9)`.
 
     Returns:
         A transformation whose `update(grads, state, params, grad_fn=...)` takes the gradient at the parameters
         and calls `grad_fn` once more: two gradients a step.
 
     Raises:
-        InputError: η or ρ is negative or not finite, or `update` is called without `grad_fn` or `params`.
+        InputError: η or ρ is negative or not finite, `base` is no factory of a transformation, or `update` is called
+            without `grad_fn` or `params`.
 
     Reference: Foret et al. 2021 (arXiv 2010.01412); theory notes, §6.
     """
     check_number("learning_rate", learning_rate, minimum=0.0)
     check_number("rho", rho, minimum=0.0)
-    base = optax.with_extra_args_support(optax.sgd(learning_rate) if base is None else base)
+    if isinstance(base, optax.GradientTransformation) or not callable(base):
+        remedy = "give a factory that is called with the learning rate, such as optax.adam"
+        raise InputError("base", type(base).__name__, remedy)
+    descent = optax.with_extra_args_support(base(learning_rate))
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, *, grad_fn: Any = None, **extra: Any
@@ -55,9 +60,9 @@ def sam(
             missing = "params" if params is None else "grad_fn"
             raise InputError(missing, None, "SAM's update needs params and grad_fn=jax.grad(loss)")
         perturbed = perturb(params, updates, rho=rho, normalised=normalised)
-        return base.update(grad_fn(perturbed), state, params, **extra)
+        return descent.update(grad_fn(perturbed), state, params, **extra)
 
-    return optax.GradientTransformationExtraArgs(base.init, update)
+    return optax.GradientTransformationExtraArgs(descent.init, update)
 
 
 def unnormalised_sam(

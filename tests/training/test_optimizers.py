@@ -1,5 +1,7 @@
 """SAM: two gradients a step, finite at zero, gradient descent at ρ = 0, an optax transformation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,7 +110,7 @@ def test_works_inside_an_optax_chain_and_with_any_base():
     after = step(optax.with_extra_args_support(chained))
     moved = optax.tree.norm(jax.tree.map(jnp.subtract, after, PARAMS))
     assert_close(moved, 1e-3, rtol=1e-12)
-    adam = step(sam(0.0, 0.05, base=optax.adam(0.01)))
+    adam = step(sam(0.01, 0.05, base=optax.adam))
     assert_close(np.abs(np.asarray(adam["a"] - PARAMS["a"])), [0.01, 0.01], rtol=1e-6)
 
 
@@ -127,6 +129,17 @@ def test_bad_numbers_are_refused(field, arguments):
     with pytest.raises(InputError) as error:
         sam(*arguments)
     assert error.value.field == field
+
+
+def test_the_base_has_no_learning_rate_of_its_own():
+    """Training time is learning rate times step, whatever takes the step."""
+    momentum = functools.partial(sam, base=functools.partial(optax.sgd, momentum=0.5))
+    hyperparameters = {"learning_rate": 0.01, "rho": 0.05}
+    run = train(loss, PARAMS, optimizer=momentum, hyperparameters=hyperparameters, num_steps=1)
+    assert_close(run.params["a"], step(sam(0.01, 0.05))["a"])  # momentum does nothing in the first step
+    assert_close(run.time, [0.0, 0.01])
+    with pytest.raises(InputError, match="called with the learning rate"):
+        sam(0.01, 0.05, base=optax.adam(0.3))
 
 
 def test_update_without_gradient_function_says_so():
