@@ -17,6 +17,7 @@ from icl_theory.moments.empirical import prompt_moments
 from icl_theory.moments.population import population_moments
 from icl_theory.moments.population_full import full_population_moments
 from icl_theory.moments.precision import for_training
+from icl_theory.numerics.tracing import device_array
 from icl_theory.simulation.build import (
     basis_and_mixture,
     build_model,
@@ -106,7 +107,9 @@ def run_batch(
     padded = [*configs, *[configs[-1]] * (size - len(configs))]
     with jax.enable_x64(structure.dtype == "float64"):
         numbers = batch_numbers(padded)
-        prepared = _prepare(numbers, structure)
+        with jax.enable_x64(True):  # for one start in either precision
+            exact = _prepare(numbers, structure)
+        prepared = jax.tree.map(lambda leaf: device_array(np.asarray(leaf), float), exact)
         features = None if has_fixed_task(structure) else _features(prepared)
         shared = shared and full and len({_data_key(structure, config) for config in configs}) == 1
         kind = theory_of(structure) if theory else None

@@ -7,19 +7,29 @@ from helpers import assert_close, compilations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_theory import TaskMixture, linear_spectrum, population_moments, random_basis, sample_prompts
+from icl_theory import (
+    RunConfig,
+    TaskMixture,
+    linear_spectrum,
+    population_moments,
+    random_basis,
+    sample_prompts,
+    simulate,
+)
 from icl_theory.numerics.draws import BLOCK, standard_normal
+from icl_theory.sweeps.batched_runs import Cache, run_batch
 
 
 @given(seed=st.integers(0, 2**31), shape=st.sampled_from([(), (0, 3), (7,), (3, 4), (BLOCK,), (2, BLOCK + 1)]))
 @pytest.mark.parametrize("double", [True, False])
-def test_they_are_the_numbers_of_jax_bit_for_bit(double, seed, shape):
+def test_they_are_the_float64_numbers_of_jax_in_either_precision(double, seed, shape):
     with jax.enable_x64(double):
         key = jax.random.key(seed)
         drawn = standard_normal(key, shape)
         assert drawn.dtype == (np.float64 if double else np.float32)
         assert drawn.shape == shape
-        assert np.array_equal(drawn, jax.random.normal(key, shape))
+    with jax.enable_x64(True):
+        assert np.array_equal(drawn, jax.random.normal(key, shape).astype(drawn.dtype))
 
 
 def test_numbers_beyond_the_first_four_billion_are_jax_s_too(key):
@@ -27,8 +37,8 @@ def test_numbers_beyond_the_first_four_billion_are_jax_s_too(key):
     from icl_theory.numerics.draws import _block
 
     words = jax.random.key_data(key)
-    first = _block(words, np.asarray([0, 0], np.uint32), np.dtype(np.float64))
-    later = _block(words, np.asarray([1, 0], np.uint32), np.dtype(np.float64))
+    first = _block(words, np.asarray([0, 0], np.uint32))
+    later = _block(words, np.asarray([1, 0], np.uint32))
     assert not np.array_equal(first, later)
     counts = np.asarray([1, 5], np.uint32)  # number 2³² + 5, by the generator itself
     bits = [int(word) for word in jax.extend.random.threefry_2x32(words, counts)]
@@ -62,6 +72,17 @@ def test_a_loss_can_be_differentiated_by_shares_in_a_list(mixture):
 def test_other_generators_are_left_to_jax():
     key = jax.random.key(3, impl="rbg")
     assert np.array_equal(standard_normal(key, (4,)), jax.random.normal(key, (4,)))
+
+
+def test_one_seed_gives_the_same_start_and_data_in_either_precision():
+    """Alone, and in a sweep, which draws inside a program."""
+    shared = {"dim": 3, "num_heads": 2, "basis": "random", "data": "prompts", "num_prompts": 40, "num_context": 5}
+    shared |= {"num_steps": 1, "num_snapshots": 2}
+    configs = [RunConfig(**shared, dtype=dtype) for dtype in ("float64", "float32")]
+    single = [simulate(config).run.loss[0] for config in configs]
+    batch = {"size": 1, "shared": True, "full": True, "theory": False, "curves": True, "cache": Cache()}
+    swept = [run_batch([config], **batch)["loss"][0, 0] for config in configs]
+    np.testing.assert_allclose([*single, *swept], single[0], rtol=1e-5)
 
 
 @given(dim=st.integers(1, 6))
