@@ -60,7 +60,8 @@ class AlignedFlow(NamedTuple):
         features: The drives and curvatures.
         start: u_d(0), shape (D,).
         ascent: SAM's ascent step. The default is gradient flow.
-        stiff: Whether to use an implicit solver (float64 only), which also gets through SAM's long plateaus.
+        stiff: Whether to use an implicit solver, which also gets through SAM's long plateaus. It computes in float64
+            whatever the session's precision.
     """
 
     features: Features
@@ -73,9 +74,10 @@ class AlignedFlow(NamedTuple):
         _check(self.features, self.start, self.ascent)
         grid = np.concatenate([[0.0], np.asarray(time, float)])
         discontinuous = bool(self.ascent.normalised) and float(self.ascent.rho) > 0
-        args = _arguments(self.features, self.ascent)
         stop = _all_learned if discontinuous else None
-        values = integrate(_field, jnp.asarray(self.start, float), grid, args, stop=stop, stiff=self.stiff)
+        with jax.enable_x64(self.stiff or jax.config.jax_enable_x64):  # type: ignore[attr-defined]
+            args = _arguments(self.features, self.ascent)
+            values = integrate(_field, jnp.asarray(self.start, float), grid, args, stop=stop, stiff=self.stiff)
         return _as_trajectory(self.features, time, values[1:])
 
 

@@ -43,7 +43,8 @@ def integrate(
         time: Times, (T,), ascending.
         args: Pytree of traced numbers. For several runs every leaf has the axis of runs first.
         stop: Condition `stop(y, args) -> bool` that ends the flow. Later values are NaN.
-        stiff: Whether to use an implicit solver, for flows with very different rates (normalised SAM on a plateau).
+        stiff: Whether to use an implicit solver, for flows with very different rates (normalised SAM on a plateau). It
+            needs float64: in float32 it does not reach its tolerance.
 
     Returns:
         y at every time, (T, K), or (runs, T, K) for several runs.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 
 from icl_theory.analysis.learning_times import learning_times
@@ -74,8 +73,7 @@ def path_matched_factors(
         raise InputError("start", start, f"some feature has {fraction:g} of its optimum already; give less")
     for longer in (4.0, 40.0):  # SAM delays
         time = np.concatenate([[0.0], np.geomspace(plain.min() / 50.0, longer * plain.max(), SNAPSHOTS)])
-        with jax.enable_x64(True):
-            flow = AlignedFlow(features, start, Ascent(rho), stiff=True).predict(time)
+        flow = AlignedFlow(features, start, Ascent(rho), stiff=True).predict(time)
         times = learning_times(time, np.nan_to_num(flow.strength / features.optimum), threshold=fraction)
         if np.isfinite(times).all():
             return ratio_factor(plain / plain[0], target=times / times[0])

@@ -214,6 +214,17 @@ def test_merged_predictions_from_the_initial_weights_alone():
         MergedLogistic(features, start).predict(time)
 
 
+def test_the_stiff_flow_computes_in_float64_in_any_session():
+    time = np.linspace(0.0, 10.0, 5)
+    flow = AlignedFlow(TWO, START, Ascent(0.04), stiff=True)
+    double = flow.predict(time)
+    with jax.enable_x64(False):
+        single = flow.predict(time)
+    assert np.isfinite(single.strength).all()
+    np.testing.assert_array_equal(single.strength, double.strength)
+    assert compare(flow._replace(stiff=False), double).strength < 1e-7
+
+
 def test_merged_head_that_starts_balanced_follows_its_flow():
     mixture = TaskMixture.single(linear_spectrum(3), num_context=20)
     features = find_features(mixture)
