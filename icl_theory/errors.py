@@ -23,6 +23,10 @@ class InputError(IclTheoryError, ValueError):
         super().__init__(" ".join(f"{field} = {_short(value)}: {remedy}".split()))
 
 
+class Interrupted(IclTheoryError):
+    """Ctrl-C or SIGTERM; the message says from where the same command goes on."""
+
+
 class DivergenceError(IclTheoryError, FloatingPointError):
     """Training left the finite range; carries `step`, `loss`, `settings`, `last_step` and the last finite `params`."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from icl_theory.errors import InputError
+from icl_theory.errors import InputError, Interrupted
 from icl_theory.progress import ProgressReport
 from icl_theory.upsampling import GROUPS
 from icl_theory.upsampling.conversations import LEARN
@@ -154,6 +154,7 @@ def finetune_command(
     import jax
 
     try:
+        from icl_theory.llm.job.folder import where_it_goes_on
         from icl_theory.llm.job.job import run_job
         from icl_theory.llm.job.settings import Job
         from icl_theory.llm.model.sharding import make_mesh
@@ -205,16 +206,19 @@ def finetune_command(
     )
     mesh = make_mesh(shards) if jax.device_count() > 1 or shards != 1 else None
     first = jax.process_index() == 0
-    with ProgressReport(quiet=quiet or not first) as report:
-        run_job(
-            job,
-            out or Path(),
-            mesh=mesh,
-            remat=remat,
-            save_every=save_every,
-            asked_together=32 if eval_batch_size is None else eval_batch_size,
-            dry_run=dry_run,
-            show=show if show is not None else SHOWN if dry_run else 0,
-            report=report,
-            say=click.echo if first else lambda _: None,
-        )
+    try:
+        with ProgressReport(quiet=quiet or not first) as report:
+            run_job(
+                job,
+                out or Path(),
+                mesh=mesh,
+                remat=remat,
+                save_every=save_every,
+                asked_together=32 if eval_batch_size is None else eval_batch_size,
+                dry_run=dry_run,
+                show=show if show is not None else SHOWN if dry_run else 0,
+                report=report,
+                say=click.echo if first else lambda _: None,
+            )
+    except KeyboardInterrupt:
+        raise Interrupted(where_it_goes_on(out or Path())) from None

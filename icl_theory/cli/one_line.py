@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import _thread
+import gc
+import math
+import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
 
 import click
 
 from icl_theory import compilation_cache
-from icl_theory.errors import IclTheoryError
+from icl_theory.errors import IclTheoryError, Interrupted
+
+SECONDS_TO_STOP = 2.0  # in which further signals are ignored
 
 
 def run(
@@ -30,13 +37,16 @@ def run(
         command: The command.
         name: Name of the program, with which an error line begins.
         arguments: The arguments after the name. The default is those of the command line.
-        interrupted: The message after Ctrl-C or SIGTERM.
+        interrupted: The message after Ctrl-C or SIGTERM, unless the command raises `Interrupted` with its own.
         cache: Whether to keep compiled programs on disk for the next process.
     """
     if cache:
         compilation_cache.enable()
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+        stop = stopper()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+    own = arguments is None  # a process that was started for this command
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -45,19 +55,49 @@ def run(
         sys.exit(0)
     except click.ClickException as error:
         _fail(name, " ".join(error.format_message().split()), 2)
+    except Interrupted as error:
+        _interrupted(name, str(error), own)
     except IclTheoryError as error:
         _fail(name, str(error), 2)
     except OSError as error:
         _fail(name, " ".join(str(error).split()), 2)
     except (KeyboardInterrupt, click.Abort):
-        _fail(name, interrupted, 130)
+        _interrupted(name, interrupted, own)
     except MemoryError:
         _fail(name, "out of memory: less data, fewer snapshots or a smaller model would fit", 2)
 
 
-def _stop(number: int, frame: Any) -> None:
-    """Treat SIGTERM like Ctrl-C, so that half-written files are removed."""
-    raise KeyboardInterrupt
+def stopper() -> Callable[[int, FrameType | None], None]:
+    """Return a handler that treats SIGTERM like Ctrl-C, so that half-written files are removed.
+
+    Signals that follow at once are ignored, as they would break off the removing. In a callback of the garbage
+    collector, as jax has one, an exception would be lost; the handler waits until the callback has ended.
+    """
+    last = -math.inf
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if time.monotonic() - last < SECONDS_TO_STOP:
+            return
+        callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+        while frame is not None:
+            if frame.f_code in callbacks:
+                threading.Timer(0.01, _thread.interrupt_main, [number]).start()
+                return
+            frame = frame.f_back
+        last = time.monotonic()
+        raise KeyboardInterrupt
+
+    return stop
+
+
+def _interrupted(name: str, message: str, own: bool) -> None:
+    """End an interrupted command, a process of its own at once: other threads may be in the middle of their work."""
+    if not own:
+        _fail(name, message, 130)
+    click.echo(f"{name}: error: {message}", err=True)
+    sys.stdout.flush()
+    os._exit(130)
 
 
 def _fail(name: str, message: str, code: int) -> None:

@@ -1,8 +1,11 @@
 """The command line: runs end to end; bad input is one line that names field, value and remedy, exit code 2."""
 
 import csv
+import gc
 import json
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from icl_theory.cli import COMMANDS, cli
+from icl_theory.cli.one_line import stopper
 from icl_theory.verification import load_claim
 
 SHORT = ["--num-steps", "400", "--num-snapshots", "20", "--quiet"]
@@ -301,3 +305,27 @@ def test_random_options_never_end_in_a_traceback(values, tmp_path):
     code = run_command("simulate", "--out", "run", "--num-steps", "20", "--num-snapshots", "5", "--quiet", *options)
     assert code in (0, 1, 2)
     assert (tmp_path / "run").exists() == (code == 0)
+
+
+def wait_in_short_sleeps():
+    for _ in range(200):
+        time.sleep(0.01)
+
+
+def test_signals_interrupt_once_and_are_not_lost_in_a_callback_of_the_garbage_collector():
+    """There, an exception would be printed and forgotten."""
+    before = signal.signal(signal.SIGTERM, stopper())
+
+    def collected(phase, info):
+        if phase == "start":
+            signal.raise_signal(signal.SIGTERM)
+
+    gc.callbacks.append(collected)
+    try:
+        gc.collect()
+        gc.callbacks.remove(collected)
+        with pytest.raises(KeyboardInterrupt):
+            wait_in_short_sleeps()
+        signal.raise_signal(signal.SIGTERM)  # at once again, while files are removed
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -122,6 +122,63 @@ def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits,
     np.testing.assert_array_equal(records[0].losses, records[1].losses)
 
 
+DISTURBED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+import orbax.checkpoint as ocp
+from icl_theory.cli import main
+
+kind, at = sys.argv.pop(1), int(sys.argv.pop(1))
+save = ocp.CheckpointManager.save
+
+def disturbed(self, step, **arguments):
+    saved = threading.Event()
+
+    def send():
+        while not any(Path(self.directory).glob(f"{step}.orbax-checkpoint-tmp*")) and not saved.is_set():
+            time.sleep(1e-4)
+        for _ in range(50):
+            for number in [signal.SIGKILL] if kind == "kill" else [signal.SIGTERM, signal.SIGINT]:
+                os.kill(os.getpid(), number)
+            time.sleep(1e-3)
+
+    if step == at:
+        threading.Thread(target=send, daemon=True).start()
+    try:
+        return save(self, step, **arguments)
+    finally:
+        saved.set()
+
+ocp.CheckpointManager.save = disturbed
+main()
+"""
+
+
+def disturbed(kind, step, *arguments):
+    """A process that gets SIGKILL, or SIGTERM and Ctrl-C again and again, while it saves the checkpoint of a step."""
+    command = [sys.executable, "-c", DISTURBED, kind, step, *arguments]
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
+
+
+def test_signals_during_a_save_leave_whole_checkpoints(tmp_path, model, digits):
+    options = ["--steps", 8, "--save-every", 2, *QUICK]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run_command("finetune", model, digits, "--out", whole, *options) == 0
+    arguments = ["finetune", model, digits, "--out", parts, *options]
+    names = lambda: sorted(path.name for path in (parts / "run" / "checkpoints").iterdir())  # noqa: E731
+    assert disturbed("kill", 4, *arguments).returncode == -9
+    assert len([name for name in names() if "tmp" in name]) == 1
+    (parts / ".model.abcdefgh").mkdir()  # as a process leaves it that was killed while it wrote the model
+    stopped = disturbed("stop", 6, *arguments)
+    assert stopped.returncode == 130
+    assert stopped.stderr.strip() == "icl-theory: error: interrupted; the same command goes on from step 6"
+    assert names() == ["4", "6"]
+    assert not (parts / ".model.abcdefgh").exists()
+    assert run_command(*arguments) == 0
+    curves = [np.loadtxt(folder / "loss.csv", delimiter=",", skiprows=1) for folder in (whole, parts)]
+    np.testing.assert_allclose(*curves, rtol=1e-4)  # parts of it in other processes, in another precision
+
+
 def test_losses_recorded_before_a_stop_belong_to_their_job(tmp_path, model, digits, capsys, monkeypatch):
     """Stopped between checkpoints: the same command goes on, another is refused."""
     options = ["--record-every", 2, "--steps", 8, *QUICK]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import jax
 
 from icl_theory.errors import InputError
 from icl_theory.llm.model.sharding import wait_for_all_hosts
-from icl_theory.llm.training.run_checkpoints import CHECKPOINTS
+from icl_theory.llm.training.run_checkpoints import CHECKPOINTS, newest_step
 from icl_theory.results import exists, first_difference
 
 SETTINGS, REPORT, MODEL, RUN = "settings.json", "report.json", "model", "run"
 BEFORE, AFTER, LOSSES, CURVE = "before.jsonl", "after.jsonl", "losses.zarr", "loss.csv"
 PARTIAL = ".partial"  # suffix of settings that are being written
+HALF_WRITTEN = ".*.????????"  # folders in which `results.writing` writes
 WARMUP, WEIGHTS = "warmup", "weights.csv"
 ASKING = (
     "model",
@@ -59,8 +61,19 @@ def spent(folder: Path, settings: Iterable[str]) -> set[str]:
     return set(ASKING) if exists(folder / BEFORE) else set()
 
 
+def where_it_goes_on(folder: Path) -> str:
+    """Return what to say of an interrupted job: what is kept of it in its folder."""
+    for run, name in ((RUN, ""), (f"{WARMUP}/{RUN}", " of the first run")):
+        step = newest_step(folder / run)
+        if step is not None:
+            return f"interrupted; the same command goes on from step {step}{name}"
+    if (folder / SETTINGS).is_file():
+        return "interrupted before a checkpoint; the same command begins the run again"
+    return "interrupted; nothing was written"
+
+
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the settings of a job into its folder, atomically.
+    """Write the settings of a job into its folder, atomically, and remove what a killed process left half written.
 
     Raises:
         InputError: the folder cannot be written.
@@ -74,6 +87,8 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
                 folder.mkdir(parents=True, exist_ok=True)
                 partial.write_text(text)
                 os.replace(partial, path)
+            for left in (path for place in (folder, folder / WARMUP) for path in place.glob(HALF_WRITTEN)):
+                shutil.rmtree(left)
         except OSError as error:
             raise InputError("--out", str(folder), f"cannot be written ({error.strerror}); give another") from None
     wait_for_all_hosts("folder")

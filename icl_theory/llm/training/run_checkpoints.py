@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 
 from icl_theory.errors import InputError, error_text
 from icl_theory.llm.model.sharding import wait_for_all_hosts
+from icl_theory.llm.training.held_signals import signals_held
 from icl_theory.llm.training.step import Learner
 from icl_theory.results import first_difference
 
@@ -20,6 +21,8 @@ SETTINGS, CHECKPOINTS = "settings.json", "checkpoints"
 
 class Checkpoints:
     """Checkpoints of one run in a folder; a folder of another run raises `InputError`.
+
+    What a killed process left half written is removed.
 
     Args:
         folder: a new folder, or one in which the same run was started before (then `begun` is true).
@@ -46,8 +49,11 @@ class Checkpoints:
                 raise InputError("folder", str(folder), "it holds other things; give a new or empty one")
             else:
                 path.write_text(json.dumps(described, indent=1) + "\n")
-            options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-            self._manager = ocp.CheckpointManager(folder.absolute() / CHECKPOINTS, options=options)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            )
+            with signals_held():
+                self._manager = ocp.CheckpointManager(folder.absolute() / CHECKPOINTS, options=options)
         except (OSError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
@@ -67,7 +73,8 @@ class Checkpoints:
         wanted = {"learner": jax.tree.map(_abstract, learner), "losses": curve}
         jax.tree.map(lambda leaf: leaf.delete(), learner)  # frees memory for the arrays that are read
         try:
-            found = self._manager.restore(newest, args=ocp.args.StandardRestore(wanted))
+            with signals_held():
+                found = self._manager.restore(newest, args=ocp.args.StandardRestore(wanted))
         except Exception as error:  # the storage library raises many types
             where = self._manager.directory / str(newest)
             raise InputError(
@@ -78,21 +85,28 @@ class Checkpoints:
         return Learner(*found["learner"]), np.array(found["losses"])
 
     def save(self, learner: Learner, curve: np.ndarray) -> None:
-        """Write a checkpoint, completely or not at all.
+        """Write a checkpoint, completely or not at all; Ctrl-C and SIGTERM are held until it is written.
 
         Raises:
             InputError: the checkpoint cannot be written.
         """
         try:
-            self._manager.save(int(learner.step), args=ocp.args.StandardSave({"learner": learner, "losses": curve}))
+            with signals_held():
+                self._manager.save(int(learner.step), args=ocp.args.StandardSave({"learner": learner, "losses": curve}))
         except (OSError, ValueError) as error:  # ValueError: the storage library's error for a full disk
             remedy = f"cannot be written ({error_text(error)}); free space, then give the same command"
             raise InputError("checkpoint", str(self._manager.directory), remedy) from None
 
     def close(self) -> None:
         """Wait for pending writes and close the checkpoint manager."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with signals_held():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+
+def newest_step(folder: Path) -> int | None:
+    """Return the step of the newest complete checkpoint of the run in a folder; None if there is none."""
+    return max((int(path.name) for path in (folder / CHECKPOINTS).glob("*") if path.name.isdecimal()), default=None)
 
 
 def _abstract(leaf: Any) -> Any:
