@@ -34,6 +34,7 @@ from icl_theory.llm.data.problems import Row, load_rows
 from icl_theory.llm.data.prompting import Prompting
 from icl_theory.llm.evaluation.answers import Evaluation
 from icl_theory.llm.evaluation.evaluation import evaluate, read_replies, write_replies
+from icl_theory.llm.job import plan
 from icl_theory.llm.job.folder import (
     AFTER,
     BEFORE,
@@ -49,18 +50,6 @@ from icl_theory.llm.job.folder import (
     write_settings,
 )
 from icl_theory.llm.job.placement import in_hosts, memory_said, on_devices
-from icl_theory.llm.job.plan import (
-    about,
-    check_warmup,
-    check_window,
-    copies_given,
-    doubts,
-    planned,
-    problems_checked,
-    recorded_run,
-    steps_of,
-    training_set,
-)
 from icl_theory.llm.job.report import accuracies, loss_numbers, outcome, upsampling_numbers
 from icl_theory.llm.job.settings import Job
 from icl_theory.llm.model.decoder import Decoder
@@ -137,17 +126,17 @@ def run_job(
         dtype = jnp.bfloat16 if job.bfloat16 else jnp.float32
         model = load_model(find_model(job.model), dtype=dtype, remat=remat, host=True)  # on devices only while in use
     prompting = Prompting(model.tokenizer, job.chat, job.thinking, job.learn, job.fields)
-    check_window(job, model)
+    plan.check_window(job, model)
     examples = Examples(rows, prompting, job.training.length, job.id_field)
     if job.records:
         _ = examples.ids
     if mesh is not None:
         check_rows(job.training.batch_size, mesh, job.training.accumulate)
-    copies = copies_given(job, examples)
-    check_warmup(job, examples, copies)
-    said = [about(model, prompting), *doubts(model), *examples.lines(), *examples.shown(show)]
-    said += [] if problems is None else [problems_checked(job, problems, rows, prompting, model)]
-    for text in said if not dry_run else [*said, *planned(job, examples, copies)]:
+    copies = plan.copies_given(job, examples)
+    plan.check_warmup(job, examples, copies)
+    said = [plan.about(model, prompting), *plan.doubts(model), *examples.lines(), *examples.shown(show)]
+    said += [] if problems is None else [plan.problems_checked(job, problems, rows, prompting, model)]
+    for text in said if not dry_run else [*said, *plan.planned(job, examples, copies)]:
         say(text)
     if dry_run:
         return {}
@@ -184,8 +173,8 @@ class _Stages:
         if job.upsampling is not None:
             chosen = self.upsampled()
             copies = chosen.copies(seed=job.training.seed)
-        indices = training_set(examples, copies)
-        config = dataclasses.replace(job.training, num_steps=steps_of(job, examples, indices))
+        indices = plan.training_set(examples, copies)
+        config = dataclasses.replace(job.training, num_steps=plan.steps_of(job, examples, indices))
         recorder = None if job.record_every is None else LossRecorder(folder / LOSSES, examples.ids)
         done = self.trained("fine-tuning", config, indices, recorder, job.record_every or 1, folder / RUN)
         if self.first and not exists(folder / CURVE):
@@ -243,7 +232,7 @@ class _Stages:
         job, examples, place = self.job, self.examples, self.folder / WARMUP
         losses, weights = place / LOSSES, place / WEIGHTS
         if not weights.is_file():
-            steps, every = recorded_run(job, examples)
+            steps, every = plan.recorded_run(job, examples)
             config = dataclasses.replace(
                 job.training, num_steps=steps, schedule="constant", warmup=min(job.training.warmup, steps)
             )
