@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from icl_theory.errors import InputError
-from icl_theory.upsampling.text_rows import BOM, Entry, TextRows, reading
+from icl_theory.upsampling.text_rows import BOM, NOT_UTF8, Entry, TextRows, line_end, numbered, reading
 
 LONGEST = 2**31 - 1  # characters of a value
+DECLARED = re.compile(r'"?sep=([^\s"]|\t)"?\r?\n?')  # a first line that tells Excel the separator
 
 
 class _Record(NamedTuple):
@@ -24,34 +27,45 @@ class _Record(NamedTuple):
 class CsvData(TextRows):
     """A `.csv` or `.tsv` file.
 
-    Columns of `.csv` are separated by commas or, if the header has none, by semicolons or tabs. Values that hold the
-    separator, quotes or line ends are quoted.
+    Columns of `.csv` are separated as a first line such as `sep=;` says, else by commas or, if the header has none, by
+    semicolons, tabs or vertical bars. If a blank follows each separator of the header, blanks after separators count as
+    part of them. Values that hold the separator, quotes or line ends are quoted.
+
+    Names of columns are read without blanks around them. A column without a name, such as the index that pandas writes,
+    is called `column 1`, by its place.
     """
 
     def __init__(self, path: Path):
         super().__init__(path)
         with reading(path) as (file, _):
-            first = file.readline().decode(errors="replace")
-        marks = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ",;\t"
-        self._mark = next((mark for mark in marks if mark in first), marks[0])
-        with reading(path) as (file, _):
-            header = next(self._records(file), None)
-        if header is None:
+            first = [line.decode(errors="replace") for _, line in islice(numbered(file), 2)]
+        declared = DECLARED.fullmatch(first[0]) if first else None
+        self._ahead = 2 if declared else 1  # records before the rows
+        if len(first) < self._ahead:
             raise InputError("data", str(path), "it holds no rows")
-        self.head, self.fields = header.text, header.values
+        names = first[self._ahead - 1]
+        marks = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ",;\t|"
+        self._mark = declared[1] if declared else next((mark for mark in marks if mark in names), marks[0])
+        self._blanks = 0 < names.count(self._mark) == names.count(f"{self._mark} ")
+        with reading(path) as (file, _):
+            ahead = list(islice(self._records(file), self._ahead))
+        self.head = b"".join(record.text for record in ahead)
+        if b"\0" in self.head:  # UTF-16 without its mark
+            raise self.refused(1, NOT_UTF8)
+        self._end = line_end(self.head)
+        self.fields = [name.strip() or f"column {place}" for place, name in enumerate(ahead[-1].values, start=1)]
         twice = [name for name in self.fields if self.fields.count(name) > 1]
         if twice:
             raise InputError("data", str(path), f"its header names {twice[0]!r} twice; give each column its own name")
 
     def entries(self) -> Iterator[Entry]:
         with reading(self.path) as (file, done):
-            records = self._records(file)
-            next(records, None)
-            for line, text, values in records:
+            for line, text, values in islice(self._records(file), self._ahead, None):
                 if len(values) != len(self.fields):
                     wanted = f"it has {len(values)} values, the header {len(self.fields)}"
                     raise self.refused(line, f"{wanted}; values that hold {self._mark!r} are to be quoted")
-                yield Entry(line, text, partial(dict, zip(self.fields, values, strict=True)), done)
+                ended = text if text.endswith(b"\n") else text + self._end
+                yield Entry(line, ended, partial(dict, zip(self.fields, values, strict=True)), done)
 
     def written(self, row: dict[str, Any]) -> bytes:
         for name, value in row.items():
@@ -59,8 +73,7 @@ class CsvData(TextRows):
                 reason = f"its rows do not fit the fields of the data ({name} is no text)"
                 raise InputError("--augment", "a row of the table", reason)
         text = io.StringIO(newline="")
-        end = "\r\n" if self.head.endswith(b"\r\n") else "\n"
-        csv.writer(text, delimiter=self._mark, lineterminator=end).writerow(row.values())
+        csv.writer(text, delimiter=self._mark, lineterminator=self._end.decode()).writerow(row.values())
         try:
             return text.getvalue().encode()
         except UnicodeEncodeError:
@@ -69,20 +82,19 @@ class CsvData(TextRows):
     def _records(self, file: io.BufferedReader) -> Iterator[_Record]:
         csv.field_size_limit(LONGEST)
         lines: list[bytes] = []
-        reader = csv.reader(_decoded(file, lines), delimiter=self._mark, strict=True)
+        reader = csv.reader(_decoded(file, lines), delimiter=self._mark, skipinitialspace=self._blanks, strict=True)
         number = 1
         while True:
             try:
                 values = next(reader, None)
             except UnicodeDecodeError:
-                raise self.refused(number + len(lines) - 1, "it is not UTF-8; save it as that") from None
+                raise self.refused(number + len(lines) - 1, NOT_UTF8) from None
             except csv.Error as error:
                 raise self.refused(number, f"it is no CSV ({error})") from None
             if values is None:
                 return
-            text = b"".join(lines)
             if values:
-                yield _Record(number, text if text.endswith(b"\n") else text + b"\n", values)
+                yield _Record(number, b"".join(lines), values)
             number += len(lines)
             lines.clear()
 

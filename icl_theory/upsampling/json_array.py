@@ -12,9 +12,9 @@ from typing import Any
 
 from icl_theory.errors import InputError
 from icl_theory.upsampling.data_file import DataFile
-from icl_theory.upsampling.json_lines import JsonLines, json_bytes
+from icl_theory.upsampling.json_lines import JsonLines, json_bytes, json_problem
 from icl_theory.upsampling.row_fields import pair_of
-from icl_theory.upsampling.text_rows import Entry, TextRows, numbered, reading
+from icl_theory.upsampling.text_rows import NOT_UTF8, Entry, TextRows, numbered, reading
 
 BLANK = re.compile(r"[ \t\r\n]*")
 DECODER = json.JSONDecoder()
@@ -29,6 +29,8 @@ class JsonArray(TextRows):
     def __init__(self, path: Path):
         super().__init__(path)
         self._text = _text_of(path)
+        if "\r\n" in self._text:
+            self.head, self.between, self.tail = b"[\r\n", b",\r\n", b"\r\n]\r\n"
 
     @property
     def size(self) -> int:
@@ -47,7 +49,7 @@ class JsonArray(TextRows):
             if text[end : end + 1] == "]":
                 break
             if text[end : end + 1] != ",":
-                raise self.refused(number, "neither a comma nor a closing bracket follows it")
+                raise self._refused(number, end, "neither a comma nor a closing bracket follows the row")
             end += 1
         if _skip(text, end + 1) != len(text):
             raise InputError("data", str(self.path), "something follows the array; one array is wanted")
@@ -59,10 +61,16 @@ class JsonArray(TextRows):
         try:
             row, end = DECODER.raw_decode(self._text, start)
         except (ValueError, RecursionError) as error:
-            raise self.refused(number, f"it is no JSON ({error})") from None
+            place = error.pos if isinstance(error, json.JSONDecodeError) else start
+            raise self._refused(number, place, json_problem(error)) from None
         if not isinstance(row, dict):
             raise self.refused(number, "an array of objects is wanted, one for each row")
         return row, end
+
+    def _refused(self, number: int, place: int, remedy: str) -> InputError:
+        """Return the error that names a row, and the line of a place in the text."""
+        line = self._text.count("\n", 0, place) + 1
+        return self.refused(number, f"line {line}: {remedy}")
 
 
 def open_json(path: Path) -> DataFile:
@@ -107,7 +115,7 @@ def _text_of(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError("data", f"{path}, line {line}", "it is not UTF-8; save it as that") from None
+        raise InputError("data", f"{path}, line {line}", NOT_UTF8) from None
 
 
 def _skip(text: str, start: int) -> int:

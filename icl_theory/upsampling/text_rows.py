@@ -21,6 +21,7 @@ from icl_theory.upsampling.data_file import Progress, Scan, Versions, check_unch
 
 REPORT_EVERY = 2**14  # rows
 BOM = b"\xef\xbb\xbf"
+NOT_UTF8 = "it is not UTF-8; save it as that"
 
 
 class Entry(NamedTuple):
@@ -172,6 +173,11 @@ def numbered(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
         line = line.removeprefix(BOM) if number == 1 else line
         if line and not line.isspace():
             yield number, line
+
+
+def line_end(line: bytes) -> bytes:
+    """Return the end of a line: CR LF if it ends so, else LF."""
+    return b"\r\n" if line.endswith(b"\r\n") else b"\n"
 
 
 @contextmanager

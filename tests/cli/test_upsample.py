@@ -98,7 +98,7 @@ def test_lines_are_copied_byte_for_byte(folder):
     lines = [b'{"id" : "example-%d",\t"text": "\\u00e9 1e5"}' % row for row in range(COUNT)]
     (folder / "train.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines[:6]) + b"\r\n\n" + b"\n".join(lines[6:]))
     assert upsample(folder, "--factor", 2, "--out", folder / "out.jsonl") == 0
-    ends = [b"\r\n"] * 6 + [b"\n"] * 6
+    ends = [b"\r\n"] * 6 + [b"\n"] * 5 + [b"\r\n"]
     whole = [line + end for line, end in zip(lines, ends, strict=True)]
     assert (folder / "out.jsonl").read_bytes() == b"".join(expected(whole, 2))
 

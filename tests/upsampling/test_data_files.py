@@ -84,6 +84,53 @@ def test_versions_take_turns_in_every_form(tmp_path, name):
         assert (tmp_path / "out-crlf.csv").read_bytes().count(b"\r\n") == 1 + len(turns)
 
 
+BOM = b"\xef\xbb\xbf"
+HEADERS = {
+    "index.csv": (",question,answer\n0,a,b\n", {"column 1": "0", "question": "a", "answer": "b"}),
+    "last.csv": ("question,answer,\na,b,\n", {"question": "a", "answer": "b", "column 3": ""}),
+    "blanks.csv": ("question, answer\na, b\n", {"question": "a", "answer": "b"}),
+    "quoted.csv": ('"question", "answer"\n"a", "b, c"\n', {"question": "a", "answer": "b, c"}),
+    "slip.csv": ("id,question, answer \n1, a,b\n", {"id": "1", "question": " a", "answer": "b"}),
+    "text.csv": ("text\n a\n", {"text": " a"}),
+    "bars.csv": ("question|answer\na, b|c\n", {"question": "a, b", "answer": "c"}),
+    "excel.csv": ("sep=;\r\nquestion, if any;answer\r\na;b\r\n", {"question, if any": "a", "answer": "b"}),
+    "colons.csv": ('"sep=:"\nquestion:answer\na:b\n', {"question": "a", "answer": "b"}),
+}
+
+
+@pytest.mark.parametrize("bom", [b"", BOM])
+@pytest.mark.parametrize("name", HEADERS)
+def test_headers_as_people_have_them(tmp_path, name, bom):
+    text, row = HEADERS[name]
+    (tmp_path / name).write_bytes(bom + text.encode())
+    data = open_data(tmp_path / name)
+    assert list(data.rows()) == [row]
+    assert data.scan(None).fields == tuple(row)
+    *head, last = (bom + text.encode()).splitlines(keepends=True)
+    data.write(tmp_path / f"out-{name}", np.array([2]))
+    assert (tmp_path / f"out-{name}").read_bytes() == b"".join([*head, last, last])
+    changed = {list(row)[-1]: "new"}
+    data.write(tmp_path / f"new-{name}", np.array([2]), lambda row: [changed])
+    assert list(open_data(tmp_path / f"new-{name}").rows()) == [row, row | changed]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "id,x\r\n1,a\r\n2,b"),
+        ("a.jsonl", '{"x": "a"}\r\n{"x": "b"}'),
+        ("a.json", '[{"x": "a"},\r\n{"x": "b"}]'),
+    ],
+)
+@pytest.mark.parametrize("versions", [None, lambda row: [{"x": "c"}]])
+def test_rows_that_are_added_end_like_the_others(tmp_path, name, text, versions):
+    (tmp_path / name).write_bytes(text.encode())
+    open_data(tmp_path / name).write(tmp_path / f"out-{name}", np.array([1, 2]), versions)
+    made = (tmp_path / f"out-{name}").read_bytes()
+    assert made.endswith(b"\r\n")
+    assert made.count(b"\n") == made.count(b"\r\n") == text.count("\n") + (4 if name == "a.json" else 2)
+
+
 def test_rows_are_copied_as_they_stand(tmp_path):
     first, second, header = '{"id" : 1,\n  "x": 1e5}', '{"x": "\\u00e9"}', b'\xef\xbb\xbf"id",x\r\n'
     (tmp_path / "a.json").write_text(f"[ {first} ,{second}]")
@@ -91,7 +138,7 @@ def test_rows_are_copied_as_they_stand(tmp_path):
     assert (tmp_path / "b.json").read_text() == f"[\n{first},\n{first},\n{second}\n]\n"
     (tmp_path / "a.csv").write_bytes(header + b'"1",x\r\n\r\n2,"y\nz"')
     open_data(tmp_path / "a.csv").write(tmp_path / "b.csv", np.array([2, 2]))
-    assert (tmp_path / "b.csv").read_bytes() == header + b'"1",x\r\n' * 2 + b'2,"y\nz"\n' * 2
+    assert (tmp_path / "b.csv").read_bytes() == header + b'"1",x\r\n' * 2 + b'2,"y\nz"\r\n' * 2
 
 
 def test_gzip_holds_the_lines_and_no_time(tmp_path, monkeypatch):
@@ -176,14 +223,26 @@ BAD = {
     "twice.csv": ("id,id\n1,2\n", "names 'id' twice"),
     "latin.csv": ("id,x\n1,a\n2,é\n".encode("latin-1"), "line 3': it is not UTF-8"),
     "wide.csv": ("id,x\n1,a\n".encode("utf-16"), "line 1': it is not UTF-8"),
+    "bare.csv": ("id,x\n1,a\n".encode("utf-16-le"), "line 1': it is not UTF-8"),
     "none.json": (" [ ] ", "it holds no rows"),
-    "half.json": (ARRAY[:-1], "row 2': neither a comma nor a closing bracket"),
-    "comma.json": (ARRAY[:-1] + ",]", "row 3': it is no JSON"),
+    "half.json": (ARRAY[:-1], "row 2': line 1: neither a comma nor a closing bracket"),
+    "comma.json": (ARRAY[:-1] + "\n, ]", "row 3': line 2: .*a comma before the closing ].; remove the comma"),
+    "inner.json": ('[{"x": 1},\n{"x": 1,\n}]', "row 1': line 3: .*a comma before the closing }.; remove the comma"),
+    "comma.jsonl": ('{}\n{"x": [1,]}', "line 2': .*a comma before the closing ].; remove the comma"),
+    "cut.json": (ARRAY[:-1] + ",\n", "row 3': line 2: it is no JSON .it breaks off"),
+    "digits.json": ('[{},\n{"x": %s}]' % ("1" * 5000), "row 1': line 2: it holds a number with too many digits"),
+    "digits.jsonl": ('{}\n{"x": %s}' % ("1" * 5000), "line 2': it holds a number with too many digits"),
+    "python.jsonl": ("{}\n{'x': 1}", "line 2': .*a single quote at column 2.; write double quotes"),
+    "quotes.jsonl": ('{"x": "a"b"}', "line 1': .*at column 10, where 'b\"}' stands: Expecting ',' delimiter"),
+    "wide.jsonl": (LINES.encode("utf-16"), "line 1': it is not UTF-8"),
+    "bare.jsonl": (LINES.encode("utf-16-le"), "line 1': it is not UTF-8"),
+    "wide.json": (ARRAY.encode("utf-16"), "line 1': it is not UTF-8"),
+    "bare.json": (ARRAY.encode("utf-16-le"), "line 1: it is not UTF-8"),
     "after.json": (ARRAY + "[]", "something follows the array"),
     "numbers.json": ("[1, 2]", "row 0': an array of objects is wanted"),
-    "deep.json": ("[" * 100_000, "row 0': it is no JSON"),
+    "deep.json": ("[" * 100_000, "row 0': line 1: .*nested too deeply"),
     "latin.json": ('[\n{"x": "é"}]'.encode("latin-1"), "line 2': it is not UTF-8"),
-    "latin.jsonl": ('{}\n{"x": "é"}'.encode("latin-1"), "line 2': it is no JSON"),
+    "latin.jsonl": ('{}\n{"x": "é"}'.encode("latin-1"), "line 2': it is not UTF-8"),
     "columns.json": ('{"id": [1, 2], "x": ["a", "b"]}', "one object and no list of rows; pandas"),
     "indexed.json": ('{"id": {"0": 1}, "x": {"0": "a"}}', "one object and no list of rows; pandas"),
     "under.json": (json.dumps({"version": 1, "data": ROWS}, indent=1), r"`jq -c '.\"data\"\[\]' FILE`"),
