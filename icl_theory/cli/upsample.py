@@ -15,7 +15,7 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.progress import ProgressReport
 from icl_theory.results import exists, writing
 from icl_theory.upsampling import GROUPS
-from icl_theory.upsampling.data_file import Scan, check_form, form_of
+from icl_theory.upsampling.data_file import Scan, check_form, check_outside, form_of
 from icl_theory.upsampling.data_files import copy_unchanged, open_data
 from icl_theory.upsampling.loss_record import LossRecord, match_ids
 from icl_theory.upsampling.paraphrases import Paraphrases
@@ -195,6 +195,7 @@ def _check_places(data_file: Path, out: Path, write: str, picture: bool) -> None
         check_selection(out, write)
     else:
         check_form(data_file, out)
+    check_outside(data_file, out)
     for path in [out, *(_pictures(out) if picture else [])]:
         if exists(path):
             raise InputError("--out", str(path), "it exists; give another or remove it")

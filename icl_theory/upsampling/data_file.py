@@ -84,6 +84,12 @@ def check_form(path: Path, out: Path) -> None:
         raise InputError("--out", str(out), f"the set keeps the form of DATA; {remedy}")
 
 
+def check_outside(path: Path, out: Path) -> None:
+    """Raise `InputError` if `out` is in the folder of the data, where it would be taken for data."""
+    if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        raise InputError("--out", str(out), f"it is in the folder of the data, {path}; give a place outside")
+
+
 def check_unchanged(path: Path, count: int, expected: int) -> None:
     if count != expected:
         raise InputError(

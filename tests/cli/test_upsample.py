@@ -120,8 +120,17 @@ def test_the_set_keeps_its_form_and_name(folder, capsys, monkeypatch):
     assert run_command(*command, "--write", "weights") == 0
     assert (folder / "shards-weights.csv").is_file()
     capsys.readouterr()
-    for out, said in ((folder / "out.parquet", "give the name of a new one"), (".", "give the name of a new one")):
+    for out, said in (
+        (folder / "out.parquet", "give the name of a new one"),
+        (".", "give the name of a new one"),
+        ("out", "it is in the folder of the data"),
+        (folder / "shards" / "new" / "out", "it is in the folder of the data"),
+        (folder / "none" / ".." / "shards", "it is in the folder of the data"),
+    ):
         assert said in refused(capsys, *command, "--out", out)
+    said = refused(capsys, *command, "--write", "weights", "--out", "weights.parquet")
+    assert "it is in the folder of the data" in said
+    assert sorted(path.name for path in (folder / "shards").iterdir()) == ["part-0.parquet", "part-1.parquet"]
 
 
 def test_csv_tables_of_data_and_of_paraphrases(folder):
