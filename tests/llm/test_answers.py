@@ -1,6 +1,7 @@
 """Problems from files and generators, and whether replies are right."""
 
 import json
+import logging
 import sys
 import threading
 import types
@@ -186,6 +187,23 @@ def test_rows_of_the_hub(tmp_path, monkeypatch):
         load_rows("hf://openai/gsm8k")
     with pytest.raises(InputError, match="hf://openai/gsm8k"):
         load_rows("openai/gsm8k")
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch, caplog):
+    datasets = pytest.importorskip("datasets")
+    logger = logging.getLogger("huggingface_hub.utils._http")
+
+    def load_dataset(*names, **settings):
+        logger.warning("Retrying in 1s [Retry 1/5].")
+        raise ConnectionError("Couldn't reach 'openai/gsm8k' on the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    with pytest.raises(InputError, match=r"Couldn't reach 'openai/gsm8k'.*to_parquet\(FILE\)`, and give FILE"):
+        load_rows("hf://openai/gsm8k")
+    assert not caplog.records
+    logger.warning("seen again")
+    assert [record.message for record in caplog.records] == ["seen again"]
 
 
 def test_rows_of_generators(monkeypatch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from icl_theory.errors import InputError, error_text
@@ -47,9 +49,25 @@ def _from_hub(source: str) -> list[Row]:
             "data", source, f"give {HUB}NAME, and after commas {', '.join(HUB_SETTINGS)} with = and a value"
         )
     try:
-        return datasets.load_dataset(name, **given).to_list()
+        with _quiet_hub():
+            return datasets.load_dataset(name, **given).to_list()
+    except ConnectionError as error:
+        remedy = "where there is a network, save it with `load_dataset(...).to_parquet(FILE)`, and give FILE here"
+        raise InputError("data", source, f"the hub cannot be reached ({error_text(error)}); {remedy}") from None
     except Exception as error:  # its own, of the hub's client, and of the network, of many kinds
         raise InputError("data", source, f"`datasets` cannot load it ({error_text(error)})") from None
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep the hub's client from warning of each try to connect."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _generated(source: str) -> list[Row]:
