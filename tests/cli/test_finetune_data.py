@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet
 from helpers import refused, run_command
 from tiny_model import write_rows, write_tiny_model
 
@@ -41,3 +43,12 @@ def test_fields_turns_and_examples_are_chosen_and_shown(tmp_path, capsys):
     for learn, told in (("last", "<user>a<model>a<stop>"), ("all", "<user>a<model>⟦a<stop>⟧")):
         assert run_command("finetune", model, talk, "--learn", learn, "--dry-run", *QUICK) == 0
         assert f"{told}<user>a<model>⟦a<stop>⟧" in capsys.readouterr().out
+
+
+def test_a_job_is_not_put_among_its_data(tmp_path, capsys):
+    model, data = write_tiny_model(tmp_path / "model", chat=True), tmp_path / "data"
+    data.mkdir()
+    pa.parquet.write_table(pa.table({"question": ["a"], "answer": ["b"]}), data / "part-0.parquet")
+    said = refused(capsys, "finetune", model, data, "--out", data / "out", *QUICK)
+    assert "it is in the folder of the data" in said
+    assert not (data / "out").exists()
