@@ -10,7 +10,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 import click
@@ -42,11 +43,12 @@ def run(
     """
     if cache:
         compilation_cache.enable()
-    if threading.current_thread() is threading.main_thread():
-        stop = stopper()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
-    own = arguments is None  # a process that was started for this command
+    stop = Stopper()
+    with handled(stop):
+        _run(command, name, arguments, interrupted, stop)
+
+
+def _run(command: click.Command, name: str, arguments: Sequence[str] | None, interrupted: str, stop: Stopper) -> None:
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -56,28 +58,33 @@ def run(
     except click.ClickException as error:
         _fail(name, " ".join(error.format_message().split()), 2)
     except Interrupted as error:
-        _interrupted(name, str(error), own)
+        _interrupted(name, str(error), at_once=stop.stopped and arguments is None)
     except IclTheoryError as error:
         _fail(name, str(error), 2)
     except OSError as error:
         _fail(name, " ".join(str(error).split()), 2)
     except (KeyboardInterrupt, click.Abort):
-        _interrupted(name, interrupted, own)
+        _interrupted(name, interrupted, at_once=stop.stopped and arguments is None)
     except MemoryError:
         _fail(name, "out of memory: less data, fewer snapshots or a smaller model would fit", 2)
 
 
-def stopper() -> Callable[[int, FrameType | None], None]:
-    """Return a handler that treats SIGTERM like Ctrl-C, so that half-written files are removed.
+class Stopper:
+    """A signal handler that treats SIGTERM like Ctrl-C, so that half-written files are removed.
 
     Signals that follow at once are ignored, as they would break off the removing. In a callback of the garbage
     collector, as jax has one, an exception would be lost; the handler waits until the callback has ended.
-    """
-    last = -math.inf
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        if time.monotonic() - last < SECONDS_TO_STOP:
+    Attributes:
+        stopped: True once a signal has come.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._last = -math.inf
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if time.monotonic() - self._last < SECONDS_TO_STOP:
             return
         callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
         while frame is not None:
@@ -85,15 +92,27 @@ def stopper() -> Callable[[int, FrameType | None], None]:
                 threading.Timer(0.01, _thread.interrupt_main, [number]).start()
                 return
             frame = frame.f_back
-        last = time.monotonic()
+        self.stopped, self._last = True, time.monotonic()
         raise KeyboardInterrupt
 
-    return stop
+
+@contextmanager
+def handled(stop: Stopper) -> Iterator[None]:
+    """Let a handler answer Ctrl-C and SIGTERM within the block; signals reach the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _interrupted(name: str, message: str, own: bool) -> None:
-    """End an interrupted command, a process of its own at once: other threads may be in the middle of their work."""
-    if not own:
+def _interrupted(name: str, message: str, *, at_once: bool) -> None:
+    """End an interrupted command; a process of its own at once, as other threads may be in the middle of their work."""
+    if not at_once:
         _fail(name, message, 130)
     click.echo(f"{name}: error: {message}", err=True)
     sys.stdout.flush()

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from icl_theory.cli import COMMANDS, cli
-from icl_theory.cli.one_line import stopper
+from icl_theory.cli.one_line import Stopper
 from icl_theory.verification import load_claim
 
 SHORT = ["--num-steps", "400", "--num-snapshots", "20", "--quiet"]
@@ -314,7 +314,7 @@ def wait_in_short_sleeps():
 
 def test_signals_interrupt_once_and_are_not_lost_in_a_callback_of_the_garbage_collector():
     """There, an exception would be printed and forgotten."""
-    before = signal.signal(signal.SIGTERM, stopper())
+    before = signal.signal(signal.SIGTERM, Stopper())
 
     def collected(phase, info):
         if phase == "start":
