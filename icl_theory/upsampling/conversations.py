@@ -11,6 +11,7 @@ from icl_theory.upsampling.row_fields import (
     SYSTEMS,
     USUAL,
     Fields,
+    NothingToLearn,
     as_text,
     has,
     is_turns,
@@ -45,21 +46,22 @@ class Conversation(NamedTuple):
     @property
     def answers(self) -> bool:
         """True if the last turn is a text that the model speaks."""
-        return self.messages[-1]["role"] == ASSISTANT and bool(self.messages[-1]["content"])
+        return self.messages[-1]["role"] == ASSISTANT and bool(self.messages[-1]["content"].strip())
 
     def learned(self, learn: str) -> list[int]:
         """Return the turns that are learned: those marked so, and of the others the last or all that the model speaks.
 
         Args:
-            learn: `last` for the last turn of the conversation, if the model speaks it; `all` for all of the model.
+            learn: `last` for the last turn of the conversation, if the model speaks it; `all` for all of the model
+                but one that opens the conversation, as nothing asks for it.
         """
         last = len(self.messages) - 1
         return [
             place
             for place, (message, mark) in enumerate(zip(self.messages, self.marked, strict=True))
             if message["role"] == ASSISTANT
-            and (message["content"] or "tool_calls" in message)
-            and ((learn == "all" or place == last) if mark is None else mark)
+            and (message["content"].strip() or "tool_calls" in message)
+            and (((learn == "all" and place > 0) or place == last) if mark is None else mark)
         ]
 
     def given(self, turn: int) -> str:
@@ -121,7 +123,8 @@ def answer_of(row: Mapping[str, Any], fields: Fields = USUAL) -> str:
     if fields.answer is not None:
         return as_text(required(row, fields.answer), fields.answer)
     texts = texts_of(row, fields)
-    return as_text(row.get("answer"), "answer") or ("" if texts is None else texts.completion)
+    answer = as_text(row.get("answer"), "answer")
+    return answer if answer.strip() else "" if texts is None else texts.completion
 
 
 def conversation_of(row: Mapping[str, Any], fields: Fields = USUAL) -> Conversation | None:
@@ -165,7 +168,10 @@ def conversation_of(row: Mapping[str, Any], fields: Fields = USUAL) -> Conversat
 def unused_fields(row: Mapping[str, Any], fields: Fields = USUAL) -> set[str]:
     """Return the fields of a row that say something, and keys of its turns, that take no part in training on it."""
     said = {str(name) for name in row if has(row, name)}
-    conversation = conversation_of(row, fields)
+    try:
+        conversation = conversation_of(row, fields)
+    except NothingToLearn:
+        return said
     if conversation is not None:
         return (said | set(conversation.unused)) - set(conversation.used)
     whole = whole_of(row, fields)

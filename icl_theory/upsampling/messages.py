@@ -55,13 +55,13 @@ def mark_of(field: str, turn: Mapping[str, Any]) -> bool | None:
     Raises:
         InputError: It says something else.
     """
-    for key in MARKS:
-        value = turn.get(key)
-        if value is not None:
-            if value not in (0, 1):
-                raise InputError(f"{field}.{key}", value, "a turn is learned (1) or not (0); weigh rows instead")
-            return bool(value)
-    return None
+    marks = {key: turn[key] for key in MARKS if turn.get(key) is not None}
+    for key, value in marks.items():
+        if value not in (0, 1):
+            raise InputError(f"{field}.{key}", value, "a turn is learned (1) or not (0); weigh rows instead")
+    if len(set(map(bool, marks.values()))) > 1:
+        raise InputError(f"{field}.weight", marks["weight"], "train says the opposite; keep one of them")
+    return bool(next(iter(marks.values()))) if marks else None
 
 
 def tools_of(row: Mapping[str, Any], used: list[str]) -> list[Any]:

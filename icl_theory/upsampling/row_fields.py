@@ -117,9 +117,11 @@ def whole_of(row: Mapping[str, Any], fields: Fields = USUAL) -> tuple[str, str] 
 
 
 def has(row: Mapping[str, Any], name: str) -> bool:
-    """Return whether a field of a row says something: it is there, and neither None nor empty."""
+    """Return whether a field of a row says something: it is there, and neither None, NaN nor empty."""
     value = row.get(name)
-    return value is not None and not (isinstance(value, str | list | Mapping) and not value)
+    if isinstance(value, str | list | Mapping):
+        return bool(value.strip() if isinstance(value, str) else value)
+    return value is not None and value == value  # NaN stands for a missing value in tables
 
 
 def required(row: Mapping[str, Any], name: str) -> Any:
@@ -165,7 +167,7 @@ def no_turns(name: str, value: Any, more: str = "") -> InputError:
 def as_text(value: Any, field: str = "text") -> str:
     """Return the value of a field as text.
 
-    It may be a text, a number, None (empty), or a list of parts `{"type": "text", "text": ...}`.
+    It may be a text, a number, None or NaN (empty), or a list of parts `{"type": "text", "text": ...}`.
 
     Raises:
         InputError: It is another list or a mapping.
@@ -174,7 +176,7 @@ def as_text(value: Any, field: str = "text") -> str:
         return "".join(part["text"] for part in value)
     if isinstance(value, list | Mapping):
         raise InputError(field, value, "give a text, or a list of parts that have one")
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)
 
 
 def _is_text_part(part: Any) -> bool:

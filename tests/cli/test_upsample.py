@@ -602,7 +602,6 @@ def test_any_options_end_well_or_in_one_line(folder, capsys, options, losses):
         ),
         ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]}, "Hi", "Ho"),
         ({"messages": [{"role": "user", "content": "Hi"}]}, "Hi", ""),
-        ({"messages": []}, None, None),
         ({"text": "all"}, "all", ""),
     ],
 )

@@ -142,6 +142,54 @@ def test_an_evaluation_needs_a_prompt_and_an_answer_only():
 def test_a_model_that_speaks_first():
     talk = {"messages": [{"role": "assistant", "content": "hi"}, USER, ANSWER]}
     chat = tiny_tokenizer(chat=True)
-    assert read(talk, tokenizer=chat) == "<model>hi<stop><user>a<model>⟦b<stop>⟧"
-    with pytest.raises(InputError, match="turn = 0: the model speaks first"):
-        read(talk, tokenizer=chat, learn="all")
+    for learn in ("last", "all"):  # nothing asks for the first turn
+        assert read(talk, tokenizer=chat, learn=learn) == "<model>hi<stop><user>a<model>⟦b<stop>⟧"
+    with pytest.raises(InputError, match="turn = 0: the model speaks first, and nothing asks for it"):
+        read({"messages": [ANSWER]}, tokenizer=chat)
+
+
+@pytest.mark.parametrize("answer", ["so<think>x</think>b", "<think>x</think>y</think>b", "<think>x<think>y</think>b"])
+def test_thoughts_that_the_template_parts_otherwise_are_refused(answer):
+    parting = knowing_tokenizer()  # what stands between the last <think> and the first </think> after it is the thought
+    parting.chat_template = TOOLS.replace(
+        "(said[0].replace('<think>', '') if said | length > 1 else '')",
+        "(said[0].split('<think>')[-1] if said | length > 1 else '')",
+    )
+    with pytest.raises(InputError, match=r"turn 1 = .*changes where its thoughts begin or end"):
+        read({"question": "a", "answer": answer}, tokenizer=parting, thinking=True)
+    assert read({"question": "a", "answer": "<think>x</think>b"}, tokenizer=parting, thinking=True).endswith(
+        "⟦<think>x</think>b<stop>⟧"
+    )
+
+
+def test_a_call_at_the_end_is_learned_where_the_template_puts_no_token_behind_calls():
+    bare = knowing_tokenizer()
+    bare.chat_template = TOOLS.replace(
+        "{% endif %}<stop>{% endfor %}", "{% endif %}{% if not m.tool_calls %}<stop>{% endif %}{% endfor %}"
+    )
+    told = read({"messages": [USER, {**call({"e": "6"}), "content": "c"}]}, tokenizer=bare, thinking=True)
+    assert told == "<user>a<stop><model>⟦<think></think>c<call>b 6<stop>⟧"
+
+
+@pytest.mark.parametrize("given", ["it is ", "a:\n", " it is"])
+@pytest.mark.parametrize("thinking", [False, True])
+def test_a_beginning_is_asked_as_it_is_trained(given, thinking):
+    trimming = knowing_tokenizer()  # it cuts space around what is said
+    prompting = Prompting(trimming, thinking=thinking)
+    row = {"prompt": [USER, {"role": "assistant", "content": given}], "completion": "42"}
+    example = prompting.tokenized(row)
+    assert trimming.decode(example.tokens[example.learned]) == "42<stop>"
+    assert prompting.asked(row) == example.tokens[~example.learned].tolist()
+
+
+def test_what_is_blank_or_not_a_number_is_empty():
+    for answer in ("  ", "\n", float("nan"), None):
+        assert not conversation_of({"question": "a", "answer": answer}).learned("last")
+        assert answer_of({"problem": "a", "answer": answer, "solution": "b"}) == "b"
+    with pytest.raises(NothingToLearn):
+        Prompting(tiny_tokenizer()).tokenized({"text": " "})
+
+
+def test_marks_that_contradict_each_other_are_refused():
+    with pytest.raises(InputError, match=r"messages\[1\]\.weight = 1: train says the opposite"):
+        conversation_of({"messages": [USER, {**ANSWER, "weight": 1, "train": False}]})

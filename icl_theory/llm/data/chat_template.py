@@ -75,6 +75,8 @@ class ChatTemplate:
         closes = [self._close(whole, begin, messages[turn]) for begin, turn in zip(begins, turns, strict=True)]
         if any(close > begin for close, begin in zip(closes, begins[1:], strict=False)):
             raise InputError("learned turns", list(turns), f"only the last ends in {self.end_text}; learn it alone")
+        for turn, begin, close in zip(turns, begins, closes, strict=True):
+            _check_kept(turn, messages[turn], whole[begin:close])
         begins = [
             begin + _length(conversation.given(turn), whole[begin:close], body(messages[turn]))
             for begin, close, turn in zip(begins, closes, turns, strict=True)
@@ -93,9 +95,12 @@ class ChatTemplate:
         asked, given = self._asked(conversation, turn), conversation.given(turn)
         if not given:
             return asked
-        begun = [*conversation.messages, {"role": ASSISTANT, "content": given}]
-        whole = self._written(conversation._replace(messages=begun), turn)[1]
-        return whole[: len(asked) + _length(given, whole[len(asked) :], body(begun[-1]))]
+        begun = [
+            *conversation.messages,
+            {"role": ASSISTANT, "content": given + MARK},
+        ]  # a template may cut space at ends
+        whole, mark, _ = self._rendered(begun, conversation.tools).partition(MARK)
+        return whole if mark and whole.startswith(asked) else asked + given
 
     def _bare(self, conversation: Conversation, count: int) -> Conversation:
         """Return the first turns, without the tokens before a text and after an answer, which the template writes."""
@@ -139,12 +144,14 @@ class ChatTemplate:
         said = body(message)
         place = whole.find(said, begin) + len(said) if said in whole[begin:] else begin
         end = whole.find(self.end_text, place)
-        return place if end < 0 else end + len(self.end_text)
+        if end >= 0:
+            return end + len(self.end_text)
+        return len(whole) if "tool_calls" in message else place
 
     def _asked(self, conversation: Conversation, turn: int, thinking: bool | None = None) -> str:
         """Return what the template writes before a turn of the model."""
         if not turn:
-            raise InputError("turn", 0, "the model speaks first, so nothing asks for it; learn the last turn alone")
+            raise InputError("turn", 0, "the model speaks first, and nothing asks for it; put a user's turn before it")
         thinks = self.thinking if thinking is None else thinking
         messages, tools = conversation.messages[:turn], conversation.tools
         return self._rendered(messages, tools, add_generation_prompt=True, enable_thinking=thinks)
@@ -188,6 +195,14 @@ def _length(given: str, answer: str, said: str) -> int:
     """Return how much of a written answer is given; the template may have put thoughts before it or cut space."""
     if answer.startswith(given):
         return len(given)
-    if not said.startswith(given.strip()) or said not in answer:
+    if not said.startswith(given.lstrip()) or said not in answer:
         raise InputError("prompt", given, "the chat template changes this beginning of an answer; leave it out")
-    return answer.index(said) + len(given.strip())
+    return answer.index(said) + len(given.lstrip())
+
+
+def _check_kept(turn: int, message: dict[str, Any], written: str) -> None:
+    """Raise `InputError` if a template that parts thoughts from the rest changed what a learned turn says."""
+    for text in (thoughts(message), body(message)):
+        if text not in written:
+            remedy = "the chat template changes where its thoughts begin or end; give it as it is written there"
+            raise InputError(f"turn {turn}", text if len(text) <= 40 else text[:40] + " …", remedy)

@@ -96,7 +96,7 @@ class Examples:
             said.append(line("left out", text))
         if self.empty:
             said.append(line("left out", f"{self.empty} without an answer to learn"))
-        unused = set[str]().union(*(unused_fields(row, self.prompting.fields) for row in self.rows)) - {self.id_field}
+        unused = set[str]().union(*(unused_fields(row, self.prompting.fields) for row in self.given)) - {self.id_field}
         if unused:
             said.append(line("not read", f"fields {names_in(sorted(unused))}"))
         return said

@@ -38,7 +38,7 @@ def whole_text(row: Mapping[str, Any], fields: Fields = USUAL) -> list[Segment]:
     if whole is None:
         remedy = f"give {KNOWN}; or say which to read (--prompt-field, --completion-field)"
         raise InputError("fields", names_in(row), remedy)
-    if not whole[1]:
+    if not whole[1].strip():
         raise NothingToLearn(whole[0])
     return [Segment(whole[1], True)]
 
