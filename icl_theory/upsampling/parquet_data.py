@@ -19,14 +19,16 @@ from icl_theory.upsampling.loss_record import id_array
 
 BATCH = 2**14  # rows of Parquet held at a time, fewer if they are long
 BATCH_BYTES = 2**28
-SPLIT = re.compile(r"(?P<split>.+)-\d+-of-\d+\.parquet")  # how the hub names its files
+NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet")  # how the hub names its files
+BARE = re.compile(r"(train|test|validation|valid|val|dev|eval)\.parquet", re.IGNORECASE)
 
 
 class ParquetData:
     """A Parquet file, or a folder of such files with one schema, which are taken in the order of their names.
 
     A folder holds the files itself, or in a single folder inside it, such as `data`. Other files are ignored. It is
-    written as a folder with the same names, and each file keeps its own rows.
+    written as a folder with the same names, and each file keeps its own rows. Files of two splits, or a part of the
+    files that are named `train-00000-of-00003.parquet` and so on, are refused.
     """
 
     def __init__(self, path: Path):
@@ -172,11 +174,30 @@ def _shards(folder: Path) -> list[Path]:
         names = " and ".join(holder.name or "." for holder in filled)
         raise InputError("data", str(folder), f"the folders {names} hold Parquet files; give one that holds all")
     files = next(iter(filled.values()))
-    splits = sorted({name["split"] for path in files if (name := SPLIT.fullmatch(path.name))})
-    if len(splits) > 1:
-        remedy = f"it holds the splits {' and '.join(splits)}; give a folder with the files of one"
-        raise InputError("data", str(folder), remedy)
+    _check_one_split(folder, [path.name for path in files])
     return files
+
+
+def _check_one_split(folder: Path, names: list[str]) -> None:
+    """Raise `InputError` unless the files that name a split are all of one; train.parquet is file 0 of 1 of train."""
+    numbered = [found.groups() for name in names if (found := NUMBERED.fullmatch(name))]
+    bare = [(found[1], "0", "1") for name in names if (found := BARE.fullmatch(name))]
+    numbers: dict[str, list[tuple[int, int]]] = {}
+    for split, number, count in [*numbered, *bare]:
+        numbers.setdefault(split, []).append((int(number), int(count)))
+    if len(numbers) > 1:
+        remedy = f"it holds the splits {' and '.join(sorted(numbers))}; give a folder with the files of one"
+        raise InputError("data", str(folder), remedy)
+    for split, pairs in numbers.items():
+        present, count = {number for number, _ in pairs}, pairs[0][1]
+        if len({total for _, total in pairs}) > 1 or not len(pairs) == len(present) <= count:
+            remedy = f"its files of {split} belong to several sets; give a folder with the files of one"
+            raise InputError("data", str(folder), remedy)
+        first = 1 if count in present else 0
+        missing = next((number for number in range(first, first + count) if number not in present), None)
+        if missing is not None:
+            remedy = f"it holds {len(present)} of the {count} files of {split}, not number {missing:05}; add the others"
+            raise InputError("data", str(folder), remedy)
 
 
 def _difference(schema: pa.Schema, other: pa.Schema) -> str:

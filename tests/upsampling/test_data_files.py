@@ -208,6 +208,44 @@ def test_folders_that_are_no_set(tmp_path):
             open_data(tmp_path / name)
 
 
+def of(count, *numbers, split="train", end=""):
+    return [f"{split}-{number:05}-of-{count:05}{end}.parquet" for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["test.parquet", "train.parquet", "validation.parquet"], "the splits test and train and validation"),
+        (["Train.parquet", "dev.parquet"], "the splits Train and dev"),
+        (["test.parquet", *of(1, 0)], "the splits test and train"),
+        (of(1, 0, end="-0a1b2c3d4e5f6789") + of(1, 0, split="test", end="-9876543210abcdef"), "the splits test and"),
+        (of(3, 1), "it holds 1 of the 3 files of train, not number 00000; add"),
+        (of(3, 0, 2), "it holds 2 of the 3 files of train, not number 00001; add"),
+        (of(3, 1, 3), "it holds 2 of the 3 files of train, not number 00002; add"),
+        (["train.parquet", *of(1, 0)], "its files of train belong to several sets"),
+        (of(1, 0) + of(2, 0, 1), "its files of train belong to several sets"),
+        (of(2, 0, 1, 2), "its files of train belong to several sets"),
+    ],
+)
+def test_splits_are_not_joined_and_no_part_is_missed(tmp_path, names, said):
+    write_shards(tmp_path / "set", names)
+    with pytest.raises(InputError, match=said):
+        open_data(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        of(3, 0, 1, 2),
+        of(3, 1, 2, 3),
+        of(3, 0, 1, 2, end="-0a1b2c3d4e5f6789"),
+        ["train.parquet", "train2.parquet", "tutor.parquet"],
+    ],
+)
+def test_all_files_of_one_split_are_one_set(tmp_path, names):
+    assert list(open_data(write_shards(tmp_path / "set", names)).rows()) == ROWS
+
+
 ARRAY = json.dumps(ROWS)
 BAD = {
     "plain.jsonl.gz": (LINES, "cannot be read .Not a gzipped file"),
