@@ -7,6 +7,9 @@ import pyarrow.parquet
 from helpers import refused, run_command
 from tiny_model import write_rows, write_tiny_model
 
+from icl_theory.llm.job.folder import check_folder
+from icl_theory.llm.job.settings import Job
+
 QUICK = ["--length", 16, "--batch-size", 4, "--quiet"]
 
 
@@ -52,3 +55,11 @@ def test_a_job_is_not_put_among_its_data(tmp_path, capsys):
     said = refused(capsys, "finetune", model, data, "--out", data / "out", *QUICK)
     assert "it is in the folder of the data" in said
     assert not (data / "out").exists()
+
+
+def test_sources_that_are_no_files_may_be_longer_than_names_of_files(tmp_path):
+    generators = "+".join(f"reasoning-gym:gcd,size=100,seed={seed}" for seed in range(9))
+    on_hub = "hf://someone/questions,revision=" + "a" * 300
+    settings = Job("model", generators, evaluation=on_hub).described()
+    assert settings["files"] == {}
+    check_folder(tmp_path / "new", settings)

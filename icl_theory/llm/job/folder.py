@@ -12,10 +12,12 @@ from typing import Any
 import jax
 
 from icl_theory.errors import InputError
+from icl_theory.llm.data.problems import GENERATOR
 from icl_theory.llm.model.sharding import wait_for_all_hosts
 from icl_theory.llm.training.run_checkpoints import CHECKPOINTS, newest_step
 from icl_theory.results import exists, first_difference
 from icl_theory.upsampling.data_file import check_outside
+from icl_theory.upsampling.data_files import HUB
 
 SETTINGS, REPORT, MODEL, RUN = "settings.json", "report.json", "model", "run"
 BEFORE, AFTER, LOSSES, CURVE = "before.jsonl", "after.jsonl", "losses.zarr", "loss.csv"
@@ -37,7 +39,8 @@ ASKING = (
 def check_folder(folder: Path, settings: dict[str, Any]) -> None:
     """Raise `InputError` if a folder holds another job, files that belong to no job, or lies in that of the data."""
     for source in filter(None, (settings["data"], settings["evaluation"])):
-        check_outside(Path(source), folder)
+        if not source.startswith((GENERATOR, HUB)):
+            check_outside(Path(source), folder)
     path = folder / SETTINGS
     try:
         if path.is_file():

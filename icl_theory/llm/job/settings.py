@@ -11,7 +11,7 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.llm.data.problems import GENERATOR
 from icl_theory.llm.training.train import FinetuneConfig
 from icl_theory.results import digest, plain
-from icl_theory.upsampling.data_files import open_data
+from icl_theory.upsampling.data_files import HUB, open_data
 from icl_theory.upsampling.row_fields import USUAL, Fields
 from icl_theory.upsampling.settings import check_settings
 
@@ -87,12 +87,12 @@ class Job:
         """Return the settings as plain data, without `num_steps` and with a hash of each input file."""
         found: dict[str, Any] = plain(dataclasses.asdict(self))
         del found["training"]["num_steps"]
-        sources = [source for source in (self.data, self.evaluation) if source and not source.startswith(GENERATOR)]
+        sources = [name for name in (self.data, self.evaluation) if name and not name.startswith((GENERATOR, HUB))]
         sources += [] if self.weights is None else [str(self.weights)]
         files = [file for name in sources for file in ([name] if Path(name).is_file() else _files_in(name))]
         return found | {"files": {name: digest(Path(name))[:10] for name in files}}
 
 
 def _files_in(source: str) -> list[str]:
-    """Return the data files of a folder; none for a set of the hub."""
+    """Return the data files of a folder."""
     return [str(file) for file in open_data(source).files] if Path(source).is_dir() else []
