@@ -15,6 +15,8 @@ from icl_theory.errors import InputError
 from icl_theory.upsampling.text_rows import BOM, NOT_UTF8, Entry, TextRows, line_end, numbered, reading
 
 LONGEST = 2**31 - 1  # characters of a value
+MARKS = ",;\t|"
+PROBED = 100  # rows that are to tell which of several marks separates values
 DECLARED = re.compile(r'"?sep=([^\s"]|\t)"?\r?\n?')  # a first line that tells Excel the separator
 
 
@@ -27,9 +29,11 @@ class _Record(NamedTuple):
 class CsvData(TextRows):
     """A `.csv` or `.tsv` file.
 
-    Columns of `.csv` are separated as a first line such as `sep=;` says, else by commas or, if the header has none, by
-    semicolons, tabs or vertical bars. If a blank follows each separator of the header, blanks after separators count as
-    part of them. Values that hold the separator, quotes or line ends are quoted.
+    Columns of `.csv` are separated as a first line such as `sep=;` says, else by the one of comma, semicolon, tab and
+    vertical bar that splits the header outside quotes. If several do, it is the one by which the first rows have as
+    many values as the header; a file is refused where that leaves none or several. If a blank follows each separator
+    of the header, blanks after separators count as part of them. Values that hold the separator, quotes or line ends
+    are quoted.
 
     Names of columns are read without blanks around them. A column without a name, such as the index that pandas writes,
     is called `column 1`, by its place.
@@ -44,9 +48,11 @@ class CsvData(TextRows):
         if len(first) < self._ahead:
             raise InputError("data", str(path), "it holds no rows")
         names = first[self._ahead - 1]
-        marks = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ",;\t|"
-        self._mark = declared[1] if declared else next((mark for mark in marks if mark in names), marks[0])
-        self._blanks = 0 < names.count(self._mark) == names.count(f"{self._mark} ")
+        if declared:
+            self._mark = declared[1]
+        else:
+            self._mark = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else _mark_of(path, names)
+        self._blanks = _blanks_follow(self._mark, names)
         with reading(path) as (file, _):
             ahead = list(islice(self._records(file), self._ahead))
         self.head = b"".join(record.text for record in ahead)
@@ -97,6 +103,43 @@ class CsvData(TextRows):
                 yield _Record(number, b"".join(lines), values)
             number += len(lines)
             lines.clear()
+
+
+def _mark_of(path: Path, names: str) -> str:
+    """Return the mark that separates the values of a `.csv` file, given the first line of its header.
+
+    Raises:
+        InputError: Several marks split the header, and the first rows fit none or several of them.
+    """
+    counts = {mark: _counts(path, mark, names) for mark in MARKS}
+    splitting = [mark for mark, (first, *_) in counts.items() if first > 1]
+    if len(splitting) < 2:
+        return next(iter(splitting), MARKS[0])
+    fitting = [mark for mark in splitting if len(set(counts[mark])) == 1]
+    if len(fitting) != 1:
+        remedy = "and its first rows do not tell which is meant; name the right one in a first line such as sep=;"
+        raise InputError("data", str(path), f"{' and '.join(map(repr, splitting))} split its header, {remedy}")
+    return fitting[0]
+
+
+def _counts(path: Path, mark: str, names: str) -> list[int]:
+    """Return the number of values in the header and in the first rows, split by a mark; 0 for one that is no CSV."""
+    csv.field_size_limit(LONGEST)
+    found: list[int] = []
+    with reading(path) as (file, _):
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+        rows = csv.reader(text, delimiter=mark, skipinitialspace=_blanks_follow(mark, names), strict=True)
+        try:
+            for row in islice(filter(None, rows), PROBED + 1):
+                found.append(len(row))
+        except csv.Error:
+            found.append(0)
+    return found
+
+
+def _blanks_follow(mark: str, names: str) -> bool:
+    """Return whether a blank follows each mark of a header."""
+    return 0 < names.count(mark) == names.count(f"{mark} ")
 
 
 def _decoded(file: io.BufferedReader, lines: list[bytes]) -> Iterator[str]:
