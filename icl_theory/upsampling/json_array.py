@@ -13,11 +13,14 @@ from typing import Any
 from icl_theory.errors import InputError
 from icl_theory.upsampling.data_file import DataFile
 from icl_theory.upsampling.json_lines import JsonLines, json_bytes, json_problem
-from icl_theory.upsampling.row_fields import pair_of
+from icl_theory.upsampling.row_fields import PAIRS, as_text, is_turns, pair_of, whole_of
 from icl_theory.upsampling.text_rows import NOT_UTF8, Entry, TextRows, numbered, reading
 
 BLANK = re.compile(r"[ \t\r\n]*")
 DECODER = json.JSONDecoder()
+ONE_ROW = "`jq -c . FILE` puts a single row on a line"
+BY_NAME = "`jq -c '.[]' FILE` writes the objects in it as JSON lines"
+COLUMNS = "pandas.DataFrame(json.load(open(FILE))).to_json(OTHER, orient='records', lines=True) makes lines of columns"
 
 
 class JsonArray(TextRows):
@@ -77,7 +80,7 @@ def open_json(path: Path) -> DataFile:
     """Return the rows of a `.json` file, which holds an array or JSON lines.
 
     Raises:
-        InputError: It holds one object that is no row, such as one of columns.
+        InputError: It holds one object that is no row, such as one of columns, or one row on several lines.
     """
     with reading(path) as (file, _):
         start = [line for _, line in islice(numbered(file), 2)]
@@ -97,15 +100,37 @@ def _check_rows(path: Path) -> None:
         return
     if not isinstance(found, dict):
         return
-    several = [isinstance(value, list | dict) for value in found.values()]
-    if "\n" not in text.strip() and (pair_of(found) is not None or not all(several)):
-        return
-    rows = [name for name, value in found.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if rows:
-        remedy = f"`jq -c '.{json.dumps(rows[0])}[]' FILE` writes what {rows[0]} holds as JSON lines"
-    else:
-        remedy = "pandas.read_json(FILE).to_json(OTHER, orient='records', lines=True) makes lines of columns"
-    raise InputError("data", str(path), f"it is one object and no list of rows; {remedy}")
+    remedy = _remedy(found)
+    if remedy != ONE_ROW or "\n" in text.strip():
+        raise InputError("data", str(path), f"it is one object and no list of rows; {remedy}")
+
+
+def _remedy(found: dict[str, Any]) -> str:
+    """Return how to make JSON lines of an object: it is a row, or holds rows in a list, rows by name, or columns."""
+    if not found or _is_row(found):
+        return ONE_ROW
+    values = [[] if is_turns(value) else value for value in found.values()]
+    for name, value in zip(found, values, strict=True):
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return f"`jq -c '.{json.dumps(name)}[]' FILE` writes what {name} holds as JSON lines"
+    if all(isinstance(value, dict) for value in values):
+        by_number = all(name.isdigit() for value in values for name in value)
+        return COLUMNS if by_number or any(found.keys() >= set(pair) for pair in PAIRS) else BY_NAME
+    lists = all(isinstance(value, list) and value for value in values)
+    return COLUMNS if lists and len({len(value) for value in values}) == 1 else ONE_ROW
+
+
+def _is_row(found: dict[str, Any]) -> bool:
+    """Return whether an object is a row of a usual format, and not columns under the same names."""
+    try:
+        pair = pair_of(found)
+        if pair is None:
+            return whole_of(found) is not None
+        if not is_turns(pair.asked):
+            as_text(pair.asked)
+    except InputError:
+        return False
+    return True
 
 
 def _text_of(path: Path) -> str:

@@ -4,8 +4,12 @@ import csv
 import gzip
 import io
 import json
+import re
+import shutil
+import subprocess
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -289,10 +293,6 @@ BAD = {
     "deep.json": ("[" * 100_000, "row 0': line 1: .*nested too deeply"),
     "latin.json": ('[\n{"x": "é"}]'.encode("latin-1"), "line 2': it is not UTF-8"),
     "latin.jsonl": ('{}\n{"x": "é"}'.encode("latin-1"), "line 2': it is not UTF-8"),
-    "columns.json": ('{"id": [1, 2], "x": ["a", "b"]}', "one object and no list of rows; pandas"),
-    "indexed.json": ('{"id": {"0": 1}, "x": {"0": "a"}}', "one object and no list of rows; pandas"),
-    "under.json": (json.dumps({"version": 1, "data": ROWS}, indent=1), r"`jq -c '.\"data\"\[\]' FILE`"),
-    "line.json": (json.dumps({"data": ROWS}), r"`jq -c '.\"data\"\[\]' FILE`"),
     "pretty.json": ("{\n}\n{\n}", "line 1': it is no JSON"),
     "array.jsonl": (ARRAY, "let its name end in .json"),
 }
@@ -307,17 +307,65 @@ def test_content_that_is_not_what_the_suffix_says(tmp_path, name):
     assert name in str(found.value)
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"messages": [{"role": "user", "content": "Hi"}]},
-        {"question": "?", "choices": ["a", "b"]},
-        {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Ho"}]},
-    ],
-)
-def test_a_single_row_of_json_is_one(tmp_path, row):
-    (tmp_path / "a.json").write_text(json.dumps(row))
-    assert list(open_data(tmp_path / "a.json").rows()) == [row]
+COLUMNS = {name: [row[name] for row in ROWS] for name in ROWS[0]}
+SINGLE = {
+    "row": ROWS[0],
+    "own-fields": {"frage": "a", "quellen": [1]},
+    "with-objects": ROWS[0] | {"sources": [{"page": 1}]},
+    "text-with-objects": {"text": "a", "sources": [{"page": 1}]},
+    "turns": {"messages": [{"role": "user", "content": "Hi"}]},
+    "own-turns": {"talk": [{"role": "user", "content": "Hi"}], "id": 1},
+    "prompt-of-turns": {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant"}]},
+    "choices": {"question": "?", "choices": ["a", "b"]},
+}
+SEVERAL = {
+    "list": ({"data": ROWS}, ROWS),
+    "list-and-more": ({"version": 1, "tags": [], "data": ROWS}, ROWS),
+    "list-and-no-turns": ({"messages": "none", "data": ROWS}, ROWS),
+    "by-name": ({row["id"]: row for row in ROWS}, ROWS),
+    "columns": (COLUMNS, ROWS),
+    "own-columns": (
+        {"id": ["07", "08"], "date": ["2020-01-01"] * 2},
+        [{"id": i, "date": "2020-01-01"} for i in ("07", "08")],
+    ),
+    "columns-by-number": ({name: dict(zip("012", values, strict=True)) for name, values in COLUMNS.items()}, ROWS),
+    "columns-by-name": ({name: dict(zip("abc", values, strict=True)) for name, values in COLUMNS.items()}, ROWS),
+}
+
+
+def follow(remedy, source, made):
+    """Do what a remedy says."""
+    if found := re.search(r"pandas\..*\)", remedy):
+        exec(found[0], {"pandas": pandas, "json": json, "FILE": source, "OTHER": made})
+        return
+    if shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
+    command = re.search(r"`jq -c '?(.*?)'? FILE`", remedy)
+    made.write_bytes(subprocess.run(["jq", "-c", command[1], source], check=True, capture_output=True).stdout)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_single_row_of_json_is_put_on_a_line(tmp_path, name):
+    source, made = tmp_path / "a.json", tmp_path / "b.json"
+    source.write_text(json.dumps(SINGLE[name]))
+    assert list(open_data(source).rows()) == [SINGLE[name]]
+    source.write_text(json.dumps(SINGLE[name], indent=1))
+    with pytest.raises(InputError, match="it is one object and no list of rows; ") as found:
+        open_data(source)
+    follow(found.value.remedy, source, made)
+    assert list(open_data(made).rows()) == [SINGLE[name]]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_rows_within_an_object_are_made_lines_as_it_is_said(tmp_path, name, indent):
+    source, made = tmp_path / "a.json", tmp_path / "b.json"
+    content, rows = SEVERAL[name]
+    source.write_text(json.dumps(content, indent=indent))
+    with pytest.raises(InputError, match="it is one object and no list of rows; ") as found:
+        open_data(source)
+    follow(found.value.remedy, source, made)
+    assert list(open_data(made).rows()) == rows
 
 
 def test_what_a_csv_cannot_hold(tmp_path):
