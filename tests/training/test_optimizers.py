@@ -116,8 +116,11 @@ def test_works_inside_an_optax_chain_and_with_any_base():
 
 def test_the_base_sees_the_parameters_themselves():
     """Weight decay pulls θ, and not the perturbed θ + ε, towards zero."""
-    decayed = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.02))
-    after, plain = step(sam(0.0, 0.3, base=decayed)), step(sam(0.02, 0.3))
+
+    def decayed(learning_rate):
+        return optax.chain(optax.add_decayed_weights(0.5), optax.sgd(learning_rate))
+
+    after, plain = step(sam(0.02, 0.3, base=decayed)), step(sam(0.02, 0.3))
     for name in PARAMS:
         assert_close(after[name], plain[name] - 0.02 * 0.5 * PARAMS[name])
 
