@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from icl_theory.analysis.trajectory import Trajectory
 from icl_theory.errors import InputError, check_number, check_shape
-from icl_theory.numerics.norms import norm
+from icl_theory.numerics.norms import scaled_with_norm
 from icl_theory.numerics.tracing import is_traced
 from icl_theory.tasks.features import Features
 from icl_theory.theory.gradient_flow import integrate
@@ -39,8 +39,8 @@ def perturbation(u: Float[Array, " D"], drive: Any, curvature: Any, ascent: Asce
     unnormalised SAM has `p_d = 2 ρ r_d`. Reference: theory notes, §6.
     """
     r = u**2 * (drive - curvature * u**3)
-    length = norm((r, r, r))  # of the gradients of value, key and query
-    unit = jnp.where(length > 0, r / jnp.where(length > 0, length, 1.0), 0.0)
+    (scaled, _, _), length = scaled_with_norm((r, r, r))  # the gradients of value, key and query
+    unit = jnp.where(length > 0, scaled / jnp.where(length > 0, length, 1.0), 0.0)
     return ascent.rho * jnp.where(ascent.normalised, unit, 2.0 * r)
 
 

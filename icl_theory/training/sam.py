@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from icl_theory.errors import InputError, check_number
-from icl_theory.numerics.norms import norm
+from icl_theory.numerics.norms import with_norm
 
 
 def sam(
@@ -74,8 +74,6 @@ def unnormalised_sam(
 
 def perturb(params: PyTree, grads: PyTree, *, rho: float | Float[Array, ""], normalised: bool = True) -> Any:
     """Perturb the parameters to `θ + ρ g/‖g‖` (θ at a zero gradient) or, unnormalised, to `θ + ρ g`."""
-    scale = jnp.asarray(rho)
-    if normalised:
-        length = norm(grads)
-        scale = jnp.where(length > 0, scale / jnp.where(length > 0, length, 1.0), 0.0)
-    return jax.tree.map(lambda p, g: p + (scale * g).astype(p.dtype), params, grads)
+    rho = jnp.asarray(rho)
+    ascent = with_norm(grads, rho) if normalised else jax.tree.map(lambda g: rho * g, grads)
+    return jax.tree.map(lambda p, step: p + step.astype(p.dtype), params, ascent)

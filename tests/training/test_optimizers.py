@@ -66,6 +66,25 @@ def test_gradients_of_any_size_are_perturbed_in_float32(size, perturbed):
         assert_close(perturbed(grads), np.asarray([0.06, 0.08], np.float32))
 
 
+@pytest.mark.parametrize(
+    ("grads", "rho"),
+    [
+        (np.full(10**6, 1e36), 0.05),  # the norm is 1e39
+        ([1e-37, 0.0, 1e-37], 50.0),  # ρ over the norm is 4e38
+        ([1e37, 0.0, 1e37], 0.05),  # and 4e-39
+        ([3.4e38, 0.0, -3.4e38], 1e-6),
+        ([1.2e-38, 0.0, -1.2e-38], 1e6),
+    ],
+)
+@pytest.mark.parametrize(
+    "perturbed", [lambda g, rho: perturb(jnp.zeros_like(g), g, rho=rho), lambda g, rho: perturbation(g, rho)]
+)
+def test_float32_holds_the_perturbation_where_it_does_not_hold_the_norm(grads, rho, perturbed):
+    expected = np.sign(grads) * rho / np.sqrt(np.count_nonzero(grads))
+    with jax.enable_x64(False):
+        assert_close(perturbed(jnp.asarray(grads, jnp.float32), rho), expected, rtol=1e-5)
+
+
 def test_a_step_of_sam_can_be_differentiated_at_a_zero_gradient():
     zero = {"a": jnp.zeros(2), "b": jnp.zeros(())}
     start = lambda shift: jax.tree.map(lambda leaf: leaf + shift, zero)  # noqa: E731

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from icl_theory.errors import check_choice
-from icl_theory.numerics.norms import norm
+from icl_theory.numerics.norms import with_norm
 
 SHARPNESS = ("none", "sam", "fsam")
 PRECONDITIONER_EPS = 1e-8
@@ -77,6 +77,4 @@ def perturbation(gradient: Params, rho: Any, second_moment: Params | None = None
     direction = gradient
     if second_moment is not None:
         direction = jax.tree.map(lambda g, v: g / (jnp.sqrt(v) + PRECONDITIONER_EPS), gradient, second_moment)
-    length = norm(direction)
-    scale = jnp.where(length > 0, rho / jnp.where(length > 0, length, 1.0), 0.0)
-    return jax.tree.map(lambda leaf: (scale * leaf).astype(leaf.dtype), direction)
+    return jax.tree.map(lambda step, leaf: step.astype(leaf.dtype), with_norm(direction, rho), direction)
