@@ -54,8 +54,9 @@ def _short(value: Any) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """Return the message of another library's error on one line, or its type if it has none."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """Return the message of another library's error on one line, with its type if the message is a word or nothing."""
+    words = str(error).split()
+    return " ".join(words)[:300] if len(words) > 1 else ": ".join([type(error).__name__, *words])[:300]
 
 
 def check_number(

@@ -237,7 +237,10 @@ def optimizer_factory(name: str) -> Callable[..., optax.GradientTransformation]:
     found: Any = optax if name.startswith("optax.") else None
     for part in name.split(".")[1:]:
         found = getattr(found, part, None)
-    remedy = f"give one of {', '.join(OPTIMIZERS)} or an optax one such as optax.adam"
+    remedy = (
+        f"give one of {', '.join(OPTIMIZERS)}, which are built in, or a factory of optax that needs learning_rate and "
+        "nothing else, such as optax.adam"
+    )
     if not callable(found):
         raise InputError("optimizer", name, remedy)
 

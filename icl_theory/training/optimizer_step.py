@@ -22,8 +22,8 @@ def initial_state(optimizer: OptimizerFactory, hyperparameters: Mapping[str, Any
     Raises:
         InputError: The factory does not make a transformation, or the transformation refuses the parameters.
     """
-    with _one_line(optimizer):
-        return _transformation(optimizer, hyperparameters).init(params)
+    with errors_named("optimizer", optimizer):
+        return transformation(optimizer, **hyperparameters).init(params)
 
 
 def optimizer_step(
@@ -50,12 +50,12 @@ def optimizer_step(
         "grad_fn": lambda params, *_: jax.grad(loss)(params),  # optax's SAM also gives the number of the inner step
         "obj_fn": loss,
     }
-    with _one_line(optimizer):
-        transformation = optax.with_extra_args_support(_transformation(optimizer, hyperparameters))
-        asked = inspect.signature(transformation.update).parameters
+    with errors_named("optimizer", optimizer):
+        made = optax.with_extra_args_support(transformation(optimizer, **hyperparameters))
+        asked = inspect.signature(made.update).parameters
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in asked.values()):
             offered = {name: one for name, one in offered.items() if name in asked}
-        updates, after = transformation.update(grads, state, params, **offered)
+        updates, after = made.update(grads, state, params, **offered)
         if _shapes(updates) != _shapes(params):  # else they would be broadcast
             raise TypeError("its updates do not have the shapes of the parameters")
         moved = optax.apply_updates(params, updates)
@@ -64,16 +64,22 @@ def optimizer_step(
     return value, moved, after
 
 
-def _transformation(optimizer: OptimizerFactory, hyperparameters: Mapping[str, Any]) -> optax.GradientTransformation:
-    made = optimizer(**hyperparameters)
+def transformation(factory: Any, /, *arguments: Any, **hyperparameters: Any) -> optax.GradientTransformation:
+    """Return the transformation that a factory makes.
+
+    Raises:
+        TypeError: It is no factory, or its result is no transformation.
+    """
+    made = factory(*arguments, **hyperparameters)
     if not isinstance(made, optax.GradientTransformation):
-        raise TypeError(f"it makes a {type(made).__name__}, not an optax.GradientTransformation")
+        remedy = "; add .gradient_transformation()" if hasattr(made, "gradient_transformation") else ""
+        raise TypeError(f"its result is of type {type(made).__name__}, not an optax.GradientTransformation{remedy}")
     return made
 
 
 @contextmanager
-def _one_line(optimizer: OptimizerFactory) -> Iterator[None]:
-    """Turn an exception of the optimizer into one line that names it."""
+def errors_named(field: str, factory: Any, remedy: str = "") -> Iterator[None]:
+    """Turn an exception of the factory, or of what it makes, into one line that names both; a remedy ends the line."""
     try:
         yield
     except IclTheoryError:
@@ -82,8 +88,9 @@ def _one_line(optimizer: OptimizerFactory) -> Iterator[None]:
         reason = error_text(error)
         if isinstance(error, jax.errors.ConcretizationTypeError):
             reason = "it needs one of the hyperparameters as a plain number; fix that one with functools.partial"
-        function = getattr(optimizer, "func", optimizer)  # of functools.partial
-        raise InputError("optimizer", getattr(function, "__name__", str(function)), reason) from error
+        function = getattr(factory, "func", factory)  # of functools.partial
+        name = getattr(function, "__name__", type(function).__name__)
+        raise InputError(field, name, "; ".join(filter(None, (reason, remedy)))) from error
 
 
 def _shapes(tree: PyTree, *, types: bool = False) -> Any:

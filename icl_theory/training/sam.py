@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from icl_theory.errors import InputError, check_number
 from icl_theory.numerics.norms import with_norm
+from icl_theory.training.optimizer_step import errors_named, transformation
 
 
 def sam(
@@ -48,10 +49,8 @@ def sam(
     """
     check_number("learning_rate", learning_rate, minimum=0.0)
     check_number("rho", rho, minimum=0.0)
-    if isinstance(base, optax.GradientTransformation) or not callable(base):
-        remedy = "give a factory that is called with the learning rate, such as optax.adam"
-        raise InputError("base", type(base).__name__, remedy)
-    descent = optax.with_extra_args_support(base(learning_rate))
+    with errors_named("base", base, "give a factory that is called with the learning rate, such as optax.adam"):
+        descent = optax.with_extra_args_support(transformation(base, learning_rate))
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, *, grad_fn: Any = None, **extra: Any

@@ -159,7 +159,11 @@ def test_groups_come_from_a_file_and_options_win(tmp_path, capsys):
         (["--num-steps", "100000000000000000000"], "num_steps"),
         (["--num-context", "100000000000000000000"], "num_context"),
         (["--num-heads", "1000000000"], "num_heads"),
-        (["--optimizer", "optax.contrib.sam"], "learning_rate"),
+        (
+            ["--optimizer", "optax.contrib.sam"],
+            "one of gd, sam, unnormalised-sam, which are built in, or a factory of optax that needs learning_rate and "
+            "nothing else",
+        ),
         (["--model", "merged", "--rank", "2"], "rank"),
         (["--threshold", "2"], "threshold"),
     ],

@@ -157,6 +157,23 @@ def test_sam_of_optax_is_our_sam():
     assert_close(theirs.loss, ours.loss, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("factory", "line"),
+    [
+        (
+            lambda learning_rate: optax.MultiSteps(optax.sgd(learning_rate), 2),
+            "its result is of type MultiSteps, not an optax.GradientTransformation; add .gradient_transformation()",
+        ),
+        (lambda learning_rate: 3, "its result is of type int, not an optax.GradientTransformation"),
+        (lambda learning_rate: {}["x"], "KeyError: 'x'"),
+    ],
+)
+def test_a_factory_of_something_else_is_told_what_is_wrong(factory, line):
+    with pytest.raises(InputError) as error:
+        train(loss, PARAMS, optimizer=factory, hyperparameters={"learning_rate": 0.1}, num_steps=2)
+    assert str(error.value) == f"optimizer = '<lambda>': {line}"
+
+
 def test_a_number_that_the_factory_needs_before_compiling_is_named():
     lookahead = lambda sync_period: optax.lookahead(SGD, sync_period, 0.5)  # noqa: E731
     with pytest.raises(InputError, match="as a plain number; fix that one with"):

@@ -160,8 +160,24 @@ def test_the_base_has_no_learning_rate_of_its_own():
     run = train(loss, PARAMS, optimizer=momentum, hyperparameters=hyperparameters, num_steps=1)
     assert_close(run.params["a"], step(sam(0.01, 0.05))["a"])  # momentum does nothing in the first step
     assert_close(run.time, [0.0, 0.01])
-    with pytest.raises(InputError, match="called with the learning rate"):
-        sam(0.01, 0.05, base=optax.adam(0.3))
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "reason"),
+    [
+        (optax.adam(0.3), "GradientTransformationExtraArgs", "object is not callable"),
+        (None, "NoneType", "object is not callable"),
+        (functools.partial(optax.adam, learning_rate=0.5), "adam", "multiple values for argument 'learning_rate'"),
+        (lambda: optax.sgd(1.0), "<lambda>", "takes 0 positional arguments but 1 was given"),
+        (lambda rate: 3, "<lambda>", "its result is of type int"),
+        (lambda rate: {}["x"], "<lambda>", "KeyError: 'x'"),
+    ],
+)
+def test_a_base_that_is_no_factory_is_refused_in_one_line(base, name, reason):
+    with pytest.raises(InputError, match=r"called with the learning rate, such as optax\.adam$") as error:
+        sam(0.01, 0.05, base=base)
+    assert (error.value.field, error.value.value) == ("base", name)
+    assert reason in error.value.remedy
 
 
 def test_update_without_gradient_function_says_so():
