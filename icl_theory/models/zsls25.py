@@ -31,8 +31,8 @@ def from_zsls25(
     at the learning rate `N^(2/m) η`.
 
     Args:
-        weights: The `state_dict()` of the code's model as arrays. Attention gets `blocks="full"`; the rows of the
-            value matrices that reach no output are dropped.
+        weights: The `state_dict()` of the code's model with one output, as arrays. Attention gets `blocks="full"`; the
+            rows of the value matrices that reach no output are dropped.
         learning_rate: The rate η there.
         num_context: N, one less than `--seq_len`. None for runs with `--vary_len`, which divide by all N + 1 tokens:
             they are trained on prompts with `count_query`, their weights and rate are ours. None for softmax too,
@@ -43,8 +43,9 @@ def from_zsls25(
         `(model, learning_rate)`, for `make_loss` and `train`.
 
     Raises:
-        InputError: Names or shapes are not those of a model with one output, a weight is not finite, the rate or N is
-            out of range, or N is given for softmax.
+        InputError: Names or shapes fit no model with one output, a weight is not finite, the rate or N is out of
+            range, or N is given for softmax. Attention with several outputs is not noticed: its matrices have the
+            shapes of a larger dimension with one.
 
     Examples:
         >>> there = {"fc1.weight": [[1.0, 0.0, 0.0, 1.0]], "fc2.weight": [[0.5]]}

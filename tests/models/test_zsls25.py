@@ -130,6 +130,14 @@ def test_other_weights_are_refused(field, given, settings):
     assert error.value.field == field
 
 
+def test_one_output_is_assumed_of_attention():
+    """Tokens of three inputs and two labels have the width of four inputs and one."""
+    weights = {"kq.weight": np.ones((10, 5)), "value.weight": np.ones((10, 5))}
+    assert from_zsls25(weights, 0.1, num_context=3)[0].effective_matrix().shape == (4, 4)
+    with pytest.raises(InputError, match="one output"):
+        from_zsls25({"fc1.weight": np.ones((2, 9)), "fc2.weight": np.ones((2, 2))}, 0.1, num_context=3)
+
+
 def test_single_precision_weights_take_the_precision_of_the_session():
     single = {name: np.asarray(matrix, np.float32) for name, matrix in MERGED.items()}
     with jax.enable_x64(False):
