@@ -47,7 +47,7 @@ def field_axis(name: str, values: Any) -> Axis:
     """
     name = known_field(name)
     try:
-        values = [] if isinstance(values, (str, bytes)) else list(values)
+        values = [] if isinstance(values, (str, bytes)) else list(_from_array(values))
     except TypeError:
         values = []
     if not values:
@@ -55,7 +55,7 @@ def field_axis(name: str, values: Any) -> Axis:
     if len(values) > MOST_VALUES:
         raise InputError(name, f"{len(values)} values", f"give at most {MOST_VALUES:,}")
     given = [_plain_value(name, value) for value in values]
-    values = [_plain_value(name, decimal(value)) for value in values]
+    values = [_plain_value(name, value) for value in _decimals(values)]
     if len(set(values)) < len(set(given)):  # different values stay different
         values = given
     seen: set[Any] = set()
@@ -157,7 +157,8 @@ def _number(name: str, text: str) -> float:
 
 
 def _plain_value(name: str, value: Any) -> Any:
-    """Convert numpy numbers to Python's, lists to tuples, and numbers to int or float as the field requires."""
+    """Convert numbers of arrays to Python's, lists to tuples, and numbers to int or float as the field requires."""
+    value = _from_array(value)
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     if isinstance(value, (list, tuple)) and not any(isinstance(entry, (list, tuple)) for entry in value):
@@ -182,12 +183,37 @@ def decimal(value: Any) -> Any:
         >>> decimal(0.30000000000000004), decimal(np.float32(0.3)), decimal(1 / 3)
         (0.3, 0.3, 0.3333333333333333)
     """
+    value = _from_array(value)
     if not isinstance(value, (float, np.floating)):
         return value
-    digits, rounding = DECIMALS.get(np.dtype(type(value)).name, (12, 0.0))
+    digits, rounding = _digits_and_rounding(value)
     exact = float(str(value))  # the shortest decimal that gives this number in its own precision
     short = float(f"{exact:.{digits}g}")
     return short if abs(short - exact) <= rounding * abs(exact) else exact
+
+
+def _decimals(values: list[Any]) -> list[Any]:
+    """Return the `decimal` of each value, and zero for a value of evenly spaced ones that is zero but for rounding.
+
+    The last value of `np.arange(0.5, -0.05, -0.1)` is 1.1102230246251565e-16. A short decimal such as 1e-16 stays.
+    """
+    found = [decimal(value) for value in values]
+    if len(found) < 3 or not all(isinstance(value, float) and math.isfinite(value) for value in found):
+        return found
+    digits, rounding = _digits_and_rounding(_from_array(values[0]))
+    error = rounding * np.abs(found).max()
+    if np.ptp(np.diff(found)) > 2 * error:
+        return found
+    return [0.0 if abs(value) <= error and value != float(f"{value:.{digits}g}") else value for value in found]
+
+
+def _digits_and_rounding(value: Any) -> tuple[int, float]:
+    return DECIMALS.get(np.dtype(type(value)).name, (12, 0.0))
+
+
+def _from_array(value: Any) -> Any:
+    """Return an array of any library, or a number in one, as numpy's with the same dtype; else the value itself."""
+    return np.asarray(value)[()] if hasattr(value, "__array__") else value
 
 
 def label(value: Any) -> Any:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
@@ -224,7 +225,10 @@ def records(data):
     [
         np.linspace(0.0, 0.5, 6),  # with 0.30000000000000004
         np.linspace(0.5, 0.0, 6)[::-1],  # with 0.09999999999999998
+        np.arange(0.5, -0.05, -0.1)[::-1],  # with 1.1102230246251565e-16
         np.arange(6, dtype=np.float32) * np.float32(0.1),
+        jnp.linspace(0.0, 0.5, 6, dtype=jnp.float32),
+        [jnp.float32(0.0), jnp.float32(0.1), 0.2, 0.3, 0.4, 0.5],
         [np.float32(0.0), np.float64(0.1), 0.2, 0.1 + 0.2, 0.4, 0.5],
         "0:0.5:6",
     ],
@@ -235,7 +239,14 @@ def test_a_grid_is_labelled_with_its_decimals(values):
 
 
 def test_values_that_stand_for_no_decimal_stay():
-    for values in ([1 / 3, 2 / 3], [0.1234567890123456, 0.7], [1e-300, 1e-9], [0.3, 0.1 + 0.2]):
+    for values in (
+        [1 / 3, 2 / 3],
+        [0.1234567890123456, 0.7],
+        [1e-300, 1e-9],
+        [0.3, 0.1 + 0.2],
+        [1e-16, 0.5, 1.0],
+        [1e-16 / 3, 1 / 3, 7.0],
+    ):
         assert Sweep.create(grid={"learning_rate": values}).coordinates["learning_rate"][1] == values
     assert Sweep.create(grid={"learning_rate": "0:1:4"}).coordinates["learning_rate"][1][1] == 1 / 3
     single = np.asarray([1 / 3, 0.123456], np.float32)
