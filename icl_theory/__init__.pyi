@@ -83,9 +83,11 @@ from .theory.aligned_dynamics import (
     Ascent as Ascent,
 )
 from .theory.fixed_points import nested_plateau_losses as nested_plateau_losses, plateau_loss as plateau_loss
+from .theory.head_escape import escape_time as escape_time
 from .theory.hitting_time import hitting_time as hitting_time
 from .theory.merged_dynamics import MergedFlow as MergedFlow, MergedLogistic as MergedLogistic
 from .theory.moment_flow import MomentFlow as MomentFlow
+from .theory.random_start_cascade import RandomStartCascade as RandomStartCascade
 from .theory.upsampling import (
     path_matched_factors as path_matched_factors,
     two_phase_factor as two_phase_factor,

@@ -35,6 +35,7 @@ def estimate_features(prompts: Prompts) -> Features:
     _, axes = np.linalg.eigh(second / np.sum(weights * (np.asarray(prompts.num_context) + 1)))
     gram = np.asarray(mean.gram, float).reshape(dim, dim, dim, dim)
     drive = np.einsum("id,ij,jd->d", axes, np.asarray(mean.cross, float).reshape(dim, dim), axes)
-    curvature = np.einsum("id,jd,ijkl,kd,ld->d", axes, axes, gram, axes, axes, optimize=True)
+    entries = np.einsum("id,je,ijkl,kd,le->de", axes, axes, gram, axes, axes, optimize=True)
     order = np.argsort(-drive, kind="stable")
-    return Features(axes[:, order], drive[order], curvature[order], float(mean.energy))
+    entries = entries[np.ix_(order, order)]
+    return Features(axes[:, order], drive[order], np.diagonal(entries).copy(), float(mean.energy), entries)

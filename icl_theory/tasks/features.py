@@ -24,12 +24,15 @@ class Features(NamedTuple):
         drive: `a_d = Σ_g π_g λ_{g,d}² γ_{g,d}`, (D,).
         curvature: `c_d = Σ_g π_g b_{g,d} λ_{g,d}`, (D,).
         energy: `Σ_g π_g tr(Λ_g Γ_g)`, the loss of the zero model.
+        entry_curvature: `C_de = Σ_g π_g b_{g,d} λ_{g,e}`, (D, D), the curvature of the entry `e_dᵀ W e_e`; c_d is its
+            diagonal. None where only that is known.
     """
 
     directions: np.ndarray
     drive: np.ndarray
     curvature: np.ndarray
     energy: float | Float[Any, "*runs"]
+    entry_curvature: np.ndarray | None = None
 
     @property
     def optimum(self) -> np.ndarray:
@@ -58,16 +61,21 @@ class GroupFeatures(NamedTuple):
     Attributes:
         directions: Eigendirections, (D, D); column d is e_d.
         drive: `λ_{g,d}² γ_{g,d}`, (G, D).
-        curvature: `b_{g,d} λ_{g,d}`, (G, D).
+        entry_curvature: `b_{g,d} λ_{g,e}`, (G, D, D); its diagonal is the curvature.
         energy: `tr(Λ_g Γ_g)`, (G,).
         shares: Share π_g of each group, (G,).
     """
 
     directions: np.ndarray
     drive: np.ndarray
-    curvature: np.ndarray
+    entry_curvature: np.ndarray
     energy: np.ndarray
     shares: np.ndarray
+
+    @property
+    def curvature(self) -> np.ndarray:
+        """`b_{g,d} λ_{g,d}`, (G, D)."""
+        return np.diagonal(self.entry_curvature, axis1=-2, axis2=-1)
 
     def upsampled(self, factors: Any = 1.0) -> Features:
         """The features after drawing group g κ_g times as often, with shares `π_g κ_g / Σ_h π_h κ_h`.
@@ -92,8 +100,9 @@ class GroupFeatures(NamedTuple):
         """The features under other shares, (..., G); these are divided by their sum."""
         shares = shares / shares.sum(axis=-1, keepdims=True)
         drive, curvature = (np.einsum("...g,...gd->...d", shares, part) for part in (self.drive, self.curvature))
+        entries = np.einsum("...g,...gde->...de", shares, self.entry_curvature)
         energy = np.einsum("...g,...g->...", shares, self.energy)
-        return Features(self.directions, drive, curvature, float(energy) if energy.ndim == 0 else energy)
+        return Features(self.directions, drive, curvature, float(energy) if energy.ndim == 0 else energy, entries)
 
 
 def find_features(mixture: TaskMixture) -> Features:
@@ -163,17 +172,23 @@ def features_along(
     for covariance, tasks, moment, scale in matrices:
         eigenvalues, task, beta = (_along(directions, matrix) for matrix in (covariance, tasks, moment))
         drive = np.asarray(scale, float)[..., None] * eigenvalues**2 * task
-        parts.append((drive, beta * eigenvalues, np.sum(eigenvalues * task, axis=-1)))
-    drive, curvature, energy = (np.stack(values, axis=shares.ndim - 1) for values in zip(*parts, strict=True))
+        parts.append((drive, beta[..., :, None] * eigenvalues[..., None, :], np.sum(eigenvalues * task, axis=-1)))
+    drive, entries, energy = (np.stack(values, axis=shares.ndim - 1) for values in zip(*parts, strict=True))
     shares = shares.astype(float)
     order = np.argsort(-np.einsum("...g,...gd->...d", shares, drive), axis=-1, kind="stable")[..., None, :]
     return GroupFeatures(
         directions=np.take_along_axis(directions, order, axis=-1),
         drive=np.take_along_axis(drive, order, axis=-1),
-        curvature=np.take_along_axis(curvature, order, axis=-1),
+        entry_curvature=_reordered(entries, order),
         energy=energy,
         shares=shares / shares.sum(axis=-1, keepdims=True),
     )
+
+
+def _reordered(entries: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return matrices (..., G, D, D) with rows and columns in another order, (..., 1, D)."""
+    rows = np.take_along_axis(entries, order[..., None], axis=-2)
+    return np.take_along_axis(rows, order[..., None, :], axis=-1)
 
 
 def _diagonalise(stack: np.ndarray, scales: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
