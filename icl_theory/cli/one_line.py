@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -73,7 +74,8 @@ class Stopper:
     """A signal handler that treats SIGTERM like Ctrl-C, so that half-written files are removed.
 
     Signals that follow at once are ignored, as they would break off the removing. In a callback of the garbage
-    collector, as jax has one, an exception would be lost; the handler waits until the callback has ended.
+    collector, as jax has one, or while an object is finalised, an exception would be lost; the handler waits until that
+    has ended.
 
     Attributes:
         stopped: True once a signal has come.
@@ -88,7 +90,8 @@ class Stopper:
             return
         callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
         while frame is not None:
-            if frame.f_code in callbacks:
+            code = frame.f_code
+            if code in callbacks or code.co_name == "__del__" or code.co_filename == weakref.__file__:
                 threading.Timer(0.01, _thread.interrupt_main, [number]).start()
                 return
             frame = frame.f_back

@@ -311,25 +311,35 @@ def test_random_options_never_end_in_a_traceback(values, tmp_path):
     assert (tmp_path / "run").exists() == (code == 0)
 
 
-def wait_in_short_sleeps():
+def then_wait(act):
+    """Act, and wait for the signal in short sleeps."""
+    act()
     for _ in range(200):
         time.sleep(0.01)
 
 
-def test_signals_interrupt_once_and_are_not_lost_in_a_callback_of_the_garbage_collector():
-    """There, an exception would be printed and forgotten."""
-    before = signal.signal(signal.SIGTERM, Stopper())
+def test_signals_interrupt_once_and_are_not_lost_where_exceptions_are():
+    """In a callback of the garbage collector, and while an object is finalised, they would be printed and forgotten."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    class Finalised:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
 
     def collected(phase, info):
         if phase == "start":
             signal.raise_signal(signal.SIGTERM)
 
-    gc.callbacks.append(collected)
     try:
-        gc.collect()
-        gc.callbacks.remove(collected)
+        signal.signal(signal.SIGTERM, Stopper())
+        gc.callbacks.append(collected)
         with pytest.raises(KeyboardInterrupt):
-            wait_in_short_sleeps()
+            then_wait(gc.collect)
+        gc.callbacks.remove(collected)
+        signal.signal(signal.SIGTERM, Stopper())
+        with pytest.raises(KeyboardInterrupt):
+            then_wait(Finalised)
         signal.raise_signal(signal.SIGTERM)  # at once again, while files are removed
     finally:
         signal.signal(signal.SIGTERM, before)
+        gc.callbacks[:] = [callback for callback in gc.callbacks if callback is not collected]
