@@ -63,11 +63,9 @@ def test_the_command_upsamples_what_the_guide_wrote(tmp_path, monkeypatch):
     assert (tmp_path / "train-upsampled.jsonl").exists()
 
 
-def test_fine_tuning_runs_when_pasted(tmp_path, monkeypatch):
-    """With a tiny model in the place of the named one, and two steps."""
-    (block,) = [
-        text for text in re.findall(r"```py\n(.*?)```", TEXT["language models"], re.DOTALL) if "finetune(" in text
-    ]
+@pytest.fixture
+def tiny_qwen(tmp_path, monkeypatch):
+    """A tiny model in the place of the named one, in the working folder."""
     folder = tmp_path / "Qwen3-0.6B-Base"
     shutil.copytree(Path(__file__).parent / "goldens" / "llm" / "qwen3", folder)
     words = {word: place for place, word in enumerate(["<end>", *"0123456789+=? \n"])}
@@ -75,15 +73,32 @@ def test_fine_tuning_runs_when_pasted(tmp_path, monkeypatch):
     made.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
     transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>").save_pretrained(folder)
     monkeypatch.chdir(tmp_path)
+
+
+def block_of(page):
+    """The one block of a page that fine-tunes."""
+    (block,) = [text for text in re.findall(r"```py\n(.*?)```", TEXT[page], re.DOTALL) if "finetune(" in text]
+    return block
+
+
+def test_fine_tuning_runs_when_pasted(tmp_path, tiny_qwen):
+    """In two steps."""
     rows = [{"id": f"{a}+1", "question": f"{a} + 1 = ", "answer": str(a + 1)} for a in range(4)]
+    block = block_of("language models")
     assert block.count("num_steps=500") == 1
-    short = block.replace("num_steps=500", "num_steps=2, length=16")
     found = {"rows": rows}
-    exec(compile(short, "GUIDE.md", "exec"), found)
+    exec(compile(block.replace("num_steps=500", "num_steps=2, length=16"), "GUIDE.md", "exec"), found)
     assert len(found["right"]) == 4
     assert icl.llm.load("results/tuned")[0].config == found["model"].config
     assert icl.load_loss_record("losses.zarr").steps.tolist() == [0, 2]
     assert (tmp_path / "results" / "upsampled" / "checkpoints" / "2").is_dir()
+
+
+def test_the_readme_fine_tunes_when_pasted(tiny_qwen, capsys):
+    block = block_of("readme")
+    assert block.count("Qwen/Qwen3-0.6B-Base") == 1
+    exec(compile(block.replace("Qwen/", ""), "README.md", "exec"), {})
+    assert capsys.readouterr().out == "True\n"
 
 
 def test_the_sweep_file_is_a_sweep(tmp_path):

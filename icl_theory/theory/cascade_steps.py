@@ -22,7 +22,7 @@ MOST_STEPS = 8192
 
 
 class Cascade(NamedTuple):
-    """What happens in a cascade. For many starts at once, the axis of runs comes first in every field.
+    """Strengths over time, and the head that takes each feature. For many starts, the axis of runs comes first.
 
     Attributes:
         time: Times of the integration, (S,).

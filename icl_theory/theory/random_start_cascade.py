@@ -33,8 +33,8 @@ class RandomStartCascade(NamedTuple):
     `θ − ρ F/‖F‖` with one norm over all heads that are not done. A head is done when its feature has 98 % of its
     optimum, unless it goes on to others (`keeps_out`): then it stays as it is, and its other entries are dropped.
 
-    The smaller the start, the better: the median error of a learning time is below 1 % where the entries of value, key
-    and query have standard deviations 0.02, 0.01 and 0.01, and 0 to 6 % at five times that (four features, five heads).
+    The smaller the start, the better. Median errors of learning times are 0 to 1 % where the entries of value, key and
+    query have standard deviations 0.02, 0.01 and 0.01, and 0 to 10 % at five times that (four features, five heads).
 
     Attributes:
         features: The features, with `entry_curvature`.

@@ -57,7 +57,7 @@ class NothingToLearn(InputError):
 
 
 class Pair(NamedTuple):
-    """What a row asks and answers.
+    """Question and answer of a row, as its fields hold them.
 
     Attributes:
         asked: A text, or a list of turns.

@@ -1,4 +1,4 @@
-"""What `config.json` says of each family: sizes and windows are those of `transformers`, other settings are refused."""
+"""Reading `config.json` of each family: sizes and windows are those of `transformers`, other settings are refused."""
 
 import json
 from pathlib import Path

@@ -312,7 +312,7 @@ def test_full_population_contains_the_reduced_one_and_trains_like_it():
 
 @pytest.mark.parametrize("count_query", [False, True])
 def test_population_moments_are_exact_averages(count_query):
-    """Of polynomials a Gauss–Hermite rule of n points is the exact mean up to degree 2n − 1, here 5 (queries: 7)."""
+    """A Gauss–Hermite rule of n points gives exact means of polynomials up to degree 2n − 1, here 5 (queries: 7)."""
     group = TaskDistribution.create(
         [0.7, 0.3],
         num_context=2,
