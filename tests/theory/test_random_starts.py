@@ -90,7 +90,7 @@ ONE_GROUP = icl.TaskMixture.single([0.4, 0.3, 0.2, 0.1], num_context=31)
     [(0.1, 0.1, 4000.0, (0.01, 0.04, 0.05, 0.10)), (0.02, 0.5, 16_000.0, (0.01, 0.01, 0.01, 0.02))],
 )
 def test_the_cascade_predicts_every_start(scale, rate, duration, bounds):
-    """The bounds were set before the first run. Medians of 64 starts vary, so the low ends of 99 % intervals are held."""
+    """Bounds were set before the first run; the low ends of 99 % intervals over 64 starts are held to them."""
     heads = starts(64, scale)
     predicted = icl.RandomStartCascade(FOUR, *heads).learning_times()
     measured = trained(ONE_GROUP, heads, rate, duration)
