@@ -1,4 +1,4 @@
-"""Integration of many rank-one heads that are coupled through the strengths of features alone (theory notes, §16).
+"""Integration of many rank-one heads that are coupled through strengths and learned heads (theory notes, §16).
 
 Runs are the last axis, so that numbers of one kind lie together. Each run has steps of its own length.
 """
@@ -163,10 +163,19 @@ def _gradient(heads: Any, owns: Array, rest: Array, args: _Args) -> tuple[tuple[
     left = args.drive[:, None] - diagonal[:, None] * jnp.sum(parts, 0)
     residual = jnp.where(jnp.any(owns & rest[:, None], 0), 0.0, left)  # the last 2 % would keep others going
     others = args.entries - jnp.diag(diagonal)
-    against_query = jnp.einsum("de,her->hdr", others, query**2)
-    against_key = jnp.einsum("de,hdr->her", others, key**2)
-    on_query = residual * query - value[:, None] * key * against_query  # Ψ q
-    on_key = residual * key - value[:, None] * query * against_key  # Ψᵀ k
+    large = jnp.any(owns, 1) & ~rest  # heads that have learned and go on: all see their entries off the diagonal
+    own = jnp.where(large, 0.0, value)[:, None]
+    on_query = residual * query - own * key * jnp.einsum("de,her->hdr", others, query**2)  # Ψ q
+    on_key = residual * key - own * query * jnp.einsum("de,hdr->her", others, key**2)  # Ψᵀ k
+
+    def with_large() -> tuple[Array, Array]:
+        led = jnp.where(large, value, 0.0)[:, None]
+        matrix = others[..., None] * jnp.sum((led * key)[:, :, None] * query[:, None], 0)
+        return jnp.sum(matrix * query[:, None], 2), jnp.sum(matrix * key[:, :, None], 1)
+
+    none = (jnp.zeros_like(query), jnp.zeros_like(key))
+    less_query, less_key = jax.lax.cond(jnp.any(large), with_large, lambda: none)
+    on_query, on_key = on_query - less_query, on_key - less_key
     live = ~rest
     change = (2.0 * jnp.sum(key * on_query, 1), 2.0 * value[:, None] * on_query, 2.0 * value[:, None] * on_key)
     return tuple(part * (live if part.ndim == 2 else live[:, None]) for part in change), residual

@@ -25,11 +25,12 @@ BLOCK = 512  # starts that are integrated together
 class RandomStartCascade(NamedTuple):
     """Separate heads of rank one from any start on infinite data (a `Dynamics`).
 
-    Heads see each other through the strengths `w_d = Σ_h v_h k_hd q_hd` alone. Head h follows
+    Heads see each other through the strengths `w_d = Σ_h v_h k_hd q_hd`. Head h follows
 
-        v̇ = 2 kᵀ Ψ q,   k̇ = 2 v Ψ q,   q̇ = 2 v Ψᵀ k,   Ψ_de = δ_de (a_d − c_d w_d) − (1 − δ_de) C_de v k_d q_e,
+        v̇ = 2 kᵀ Ψ q,   k̇ = 2 v Ψ q,   q̇ = 2 v Ψᵀ k,   Ψ_de = δ_de (a_d − c_d w_d) − (1 − δ_de) C_de M_de,
 
-    that is the flow of the model without the off-diagonal entries of W that other heads have. SAM takes the velocity at
+    with M its own matrix `v k qᵀ` and those of heads that have learned a feature and go on to others. That is the flow of
+    the model without the off-diagonal entries of W that other heads have. SAM takes the velocity at
     `θ − ρ F/‖F‖` with one norm over all heads that are not done. A head is done when its feature has 98 % of its
     optimum, unless it goes on to others (`keeps_out`): then it stays as it is, and its other entries are dropped.
 
@@ -86,11 +87,11 @@ class RandomStartCascade(NamedTuple):
             strength[later, d] = share[:, 0] ** 3 * self.features.optimum[d]
         return Trajectory(time, self.features.loss(strength), strength)
 
-    def learning_times(self, *, fraction: float = 0.5, until: float = np.inf) -> np.ndarray:
+    def learning_times(self, *, fraction: np.ndarray | float = 0.5, until: float = np.inf) -> np.ndarray:
         """Return when each feature's strength reaches a fraction of its optimum, (D,) or (runs, D).
 
         Args:
-            fraction: The fraction of w_d*, below `FINISHED`.
+            fraction: The fraction of w_d*, below `FINISHED`; one number or (D,).
             until: Time at which to stop.
 
         Returns:
@@ -99,9 +100,10 @@ class RandomStartCascade(NamedTuple):
         Raises:
             InputError: As in `run`; or the fraction is not between 0 and `FINISHED`.
         """
-        if not 0.0 < fraction < FINISHED:
-            raise InputError("fraction", fraction, f"give a number above 0 and below {FINISHED}")
-        times = np.concatenate([_crossings(block, self.features.optimum, fraction) for block in self._blocks(until)])
+        share = np.asarray(fraction, float)
+        if share.shape not in ((), (len(self.features.drive),)) or not np.all((share > 0) & (share < FINISHED)):
+            raise InputError("fraction", fraction, f"give a number above 0 and below {FINISHED}, or one a feature")
+        times = np.concatenate([_crossings(block, self.features.optimum, share) for block in self._blocks(until)])
         return times[0] if np.ndim(self.value) == 1 else times
 
     def run(self, until: float = np.inf) -> Cascade:
@@ -154,7 +156,7 @@ def _padded(found: Cascade, length: int) -> Cascade:
     return found._replace(time=time, strength=np.pad(found.strength, ((0, 0), (0, more), (0, 0)), mode="edge"))
 
 
-def _crossings(found: Cascade, optimum: np.ndarray, fraction: float) -> np.ndarray:
+def _crossings(found: Cascade, optimum: np.ndarray, fraction: np.ndarray) -> np.ndarray:
     """Return the times at which strengths first reach a fraction of the optimum, (runs, D); infinity if never."""
     share = found.strength / optimum
     after, reached = np.argmax(share >= fraction, axis=1), np.any(share >= fraction, axis=1)

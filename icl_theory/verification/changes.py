@@ -48,6 +48,14 @@ def median_change(change: Any, confidence: float = CONFIDENCE) -> Change:
     return Change(*median_interval(change.ravel(), confidence=confidence), change.size)
 
 
+def typical_error(predicted: Any, measured: Any, confidence: float = CONFIDENCE) -> Change:
+    """Return the median of `|ln(predicted/measured)|`; pairs of which one or both never happen are left out."""
+    found = log_change(predicted, measured, confidence)  # tells how many pairs there are
+    predicted, measured = np.asarray(predicted), np.asarray(measured)
+    both = np.isfinite(predicted) & np.isfinite(measured)
+    return median_change(np.abs(np.log(predicted[both] / measured[both])), confidence) if found.pairs else found
+
+
 def absolute(change: Change) -> Change:
     """Return the absolute value of a change, with the range of absolute values in its interval."""
     median, low, high, pairs = change
