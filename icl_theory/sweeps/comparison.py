@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from icl_theory.errors import InputError
+from icl_theory.simulation.prediction import PREDICTABLE
 from icl_theory.sweeps.comparison_figures import (
     ROUNDING,
     SEEDS,
@@ -48,10 +49,8 @@ def draw_comparison(
     """
     names = [variable, PREDICTED + variable, f"{variable}_error"]
     if any(name not in data for name in names):
-        remedy = (
-            "the sweep holds no measurement beside a prediction: it needs system = auto and init = aligned (gd, sam)"
-        )
-        raise InputError("variable", variable, f"{remedy}, or model = merged (gd), on infinite data")
+        remedy = f"the sweep holds no measurement beside a prediction; with system = auto these do: {PREDICTABLE}"
+        raise InputError("variable", variable, remedy)
     shown = _selected(data[names], select or {})
     try:
         shown = shown.load()

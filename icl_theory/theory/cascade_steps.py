@@ -100,8 +100,8 @@ class _Args(NamedTuple):
     def of(cls, drive: Any, entries: Any, out: Any, ascent: Ascent, until: Any) -> _Args:
         """The arguments with runs last."""
         with jax.enable_x64(True):
-            last = [jnp.asarray(np.moveaxis(part, 0, -1)) for part in (drive, entries, out, ascent.rho, until)]
-        return cls(*last[:3], Ascent(last[3], ascent.normalised), last[4])
+            drive, entries, out = (jnp.asarray(np.moveaxis(part, 0, -1)) for part in (drive, entries, out))
+            return cls(drive, entries, out, ascent._replace(rho=jnp.asarray(ascent.rho)), jnp.asarray(until))
 
 
 class _State(NamedTuple):
