@@ -58,7 +58,7 @@ def draw_comparison(
         remedy = f"a chunk is damaged ({type(error).__name__}); run the same sweep again, it runs what is damaged"
         raise InputError("folder", str(data.encoding.get("source", "")), remedy) from error
     shown = _features(shown, variable, feature)
-    if not np.isfinite(shown[names[2]]).any():
+    if not np.any(np.isfinite(shown[names[0]].values) & np.isfinite(shown[names[1]].values)):
         raise InputError("variable", variable, "no run has a measurement beside a prediction yet, or none learned")
     swept = [str(dim) for dim in shown[variable].dims if dim not in ("feature", *SEEDS)]
     swept.sort(key=lambda dim: -shown.sizes[dim])

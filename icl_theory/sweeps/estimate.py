@@ -50,7 +50,7 @@ def describe(sweep: Sweep, path: Path, *, memory_gib: float | None = None) -> di
     largest = max(unit.num_runs for unit, _ in plan.representatives())
     programs = len(plan.programs())
     systems = " and ".join(
-        name for name, used in (("full model", sweep.full), ("reduced system", sweep.theory)) if used
+        name for name, used in (("full model", sweep.full), ("theory", sweep.theory)) if used
     )
     limit = f"at most {plan.limit / 2**30:.3g} GiB allowed"
     seconds, measured = estimate_seconds(plan)

@@ -135,7 +135,7 @@ class Plan(NamedTuple):
         return process_bytes() + COMPILER + alone + per_run * max(self.size(unit) for unit in self._representatives())
 
     def run_steps(self, config: RunConfig) -> float:
-        """Return the steps of one run, including those of the reduced system."""
+        """Return the steps of one run, with as many for its theory."""
         return float(config.num_steps * (int(self.sweep.full) + int(self.sweep.theory)))
 
     def representatives(self) -> list[tuple[Unit, int]]:
