@@ -50,9 +50,7 @@ def describe(sweep: Sweep, path: Path, *, memory_gib: float | None = None) -> di
     shape = " × ".join(f"{axis.name} {len(axis)}" for axis in sweep.axes)
     largest = max(unit.num_runs for unit, _ in plan.representatives())
     programs = len(plan.programs())
-    systems = " and ".join(
-        name for name, used in (("full model", sweep.full), ("theory", sweep.theory)) if used
-    )
+    systems = " and ".join(name for name, used in (("full model", sweep.full), ("theory", sweep.theory)) if used)
     limit = f"at most {plan.limit / 2**30:.3g} GiB allowed"
     seconds, measured = estimate_seconds(plan)
     return {
