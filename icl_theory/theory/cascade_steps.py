@@ -218,8 +218,8 @@ def _gradient(heads: Any, owns: Array, rest: Array, args: _Args) -> tuple[Array,
     value, key, query = heads
     residual = _residual(heads, owns, rest, args)
     others = args.entries * (1.0 - jnp.eye(key.shape[1]))[..., None]
-    against_query = jnp.sum(others * query[:, None] ** 2, 2)  # Σ_e C_de q_e²
-    against_key = jnp.sum(others * key[:, :, None] ** 2, 1)  # Σ_d C_de k_d²
+    against_query = jnp.einsum("der,her->hdr", others, query**2)
+    against_key = jnp.einsum("der,hdr->her", others, key**2)
     on_query = residual * query - value[:, None] * key * against_query  # Ψ q
     on_key = residual * key - value[:, None] * query * against_key  # Ψᵀ k
     live = ~rest
