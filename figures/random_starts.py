@@ -114,10 +114,10 @@ FIGURE = FigureSpec(
     "Random starts are predicted",
     "a: learning times of 64 random starts under gradient descent (entries of v, k, q 0.02, 0.01, 0.01) against those "
     "that theory computes from each start alone. b: medians of t_d/t_1 under SAM (entries 0.1, 0.05, 0.05), of the "
-    "starts that learn all four features in training and in theory. c: median error of predicted learning times over 32 "
-    "starts, each at six scales; the dotted line is proportional to the scale. d: two groups with a feature each, shares "
-    "0.9 and 0.1, the slow one upsampled: medians over 64 starts with 95 % intervals, the law of heads that go on from "
-    "one feature to the next (dashed), its limit for very different drives (dotted), and the rule R/κ (grey).",
+    "starts that learn all four features in training and in theory. c: median error of predicted learning times over "
+    "32 starts, each at six scales; the dotted line is proportional to the scale. d: two groups with a feature each, "
+    "shares 0.9 and 0.1, the slow one upsampled: medians over 64 starts with 95 % intervals, the law of heads that go "
+    "on from one feature to the next (dashed), its limit for very different drives (dotted), and the rule R/κ (grey).",
     ("random_initialisation", "sam_simplicity_bias", "random_starts"),
     draw,
 )

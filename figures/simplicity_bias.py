@@ -94,8 +94,9 @@ FIGURE = FigureSpec(
     "Simplicity bias against ρ",
     "Left: aligned, equal starts: t₂/t₁ of the full model (dots, η = 0.002) on the reduced flow (dashed); the "
     "two-phase formula (dotted) is a reading for moderate δ. Middle: medians of t_d/t₁ over 64 random starts, among "
-    "the runs that learn, with 95 % intervals, and the theory of each start (dashed). Right: share of runs that learn at all. Grey: the saddle trap, where "
-    "fewer than 95 % learn. Crosses: values measured independently for the theory notes.",
+    "the runs that learn, with 95 % intervals, and the theory of each start (dashed). Right: share of runs that learn "
+    "at all. Grey: the saddle trap, where fewer than 95 % learn. Crosses: values measured independently for the "
+    "theory notes.",
     ("sam_simplicity_bias", "phase_diagram"),
     draw,
 )

@@ -122,10 +122,10 @@ FIGURE = FigureSpec(
     "Upper left: aligned starts, two groups with a feature each (dots) and two that share all four features "
     "(squares), on the closed form (dashed). Upper right: medians over 64 random starts with 95 % intervals; a group "
     "for each feature, those of 3 and 4 upsampled (lines) or, as a control, those of 1 and 2 (crosses), the theory of "
-    "each start (dashed) and the rule R/κ (dotted); and t_4/t_1 where two groups share the features and the minority is upsampled (squares). Lower "
-    "left: 24 data sets of 5000 prompts, plain, late examples upsampled by the ratio rule, the controls, and two "
-    "other ways to choose the late: error of the learning times that the weighted moments predict. Lower right: what "
-    "the bias of the upsampled optimum costs on the original mixture.",
+    "each start (dashed) and the rule R/κ (dotted); and t_4/t_1 where two groups share the features and the minority "
+    "is upsampled (squares). Lower left: 24 data sets of 5000 prompts, plain, late examples upsampled by the ratio "
+    "rule, the controls, and two other ways to choose the late: error of the learning times that the weighted moments "
+    "predict. Lower right: what the bias of the upsampled optimum costs on the original mixture.",
     ("upsampling",),
     draw,
 )
