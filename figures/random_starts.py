@@ -27,8 +27,8 @@ def draw(random: xr.Dataset, sam: xr.Dataset, laws: xr.Dataset) -> Figure:
     for letter, axis in zip("abcd", figure.axes, strict=True):
         axis.set_title(f"{letter}  {axis.get_title(loc='left')}", fontsize=8.5)
         axis.tick_params(labelsize=SMALL)
-        axis.xaxis.label.set_size(8)
-        axis.yaxis.label.set_size(8)
+        axis.xaxis.label.set_fontsize(8)
+        axis.yaxis.label.set_fontsize(8)
     return figure
 
 

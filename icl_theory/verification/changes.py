@@ -27,6 +27,10 @@ class Change(NamedTuple):
     high: float
     pairs: int
 
+    def over(self, unit: float) -> Change:
+        """Return the change in units of a number."""
+        return Change(self.median / unit, self.low / unit, self.high / unit, self.pairs)
+
 
 def log_change(values: Any, baseline: Any, confidence: float = CONFIDENCE) -> Change:
     """Return the median log-ratio of a positive quantity to its baseline, paired by seed.

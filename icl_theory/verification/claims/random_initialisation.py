@@ -163,10 +163,7 @@ def still_simple_first_from_a_larger_start(data: xr.Dataset) -> Reading:
 )
 def learning_times_of_every_start_are_predicted(data: xr.Dataset, start: str) -> list[Change]:
     case = data.sel(start=start)
-    return [
-        Change(*(end / allowed for end in (error.median, error.low, error.high)), error.pairs)
-        for error, allowed in zip(_errors(case), ALLOWED[start], strict=True)
-    ]
+    return [error.over(allowed) for error, allowed in zip(_errors(case), ALLOWED[start], strict=True)]
 
 
 @table.at_least(
@@ -180,9 +177,9 @@ def learning_times_of_every_start_are_predicted(data: xr.Dataset, start: str) ->
 )
 def predictions_follow_the_start(data: xr.Dataset, start: str) -> np.ndarray:
     case = data.sel(start=start)
-    logs = np.log([case.predicted_learning_time.values, case.learning_time.values])
-    learned = np.isfinite(logs).all(axis=0)
-    return np.asarray([np.corrcoef(logs[:, learned[:, d], d])[0, 1] for d in range(case.sizes["feature"])])
+    logs = np.log([case.predicted_learning_time.values.T, case.learning_time.values.T])  # (2, D, seeds)
+    learned = np.asarray(np.isfinite(logs).all(axis=0))
+    return np.asarray([np.corrcoef(logs[:, d, known])[0, 1] for d, known in enumerate(learned)])
 
 
 @table.agrees(

@@ -76,7 +76,7 @@ class Settings:
     overlap_duration: float = 10.0
 
     @property
-    def laws(self) -> dict[str, tuple[int, np.ndarray]]:
+    def laws(self) -> dict[str, tuple[int, Any]]:
         """The number of heads and the spectrum of each case."""
         return {
             "five_heads": (5, linear_spectrum(4)),
@@ -131,13 +131,19 @@ def _laws(settings: Settings) -> Variables:
         features = find_features(mixture)
         make_model = separate_model(len(spectrum), heads, settings.law_scale)
         model, starts = random_starts(make_model, settings.num_trained_starts, settings.seed + 1 + number)
-        how = {"learning_rate": settings.law_learning_rate, "duration": settings.law_duration}
-        run = train_starts(model, starts, mixture, num_snapshots=settings.num_snapshots, **how)
+        run = train_starts(
+            model,
+            starts,
+            mixture,
+            learning_rate=settings.law_learning_rate,
+            duration=settings.law_duration,
+            num_snapshots=settings.num_snapshots,
+        )
         measured.append(_times(run.time, run.tracked, features)[:, :4])
         draw, count = np.random.default_rng(settings.seed + number), settings.num_theory_starts
-        drawn = [settings.law_scale * draw.normal(size=(count, heads))]
-        drawn += [settings.law_scale / 2 * draw.normal(size=(count, heads, len(spectrum))) for _ in range(2)]
-        times = RandomStartCascade(features, *drawn).learning_times(until=settings.law_duration)
+        value = settings.law_scale * draw.normal(size=(count, heads))
+        key, query = settings.law_scale / 2 * draw.normal(size=(2, count, heads, len(spectrum)))
+        times = RandomStartCascade(features, value, key, query).learning_times(until=settings.law_duration)
         predicted.append(times[:, :4])
     return {
         "law": variable("law", list(settings.laws), "what differs from H = 5, D = 4 and a linear spectrum"),

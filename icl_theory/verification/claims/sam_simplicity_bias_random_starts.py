@@ -9,7 +9,8 @@ import xarray as xr
 
 from icl_theory.theory.random_start_cascade import RandomStartCascade
 from icl_theory.verification.changes import known_median
-from icl_theory.verification.claims.sam_simplicity_bias_statements import RADII, table
+from icl_theory.verification.claims.sam_simplicity_bias_statements import RADII
+from icl_theory.verification.claims.sam_simplicity_bias_statements import table as table
 
 TIMES = ("predicted_learning_time", "learning_time")
 CASCADE: dict[str, Any] = {"source": "notes §16", "predictor": RandomStartCascade, "figure": "simplicity_bias"}

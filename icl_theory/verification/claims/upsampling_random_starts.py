@@ -10,7 +10,7 @@ import xarray as xr
 from icl_theory.theory.random_start_cascade import RandomStartCascade
 from icl_theory.upsampling.factor import secant_factor
 from icl_theory.verification.changes import Change, known_median, typical_error
-from icl_theory.verification.claims.upsampling_statements import table
+from icl_theory.verification.claims.upsampling_statements import table as table
 
 CASCADE: dict[str, Any] = {"source": "notes §16", "predictor": RandomStartCascade, "figure": "upsampling"}
 
