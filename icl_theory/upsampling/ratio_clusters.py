@@ -1,4 +1,4 @@
-"""Late examples by the ratios of consecutive losses: the selection of a published recipe (theory notes, §8).
+"""Late examples by the ratios of consecutive losses: the selection of a published recipe.
 
 The recipe takes `L_p(t)/L_p(t−1)` at consecutive checkpoints, parts the examples into two clusters of least squared
 distance, and calls the cluster with the higher mean ratio late: its losses fell least. It knows no learning times and
