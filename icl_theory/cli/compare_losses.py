@@ -21,11 +21,12 @@ from icl_theory.upsampling.record_files import load_loss_record
 @click.option(
     "--ranking", type=click.Path(path_type=Path), help="record of a third run, whose tenths decide, free of selection"
 )
+@click.option("--gaps", is_flag=True, help="accept losses that are NaN or infinite, and leave out their examples")
 @click.option("--seed", default=0, show_default=True, help="seed of the bootstrap")
 @click.option("--out", type=click.Path(path_type=Path), help="picture, .png and .svg  [default: A-B-compared.png]")
 @click.option("--picture/--no-picture", default=True, show_default=True, help="draw what was found")
 def compare_losses_command(
-    first: Path, second: Path, ranking: Path | None, seed: int, out: Path | None, picture: bool
+    first: Path, second: Path, ranking: Path | None, gaps: bool, seed: int, out: Path | None, picture: bool
 ) -> None:
     """Say which of two runs has less simplicity bias, by the losses of the same examples.
 
@@ -46,8 +47,9 @@ def compare_losses_command(
     for suffix in (".png", ".svg") if picture else ():
         if exists(stem.with_name(stem.name + suffix)):
             raise InputError("--out", f"{stem}{suffix}", "it exists; give another or remove it")
-    a, b = load_loss_record(first), load_loss_record(second)
-    found = compare_losses(a, b, ranking=None if ranking is None else load_loss_record(ranking), seed=seed)
+    a, b = load_loss_record(first, gaps=gaps), load_loss_record(second, gaps=gaps)
+    third = None if ranking is None else load_loss_record(ranking, gaps=gaps)
+    found = compare_losses(a, b, ranking=third, seed=seed)
     for text in comparison_summary(a, found):
         click.echo(text)
     if not picture:

@@ -27,7 +27,9 @@ def comparison_summary(a: LossRecord, found: LossComparison) -> list[str]:
     """Return lines of text on each step, the learning-time ratios, what may be selection, and the verdict."""
     shown = spread_out(len(found.steps), MOST_STEPS)
     count = f"{len(found.steps)} in both records" + (f", {len(shown)} shown" if len(shown) < len(found.steps) else "")
-    lines = [("examples", str(a.num_examples)), ("steps", count)]
+    left_out = a.num_examples - found.num_examples
+    examples = f"{found.num_examples}" + (f"; {left_out} with gaps left out" if left_out else "")
+    lines = [("examples", examples), ("steps", count)]
     for place in shown:
         lines += _step(found, place)
     lines.append(("", "intervals are over examples (95 %); another seed of training may change more"))

@@ -46,6 +46,7 @@ class LossComparison(NamedTuple):
     S is the number of common steps and K that of rankings. Changes are relative: 0.02 means 2 % higher under B.
 
     Attributes:
+        num_examples: Number of examples that were compared.
         steps: Common steps, (S,).
         rankings: What the tenths are of: "A", "B", "both", and "third" if a third record was given; K names.
         change: Change of the mean loss in each tenth, easiest first, (S, K, 10).
@@ -60,6 +61,7 @@ class LossComparison(NamedTuple):
             record if there is one, else in all others.
     """
 
+    num_examples: int
     steps: np.ndarray
     rankings: tuple[str, ...]
     change: Estimate
@@ -92,6 +94,8 @@ class LossComparison(NamedTuple):
 def compare_losses(a: LossRecord, b: LossRecord, *, ranking: LossRecord | None = None, seed: int = 0) -> LossComparison:
     """Compare the losses of two runs on the same examples at the steps that both records have.
 
+    Examples with gaps in one of the records are left out.
+
     Args:
         a: The record of the first run.
         b: The record of the second run. Records with ids are matched by them.
@@ -99,11 +103,16 @@ def compare_losses(a: LossRecord, b: LossRecord, *, ranking: LossRecord | None =
         seed: Seed of the bootstrap.
 
     Raises:
-        InputError: The records have no common step, other examples, gaps, fewer than 100 examples, or identical losses.
+        InputError: The records have no common step, other examples, fewer than 100 without gaps, or identical losses.
     """
     check_number("seed", seed, minimum=0, integer=True)
     b = _matched(a, b, "B")
     third = None if ranking is None else _matched(a, ranking, "ranking")
+    whole = _without_gaps([one for one in (a, b, third) if one is not None])
+    if len(whole) < FEWEST:
+        raise InputError("examples", len(whole), f"tenths of them need at least {FEWEST} without gaps")
+    a, b = a.arranged(whole), b.arranged(whole)
+    third = None if third is None else third.arranged(whole)
     steps, rows_a, rows_b = np.intersect1d(a.steps, b.steps, return_indices=True)
     if not len(steps):
         shown = f"{_and([step_text(s) for s in a.steps])} against {_and([step_text(s) for s in b.steps])}"
@@ -130,6 +139,7 @@ def compare_losses(a: LossRecord, b: LossRecord, *, ranking: LossRecord | None =
         reach.append([_reach(values, tenth) for values, tenth in ((first, tenths[0]), (second, tenths[1]))])
         findings.append("identical" if np.array_equal(first, second) else _finding(_estimate(contrast[-1])))
     return LossComparison(
+        num_examples=len(whole),
         steps=steps,
         rankings=names,
         change=_estimate(np.stack(change, axis=1)),
@@ -156,12 +166,16 @@ def _matched(a: LossRecord, other: LossRecord, name: str) -> LossRecord:
         remedy = f"A has {a.num_examples}{'' if a.ids is None else ', with ids'}; give records of the same examples"
         shown = f"{other.num_examples} examples{'' if other.ids is None else ', with ids'}"
         raise InputError(name, shown, remedy)
-    if a.num_examples < FEWEST:
-        raise InputError("examples", a.num_examples, f"tenths of them need at least {FEWEST}")
-    for record, called in ((a, "A"), (other, name)):
-        if record.gaps is not None:
-            raise InputError(called, f"{record.gaps.sum()} gaps", "leave out the examples that have some")
     return other if a.ids is None else other.for_ids(a.ids)
+
+
+def _without_gaps(records: list[LossRecord]) -> np.ndarray:
+    """Return the rows of the examples that have no gap in any record."""
+    whole = np.ones(records[0].num_examples, bool)
+    for record in records:
+        if record.gaps is not None:
+            whole &= ~record.gaps.any(axis=0)
+    return np.flatnonzero(whole)
 
 
 def _at(record: LossRecord, step: float) -> np.ndarray:

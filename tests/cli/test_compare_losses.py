@@ -46,6 +46,14 @@ def test_a_third_record_and_no_picture(folder, capsys):
     assert not list(folder.glob("*.png"))
 
 
+def test_gaps_on_request(folder, capsys):
+    losses = np.where(np.arange(COUNT) < 7, np.nan, LEVELS**0.8)
+    np.savez(folder / "gaps.npz", steps=[0], losses=losses[None])
+    assert "accept gaps" in refused(capsys, "compare-losses", "gd.npz", "gaps.npz")
+    assert run_command("compare-losses", "gd.npz", "gaps.npz", "--gaps", "--no-picture") == 0
+    assert "examples 493; 7 with gaps left out" in printed_by(capsys)
+
+
 def test_many_steps_are_thinned_out(folder, capsys):
     steps = np.arange(1, 21)
     for name, power in (("a", 1.0), ("b", 0.9)):

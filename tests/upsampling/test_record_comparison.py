@@ -156,7 +156,6 @@ def test_tenths_without_loss_are_not_defined():
         (record(levels(), ids=range(1, COUNT + 1)), "ids = '0': it and 0 more of 4000"),
         (record(levels(), steps=[5], ids=range(COUNT)), "'0 against 5': none is in both records"),
         (record(levels(), ids=range(COUNT)), "the records are identical at every common step"),
-        (icl.LossRecord([0], np.where(np.arange(COUNT) < 3, np.nan, 1.0)[None], range(COUNT), gaps=True), "3 gaps"),
     ],
 )
 def test_records_that_do_not_go_together(second, said):
@@ -164,6 +163,15 @@ def test_records_that_do_not_go_together(second, said):
         icl.compare_losses(record(levels(), ids=range(COUNT)), second)
 
 
+def test_examples_with_gaps_are_left_out():
+    first, second = levels(), flatter(levels())
+    broken = np.where(np.arange(COUNT) < 300, np.nan, second)
+    found = icl.compare_losses(record(first), icl.LossRecord([0], broken[None], gaps=True))
+    expected = icl.compare_losses(record(first[300:]), record(second[300:]))
+    assert found.num_examples == COUNT - 300
+    np.testing.assert_array_equal(found.change.low, expected.change.low)
+
+
 def test_few_examples():
-    with pytest.raises(InputError, match="examples = 99: tenths of them need at least 100"):
+    with pytest.raises(InputError, match="examples = 99: tenths of them need at least 100 without gaps"):
         icl.compare_losses(record(levels()[:99]), record(levels(1)[:99]))
