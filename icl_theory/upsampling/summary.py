@@ -19,7 +19,7 @@ def summary(record: LossRecord, found: Upsampling, copies: np.ndarray, ids: str)
     if record.steps[0] > 0:
         lines.append(("", "the first is not before training: what was learned by then is not seen"))
     if record.gaps is not None:
-        lines.append(("gaps", f"{record.gaps.sum()} losses of {record.gaps.any(axis=0).sum()} examples"))
+        lines.append(("gaps", f"{record.gaps.sum()} losses, in {record.gaps.any(axis=0).sum()} of the examples"))
     lines.append(("late", f"{_share(late, count)}: {found.parted}"))
     for source in found.sources[:MOST_SOURCES]:
         whole = ", small: late as a whole" if source.small else ""

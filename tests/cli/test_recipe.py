@@ -105,7 +105,7 @@ def test_gaps_on_request(folder, capsys):
     for options in (("--gaps",), ("--recipe", "vattheuer2025")):
         assert run_command(*command, *options) == 0
         printed = printed_by(capsys)
-        assert "gaps 5 losses of 2 examples" in printed
+        assert "gaps 5 losses, in 2 of the examples" in printed
         assert "nothing to lose 1, with no learning time" in printed
 
 
