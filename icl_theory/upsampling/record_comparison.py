@@ -5,12 +5,14 @@ held against that under A. B has less simplicity bias where the easiest tenth is
 *contrast* is the ratio of both, `(1 + change of the easiest)/(1 + change of the hardest) − 1`. A factor that is common
 to all examples drops out of it.
 
-**Selection.** A loss that is low under A is low by chance too, and a second run does not repeat the chance. The easiest
-tenth of A is therefore higher under B, and its hardest lower, even if B is a repetition of A. In tenths of B the same
-effect has the opposite sign. In tenths of the mean of both losses it cancels, if both runs are equally noisy. So all
-three are computed, and a difference counts only if tenths of A and tenths of B show it with the same sign. The spread
-of the losses within each run involves no selection, but grows with the noise. Tenths of an independent record, such as
-that of a third run, are free of both effects. They decide if there are any.
+**Selection.** A loss that is low under A is low by chance too, and a second run does not repeat the chance. The
+easiest tenth of A is therefore higher under B, and its hardest lower, even if B is a repetition of A. In tenths of B
+the same effect has the opposite sign. In tenths of the mean of both losses it cancels, if both runs are equally
+noisy. So all three are computed, and a difference counts only if tenths of A and tenths of B show it with the same
+sign. Noise alone cannot do that, however unequal it is: if `A = θ + a` and `B = θ + b`, the slope of B on A is `V/(V
++ var a)` and that of A on B is `V/(V + var b)`, with V the variance of θ, and both are below 1. The spread of the
+losses within each run involves no selection, but grows with the noise. Tenths of an independent record, such as that
+of a third run, are free of both effects. They decide if there are any.
 
 Intervals are those of a bootstrap over examples. They do not cover what another seed of training would change.
 """

@@ -59,6 +59,16 @@ def test_a_repetition_that_differs_by_noise_shows_selection_and_no_difference():
     assert "tenths of A and tenths of B show no common difference" in found.verdict
 
 
+@pytest.mark.parametrize("sizes", [(0.3, 0.05), (0.05, 0.3)])
+def test_runs_of_unequal_noise_show_no_difference(sizes):
+    """Tenths of both are misled by the noise of one run; tenths of A and of B contradict each other."""
+    values = levels()
+    found = icl.compare_losses(record(noisy(values, 1, sizes[0])), record(noisy(values, 2, sizes[1])))
+    both = 2
+    assert not found.contrast.low[0, both] < 0 < found.contrast.high[0, both]
+    assert found.findings == ("undecided",)
+
+
 def test_a_difference_is_found_through_noise_from_either_side():
     values = levels()
     first, second = noisy(values, 1, 0.05), noisy(flatter(values), 2, 0.05)
