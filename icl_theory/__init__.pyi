@@ -116,6 +116,8 @@ from .upsampling.lateness import (
     trajectory_clusters as trajectory_clusters,
 )
 from .upsampling.loss_record import LossRecord as LossRecord
+from .upsampling.ratio_clusters import late_by_loss_ratios as late_by_loss_ratios, loss_ratios as loss_ratios
+from .upsampling.record_comparison import LossComparison as LossComparison, compare_losses as compare_losses
 from .upsampling.record_files import (
     LossRecorder as LossRecorder,
     load_loss_record as load_loss_record,

@@ -206,6 +206,18 @@ def example_copies(late: Bool[Any, " P"], factor: float, *, seed: int) -> Int[np
     return copies
 
 
+def rounded_weights(weights: Float[Any, " P"], draw: np.random.Generator) -> Int[np.ndarray, " P"]:
+    """Return whole counts that equal the weights on average, each rounded down or up; the total is right to within 1.
+
+    This is systematic rounding, in an order drawn at random.
+    """
+    whole = np.floor(weights).astype(int)
+    order, start = draw.permutation(len(weights)), draw.random()
+    parts = np.floor(np.cumsum((weights - whole)[order]) + start + 1e-9)
+    whole[order] += np.diff(parts, prepend=0.0).astype(int)
+    return whole
+
+
 def random_group(late: Bool[Any, " P"], *, seed: int) -> Bool[np.ndarray, " P"]:
     """Return a control group: as many examples as are late, drawn from all examples with `seed`."""
     late = _checked_group(late)
