@@ -76,19 +76,16 @@ def test_queries_keys_and_values_in_one_tensor(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("size", [64, 128])
-def test_positions_of_llama_3_are_recognised(size, tmp_path):
-    """By the frequencies of Llama 3.2 (factor 32) and 3.1 (factor 8), as the converter writes them."""
-    factor = {64: 32.0, 128: 8.0}[size]
-    rope = Rope(500_000.0, factor, 8192, 1.0, 4.0)
-    divisors = np.asarray(rope_frequencies(Rope(500_000.0), size) / rope_frequencies(rope, size), np.float32)
-    entries = {
-        "llama.rope.freq_base": 500_000.0,
-        "llama.attention.key_length": size,
-        "llama.attention.value_length": size,
-    }
-    path = write_gguf(tmp_path / "model.gguf", tensors={"rope_freqs.weight": divisors}, entries=entries)
-    assert config_of(path).rope == rope
+@pytest.mark.parametrize("original", [2048, 5000, 8192, 131_072])
+def test_positions_of_llama_3_are_recognised(original, tmp_path):
+    """By its frequencies, with the factors of Llama 3.2 (32) and 3.1 (8); both had 8192 tokens before."""
+    for size, factor in ((64, 32.0), (128, 8.0)):
+        rope = Rope(500_000.0, factor, original, 1.0, 4.0)
+        divisors = np.asarray(rope_frequencies(Rope(500_000.0), size) / rope_frequencies(rope, size), np.float32)
+        entries = {f"llama.attention.{name}_length": size for name in ("key", "value")}
+        entries["llama.rope.freq_base"] = 500_000.0
+        path = write_gguf(tmp_path / f"{size}.gguf", tensors={"rope_freqs.weight": divisors}, entries=entries)
+        assert config_of(path).rope == rope
 
 
 def test_positions_that_are_scaled_otherwise(tmp_path):

@@ -12,6 +12,7 @@ from tiny_model import tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GPT2Tokenizer, Qwen2Tokenizer
 from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
+from transformers.tokenization_utils_base import generate_merges
 
 from icl_theory.errors import InputError
 from icl_theory.llm.model.checkpoint import load_decoder
@@ -135,6 +136,14 @@ def test_sentencepiece_gives_the_same_ids(kind, known, tmp_path):
         assert ours.encode(text) == [2, *ids], text
 
 
+def test_merges_are_those_of_transformers(known, tmp_path):
+    """In the order of the tokens that they make, as for Gemma."""
+    ours = from_file(tmp_path, **sentencepiece_entries(known["plain"], add_space_prefix=False)).backend_tokenizer
+    stored = json.loads(ours.to_str())["model"]
+    theirs = generate_merges(stored["vocab"], {word: -place for word, place in stored["vocab"].items()})
+    assert [tuple(pair) for pair in stored["merges"]] == theirs
+
+
 def test_saved_tokenizers_are_the_same(known, by_bytes, tmp_path):
     """Read by `transformers`, in a process that knows nothing of the file."""
     for name, entries in (
@@ -170,6 +179,9 @@ def test_a_model_and_its_tokenizer(tmp_path):
     model = load_model(path)
     assert len(model.tokenizer) == model.decoder.config.vocab_size == 40
     assert model.described["eos_token_id"] == model.tokenizer.eos_token_id == 1
+    (tmp_path / "model.gguf.part00").write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="lacks a part"):
+        load_model(tmp_path / "model.gguf.part00")
 
 
 def test_tokenizers_that_cannot_be(by_bytes, tmp_path):

@@ -26,6 +26,7 @@ TOKENS = {
     f"{name}_token_id": f"tokenizer.ggml.{key}_token_id"
     for name, key in {"bos": "bos", "eos": "eos", "pad": "padding"}.items()
 }
+ROUNDING = 1e-5  # of the numbers in a file
 LOW, HIGH = 1.0, 4.0  # bounds of the scaling of positions in every Llama 3
 GEMMA_PERIOD, GEMMA_LOCAL, GEMMA_27B = 6, 10_000.0, 62  # windows and local rope base of Gemma 3; layers of its largest
 
@@ -164,7 +165,9 @@ def _like_llama3(divisors: np.ndarray, shared: dict[str, Any]) -> dict[str, Any]
     if factor > 1.0 and divisors.shape == frequencies.shape:
         kept = (1.0 / divisors - 1.0 / factor) / (1.0 - 1.0 / factor)
         lengths = 2 * math.pi / frequencies * (LOW + kept * (HIGH - LOW))
-        original = math.ceil(float(lengths[kept > 0].max(initial=1.0)) * (1 - 1e-4))  # whole, but for rounding
+        between = (kept > ROUNDING) & (kept < 1 - ROUNDING)
+        least = math.ceil(lengths[kept > ROUNDING].max(initial=1.0))
+        original = round(float(np.median(lengths[between]))) if between.any() else least
         scaled = rope_frequencies(Rope(shared["rope_theta"], factor, original, LOW, HIGH), shared["head_dim"])
         rest = float(np.abs(np.asarray(scaled) * divisors / frequencies - 1).max())
     if rest > 1e-3:

@@ -79,7 +79,7 @@ def save(model: Decoder, tokenizer: Any, folder: str | Path, *, source: str | Pa
 
 def described_by(path: Path) -> dict[str, Any]:
     """Return the contents of the `config.json` of a model, made from its metadata if it is a GGUF file."""
-    return describe_gguf(GgufFile(path)) if path.suffix == ".gguf" else read_folder(path)[1]
+    return describe_gguf(GgufFile(path)) if path.is_file() else read_folder(path)[1]
 
 
 def find_model(source: str) -> Path:
@@ -112,7 +112,7 @@ def load_model(path: Path, **settings: Any) -> Model:
         InputError: as in `load_decoder` and `load_tokenizer`, or `GgufFile`, `load_gguf` and `gguf_tokenizer`; or a
             tokenizer that does not fit the model.
     """
-    if path.suffix == ".gguf":
+    if path.is_file():
         file = GgufFile(path)
         described, tokenizer, decoder = describe_gguf(file), gguf_tokenizer(file), load_gguf(file, **settings)
     else:
