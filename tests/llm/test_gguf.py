@@ -137,6 +137,17 @@ def test_quantised_tensors_are_dequantised_in_parts(tmp_path, monkeypatch):
         np.testing.assert_array_equal(file.tensor(name), expected)
 
 
+def test_damaged_scales_are_refused_without_warnings(tmp_path, recwarn):
+    values, kind = np.full((40, 68), 0x7C, np.uint8), gguf.GGMLQuantizationType.Q8_0  # of 0x7C7C, which is NaN
+    entries = {"qwen3.embedding_length": 64}
+    path = write_gguf(
+        tmp_path / "model.gguf", "qwen3", tensors={EMBEDDING: values}, kinds={EMBEDDING: kind}, entries=entries
+    )
+    with pytest.raises(InputError, match=r"model\.embed_tokens\.weight = 'NaN or infinite numbers'"):
+        load_gguf(GgufFile(path))
+    assert not recwarn.list
+
+
 def test_a_tensor_that_cannot_be_dequantised_is_named(tmp_path):
     kind = gguf.GGMLQuantizationType.I8
     path = write_gguf(tmp_path / "model.gguf", tensors={EMBEDDING: np.ones((40, 24), np.int8)}, kinds={EMBEDDING: kind})

@@ -100,7 +100,8 @@ class GgufFile:
         try:
             for begin in range(0, len(found), step):
                 rows = slice(begin, begin + step)
-                found[rows] = gguf.quants.dequantize(stored[rows], tensor.tensor_type)
+                with np.errstate(invalid="ignore", over="ignore"):  # damaged scales; `build_decoder` looks for them
+                    found[rows] = gguf.quants.dequantize(stored[rows], tensor.tensor_type)
         except NotImplementedError:
             remedy = f"it cannot be undone; supported are {', '.join(dequantised())}"
             raise InputError(f"quantisation of {name}", tensor.tensor_type.name, remedy) from None
