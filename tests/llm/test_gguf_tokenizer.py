@@ -184,6 +184,14 @@ def test_a_model_and_its_tokenizer(tmp_path):
         load_model(tmp_path / "model.gguf.part00")
 
 
+def test_sentencepiece_tokens_in_another_order_are_refused(known, tmp_path):
+    scores = list(known["plain"]["scores"])
+    place = known["plain"]["types"].index(NORMAL) + 1
+    scores[place], scores[place + 1] = scores[place + 1], scores[place]
+    with pytest.raises(InputError, match="scores = 'out of order'"):
+        from_file(tmp_path, **sentencepiece_entries(known["plain"], scores=scores))
+
+
 def test_tokenizers_that_cannot_be(by_bytes, tmp_path):
     whole = entries_of(by_bytes, "qwen2")
     for change, said in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -10,8 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from icl_theory.errors import InputError
 from icl_theory.llm.model.gguf_file import GgufFile
 
-# Types of tokens
-CONTROL, USER_DEFINED = 3, 4
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # types of tokens
 SPACE = "▁"
 NAMES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
@@ -58,6 +58,7 @@ def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
         raise _misfit(file)
     ends = {name: words[place] for name, place in ids.items() if place is not None}
     if kind == "llama":
+        _check_order(file.get("tokenizer.ggml.scores", ()), types)
         words = [SPACE * len(word) if not word.strip(" ") else word for word in words]
         made = _sentencepiece(words, ends.get("unk_token"), file.get("tokenizer.ggml.add_space_prefix", True))
     else:
@@ -95,6 +96,14 @@ def _sentencepiece(words: Sequence[str], unknown: str | None, prefix: bool) -> T
     made.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), *steps] if prefix else steps)
     made.decoder = decoders.Sequence([*back, decoders.Strip(" ", left=1)] if prefix else back)
     return made
+
+
+def _check_order(scores: Sequence[float], types: Sequence[int]) -> None:
+    """Raise `InputError` unless tokens are in the order in which they are merged, which is that of their scores."""
+    found = [score for score, type_ in zip(scores, types, strict=False) if type_ == NORMAL]
+    if any(later > earlier for earlier, later in pairwise(found)):
+        remedy = "only falling scores are read; give a folder with tokenizer.json"
+        raise InputError("tokenizer.ggml.scores", "out of order", remedy)
 
 
 def _merges(words: Sequence[str], vocab: dict[str, int]) -> Iterator[tuple[str, str]]:
