@@ -24,7 +24,7 @@ from icl_theory.llm.model.tokenizer import check_tokenizer, load_tokenizer
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "llm"
 CORPUS = [*HARD_TEXTS, (Path(__file__).parents[2] / "README.md").read_text()[:20_000]]
-NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 ENDS = ["<pad>", "<eos>", "<bos>", "<unk>"]
 
 
