@@ -145,7 +145,7 @@ def finetune_command(
     """Fine-tune MODEL on DATA.
 
     MODEL is a repository of the hub or a folder with config.json, safetensors and tokenizer, of the families Llama,
-    Mistral, Qwen2, Qwen3, Gemma 3, Phi-2 and Phi-3; or a GGUF file of the Llama architecture as SmolLM2 has it. DATA is
+    Mistral, Qwen2, Qwen3, Gemma 3, Phi-2 and Phi-3; or a GGUF file of one of these families, quantised or not. DATA is
     JSON lines, a JSON array, CSV, Parquet, a folder of Parquet files or a set of the hub, with prompt and completion
     in one of the usual forms; or a generator of problems. The loss is on the completions. A stopped run goes on when
     the same command is given again.
