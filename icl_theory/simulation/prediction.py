@@ -14,7 +14,7 @@ from icl_theory.simulation.config import RunConfig
 from icl_theory.tasks.features import Features
 from icl_theory.theory.aligned_dynamics import AlignedDescent, Ascent
 from icl_theory.theory.fixed_points import nested_plateau_losses
-from icl_theory.theory.merged_dynamics import MergedFlow, effective_start
+from icl_theory.theory.merged_dynamics import MergedFlow, effective_head
 
 Theory = Literal["aligned", "merged"]
 ASCENTS: dict[str, Callable[[float], Ascent]] = {  # the ascent step of each optimizer that the reduced system knows
@@ -48,7 +48,7 @@ def predicted_dynamics(config: RunConfig, features: Features | None, params: PyT
     if theory == "aligned":
         ascent = ASCENTS[config.optimizer](config.rho)
         return AlignedDescent(features, np.full(config.dim, config.init_scale), config.learning_rate, ascent)
-    return MergedFlow(features, effective_start(params["value"], params["merged"], features))
+    return MergedFlow(features, effective_head(params["value"], params["merged"], features))
 
 
 def predicted_plateaus(config: RunConfig, features: Features | None) -> np.ndarray:

@@ -36,7 +36,7 @@ from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.prompts import concatenate_prompts
 from icl_theory.tasks.sampling import sample_prompt_chunks
 from icl_theory.theory import reduced_loss as reduced
-from icl_theory.theory.merged_dynamics import effective_start
+from icl_theory.theory.merged_dynamics import effective_head
 from icl_theory.training.losses import MomentsLoss, PromptsLoss
 from icl_theory.training.tracked import FeatureStrength
 from icl_theory.training.train import Progress, train_many
@@ -176,8 +176,9 @@ def _train_reduced(
     else:
         strength = reduced.MergedStrength()
         values, matrices = (np.asarray(prepared.params[name]) for name in ("value", "merged"))
-        starts = [effective_start(values[r], matrices[r], _row(features, r)) for r in range(len(configs))]
-        params = jax.vmap(reduced.merged_start)(jnp.asarray(starts, dtype), drive)
+        heads = [effective_head(values[r], matrices[r], _row(features, r)) for r in range(len(configs))]
+        begin = jnp.asarray(np.stack(heads), dtype)
+        params = {"value": begin[:, 0], "merged": begin[:, 1:]}
     loss = reduced.ReducedLoss(strength, drive, curvature, energy)
     run = train_many(loss, params, loss_axes=0, track=strength, **settings)
     return measure(run, np.asarray(run.tracked, float), features, configs, curves=curves)
