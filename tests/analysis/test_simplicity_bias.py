@@ -112,3 +112,9 @@ def test_thresholds_outside_the_unit_interval_are_refused(threshold):
         learning_times(np.arange(3.0), np.zeros((3, 1)), threshold=threshold)
     with pytest.raises(InputError, match="fraction"):
         learning_times(np.arange(3.0), np.zeros((4, 1)))
+
+
+def test_errors_of_times_that_are_never_reached():
+    measured = np.array([1.1, np.inf, np.inf, 2.0, np.nan, 2.0])
+    predicted = np.array([1.0, np.inf, 2.0, np.inf, np.inf, np.nan])
+    np.testing.assert_allclose(relative_error(measured, predicted), [0.1, 0.0, np.inf, np.inf, np.nan, np.nan])

@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 
 import icl_theory as icl
 from icl_theory.errors import InputError
-from icl_theory.theory.cascade_steps import Cascade, integrate_heads
+from icl_theory.theory.cascade_steps import Cascade, integrate_heads, sample_heads
 from icl_theory.theory.head_escape import escape_time
 from icl_theory.theory.head_stability import invasion_rate, keeps_out
 
@@ -166,7 +166,7 @@ def test_aligned_heads_are_the_reduced_system():
         assert np.abs(shown.strength - exact.strength)[known].max() < 0.05
 
 
-def test_many_starts_are_each_as_alone_and_parameters_are_read():
+def test_many_starts_are_each_as_alone_and_parameters_are_read(monkeypatch):
     heads = starts(3, 0.1)
     model = icl.SeparateAttention(D, H, rngs=nnx.Rngs(0))
     axes = FOUR.directions.T
@@ -174,9 +174,18 @@ def test_many_starts_are_each_as_alone_and_parameters_are_read():
     together = icl.RandomStartCascade.from_params(FOUR, params)
     whole, times = together.run(), together.learning_times()
     drive, entries = FOUR.drive, FOUR.entry_curvature
-    direct = integrate_heads(heads, drive, entries, keeps_out(drive, entries), icl.Ascent(), np.inf)
+    alike = [np.broadcast_to(part, (3, *part.shape)) for part in (drive, entries, keeps_out(drive, entries))]
+    direct = integrate_heads(heads, *alike, icl.Ascent(np.zeros(3)), np.full(3, np.inf))
     assert isinstance(whole, Cascade)
     np.testing.assert_allclose(direct.strength, whole.strength, rtol=1e-9)
+    monkeypatch.setattr("icl_theory.theory.cascade_steps.KEPT", 1)  # several pieces
+    at = np.linspace(0.0, [500.0, 1000.0, 1500.0], 301, axis=1)
+    sampled, finished = sample_heads(heads, *alike, icl.Ascent(np.zeros(3)), at)
+    for row in range(3):
+        wanted = [np.interp(at[row], direct.time[row], column) for column in direct.strength[row].T]
+        np.testing.assert_allclose(sampled[row].T, wanted, rtol=1e-3, atol=1e-6)  # the last step ends at the last time
+        reached = direct.finished[row] < at[row, -1]
+        np.testing.assert_allclose(finished[row][reached], direct.finished[row][reached], rtol=1e-9)
     for row in range(3):
         alone = icl.RandomStartCascade(FOUR, *(part[row] for part in heads))
         np.testing.assert_allclose(alone.learning_times(), times[row], rtol=1e-9)
@@ -185,6 +194,41 @@ def test_many_starts_are_each_as_alone_and_parameters_are_read():
         assert np.array_equal(found.dormant, whole.dormant[row])
         assert found.dormant.sum() == H - len(set(found.head.tolist()))
     assert model.num_heads == H
+
+
+def test_features_radii_and_times_may_differ_between_starts():
+    """Each start is as alone; learning times are those of the strengths at many times."""
+    spectra = ([0.4, 0.3, 0.2, 0.1], [0.5, 0.3, 0.15, 0.05], [0.4, 0.3, 0.2, 0.1])
+    each = [icl.find_features(icl.TaskMixture.single(values, num_context=31)) for values in spectra]
+    joined = icl.Features(*(np.stack(parts) for parts in zip(*each, strict=True)))
+    heads, radii = starts(3, 0.1), np.array([0.0, 0.02, 0.05])
+    grids = np.linspace(0.0, 1.0, 3001) * np.array([[1500.0], [2500.0], [3000.0]])
+    together = icl.RandomStartCascade(joined, *heads, icl.Ascent(radii))
+    strengths, times = together.strengths(grids), together.learning_times(until=3000.0)
+    for row in range(3):
+        own = tuple(part[row] for part in heads)
+        alone = icl.RandomStartCascade(each[row], *own, icl.Ascent(radii[row]))
+        np.testing.assert_allclose(strengths[row], alone.predict(grids[row]).strength, rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(alone.learning_times(until=3000.0), times[row], rtol=1e-9)
+        found = icl.learning_times(grids[row], strengths[row] / each[row].optimum)
+        learned = np.isfinite(found)
+        assert learned.sum() >= 2
+        np.testing.assert_allclose(found[learned], times[row][learned], rtol=0.01)
+    with pytest.raises(InputError, match=r"features.drive = .*give shape \(2, 4\)"):
+        icl.RandomStartCascade(joined, *(part[:2] for part in heads)).run()
+
+
+def test_a_learned_feature_comes_to_its_optimum_as_the_closed_form():
+    """From 98 % on; the aligned head's closed form is the independent source."""
+    start = 0.05
+    heads = (np.full(2, start), start * np.eye(2), start * np.eye(2))
+    features = icl.find_features(icl.TaskMixture.single([2.0, 1.0], num_context=31))
+    time = np.linspace(0.0, 40.0, 4001)
+    exact = icl.AlignedClosedForm(features, np.full(2, start)).predict(time).strength / features.optimum
+    found = icl.RandomStartCascade(features, *heads).predict(time).strength / features.optimum
+    late = exact > 0.985
+    assert late.sum() > 1000
+    assert np.abs(found - exact)[late].max() < 1e-3
 
 
 def test_starts_at_the_edges_and_bad_input():
