@@ -1,4 +1,4 @@
-"""Integration of many rank-one heads that are coupled through the strengths of features alone (theory notes, §16).
+"""Integration of many heads that are coupled through the strengths of features alone (theory notes, §16).
 
 Runs are the last axis, so that numbers of one kind lie together. Each run has steps of its own length.
 """
@@ -49,7 +49,7 @@ def integrate_heads(
     Every array has runs first, so features, ρ and times may differ between runs.
 
     Args:
-        heads: Values (runs, H), keys and queries (runs, H, D).
+        heads: Values (runs, H), keys and queries (runs, H, R, D).
         drive: The drives a_d, (runs, D).
         entries: The curvatures C_de of entries, (runs, D, D).
         out: Whether a head that has learned d keeps out of e, (runs, D, D).
@@ -119,15 +119,15 @@ class _State(NamedTuple):
     def begin(cls, value: Array, key: Array, query: Array) -> _State:
         """The state at time 0."""
         runs = value.shape[-1]
-        never = jnp.full(key.shape[1:], jnp.inf)
-        return cls(jnp.zeros(runs), value, key, query, jnp.zeros(key.shape, bool), never, jnp.zeros(runs, bool))
+        owns, never = jnp.zeros((len(key), *key.shape[2:]), bool), jnp.full(key.shape[2:], jnp.inf)
+        return cls(jnp.zeros(runs), value, key, query, owns, never, jnp.zeros(runs, bool))
 
 
 def _pieces(heads: Sequence[np.ndarray], args: _Args) -> Iterator[tuple[_State, np.ndarray, np.ndarray]]:
     """Yield the state after many steps, the times (runs, S) and the strengths (runs, D, S), beginning at the last."""
     with jax.enable_x64(True):
         state = _State.begin(*(jnp.asarray(np.moveaxis(part, 0, -1)) for part in heads))
-    time, strength = np.zeros((len(heads[0]), 1)), np.einsum("rh,rhd,rhd->rd", *heads)[..., None]
+    time, strength = np.zeros((len(heads[0]), 1)), np.einsum("nh,nhrd,nhrd->nd", *heads)[..., None]
     for _ in range(MOST_STEPS // (STEPS_AT_ONCE * KEPT)):
         times, strengths = [time[:, -1:]], [strength[..., -1:]]
         for _ in range(KEPT):
@@ -152,13 +152,13 @@ def _step(state: _State, args: _Args) -> tuple[_State, tuple[Array, Array]]:
     """Take one step of the classical Runge–Kutta method, with a length of its own for each run."""
     curvature = _diagonal(args.entries)
     optimum = args.drive / curvature
-    rest = _resting(state.owns, args.keeps_out)
+    rest = _resting(state.owns, args.keeps_out, state.key.shape[1])
     live = ~rest
     heads = (state.value, state.key, state.query)
     residual = _residual(heads, state.owns, rest, args)
-    size = jnp.abs(state.value) + jnp.sqrt(jnp.sum(state.key**2, 1)) + jnp.sqrt(jnp.sum(state.query**2, 1))
+    size = jnp.abs(state.value) + sum(jnp.sqrt(jnp.sum(part**2, (1, 2))) for part in heads[1:])
     size += jnp.where(args.ascent.normalised, args.ascent.rho, 0.0)  # the point at which the velocity is taken
-    parts = jnp.abs(state.value)[:, None] * jnp.abs(state.key * state.query)
+    parts = jnp.abs(state.value)[:, None] * jnp.sum(jnp.abs(state.key * state.query), 1)
     pull = jnp.max(jnp.abs(residual), 0) + jnp.sum(curvature * parts, 1)
     rate = jnp.max(jnp.where(live, 2.0 * pull * size, 0.0), 0)
     still = ~state.done & (rate > 0) & (state.time < args.until)
@@ -178,7 +178,7 @@ def _step(state: _State, args: _Args) -> tuple[_State, tuple[Array, Array]]:
     (_, mean), _ = jax.lax.scan(stage, (nothing, nothing), (jnp.asarray(STAGES), jnp.asarray(WEIGHTS)))
     value, key, query = moved(mean, 1.0)
     time = state.time + length
-    parts = value[:, None] * key * query
+    parts = _parts((value, key, query))
     strength = jnp.sum(jnp.where(rest[:, None] & ~state.owns, 0.0, parts), 0)
     newly = (strength >= FINISHED * optimum) & ~state.owns.any(0)
     leading = jnp.argmax(jnp.where(rest[:, None], -jnp.inf, parts), 0)
@@ -188,17 +188,17 @@ def _step(state: _State, args: _Args) -> tuple[_State, tuple[Array, Array]]:
     return _State(time, value, key, query, owns, finished, done), (time, strength)
 
 
-def _resting(owns: Array, keeps_out: Array) -> Array:
-    """Return the heads that have a feature and keep out of all that are not finished, (H, runs)."""
+def _resting(owns: Array, keeps_out: Array, rank: int) -> Array:
+    """Return the heads with as many features as their rank that keep out of all that are not finished, (H, runs)."""
     open_ = ~owns.any(0)  # (D, runs)
     goes_on = jnp.einsum("hdr,der,er->hr", owns.astype(float), (~keeps_out).astype(float), open_.astype(float)) > 0
-    return owns.any(1) & ~goes_on
+    return (jnp.sum(owns, 1) >= rank) & ~goes_on
 
 
 def _velocity(heads: Any, owns: Array, rest: Array, args: _Args) -> tuple[Array, ...]:
     """Return the velocity of all heads under gradient descent or SAM."""
     plain = _gradient(heads, owns, rest, args)
-    squares = jnp.sum(plain[0] ** 2, 0) + sum(jnp.sum(part**2, (0, 1)) for part in plain[1:])
+    squares = jnp.sum(plain[0] ** 2, 0) + sum(jnp.sum(part**2, (0, 1, 2)) for part in plain[1:])
     norm = jnp.sqrt(squares)
     unit = jnp.where(norm > 0, 1.0 / jnp.where(norm > 0, norm, 1.0), 0.0)
     scale = args.ascent.rho * jnp.where(args.ascent.normalised, unit, 1.0)
@@ -208,8 +208,7 @@ def _velocity(heads: Any, owns: Array, rest: Array, args: _Args) -> tuple[Array,
 
 def _residual(heads: Any, owns: Array, rest: Array, args: _Args) -> Array:
     """Return the drives that are left, (D, runs)."""
-    value, key, query = heads
-    parts = jnp.where(rest[:, None] & ~owns, 0.0, value[:, None] * key * query)
+    parts = jnp.where(rest[:, None] & ~owns, 0.0, _parts(heads))
     left = args.drive - _diagonal(args.entries) * jnp.sum(parts, 0)
     return jnp.where(jnp.any(owns & rest[:, None], 0), 0.0, left)  # the last 2 % would keep others going
 
@@ -217,14 +216,19 @@ def _residual(heads: Any, owns: Array, rest: Array, args: _Args) -> Array:
 def _gradient(heads: Any, owns: Array, rest: Array, args: _Args) -> tuple[Array, ...]:
     value, key, query = heads
     residual = _residual(heads, owns, rest, args)
-    others = args.entries * (1.0 - jnp.eye(key.shape[1]))[..., None]
-    against_query = jnp.sum(others * query[:, None] ** 2, 2)  # Σ_e C_de q_e²
-    against_key = jnp.sum(others * key[:, :, None] ** 2, 1)  # Σ_d C_de k_d²
-    on_query = residual * query - value[:, None] * key * against_query  # Ψ q
-    on_key = residual * key - value[:, None] * query * against_key  # Ψᵀ k
-    live = ~rest
-    change = (2.0 * jnp.sum(key * on_query, 1), 2.0 * value[:, None] * on_query, 2.0 * value[:, None] * on_key)
-    return tuple(part * (live if part.ndim == 2 else live[:, None]) for part in change)
+    whole = value[:, None, None] * jnp.sum(key[:, :, :, None] * query[:, :, None], 1)  # v KᵀQ
+    held = args.entries * (1.0 - jnp.eye(key.shape[2]))[..., None] * whole
+    on_query = residual * query - jnp.sum(held[:, None] * query[:, :, None], 3)  # Ψ q
+    on_key = residual * key - jnp.sum(held[:, None] * key[:, :, :, None], 2)  # Ψᵀ k
+    live, twice = ~rest, 2.0 * value[:, None, None]
+    change = (2.0 * jnp.sum(key * on_query, (1, 2)), twice * on_query, twice * on_key)
+    return tuple(part * (live if part.ndim == 2 else live[:, None, None]) for part in change)
+
+
+def _parts(heads: Any) -> Array:
+    """Return the strength of each head in each feature, (H, D, runs)."""
+    value, key, query = heads
+    return value[:, None] * jnp.sum(key * query, 1)
 
 
 def _diagonal(entries: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Random starts beyond rank one and linear scores: merged heads of any size."""
+"""Random starts beyond rank one: merged heads of any size, and heads of rank R."""
 
 import numpy as np
 import pytest
@@ -61,3 +61,23 @@ def test_rotated_heads_become_the_same_head():
     np.testing.assert_allclose(flow.strength[0], head[0] * head[1:], rtol=1e-6)
     with pytest.raises(InputError, match="start = 'shape"):
         icl.MergedFlow(FOUR, head[:3]).predict(np.linspace(0.0, 1.0, 3))
+
+
+@pytest.mark.parametrize(("rank", "bounds"), [(2, (0.01, 0.01, 0.05, 0.15)), (4, (0.01, 0.01, 0.01, 0.05))])
+def test_the_cascade_of_heads_of_rank_r_predicts_every_start(rank, bounds):
+    """Bounds on the median errors were set from another 8 starts; R features are taken by one head, one by one."""
+    draw, count, scale = np.random.default_rng(6), 24, 0.1
+    value = scale * draw.normal(size=(count, H))
+    key, query = scale / np.sqrt(D * rank) * draw.normal(size=(2, count, H, rank, D))
+    axes = FOUR.directions.T
+    params = {"value": value, "key": key @ axes, "query": query @ axes}
+    loss, _ = icl.make_loss(icl.SeparateAttention(D, H, rank=rank, rngs=nnx.Rngs(0)), MIXTURE)
+    longer = STEPS | {"hyperparameters": {"learning_rate": 0.1}, "num_steps": 12_000, "num_snapshots": 1500}
+    run = icl.train_many(loss, params, track=icl.EffectiveMatrix(loss.graphdef), **longer)
+    measured = icl.learning_times(run.time, run.trajectory(FOUR).strength / FOUR.optimum)
+    cascade = icl.RandomStartCascade.from_params(FOUR, params)
+    errors = np.abs(np.log(cascade.learning_times() / measured))
+    assert np.all(np.median(errors, axis=0) < bounds)
+    found = cascade.run()
+    held = np.stack([np.sum(found.head == h, axis=1) for h in range(H)], axis=1)
+    assert np.mean(held.max(axis=1) == rank) > 0.8
