@@ -42,7 +42,13 @@ class Cascade(NamedTuple):
 
 
 def integrate_heads(
-    heads: Sequence[np.ndarray], drive: np.ndarray, entries: np.ndarray, out: np.ndarray, ascent: Ascent, until: Any
+    heads: Sequence[np.ndarray],
+    drive: np.ndarray,
+    entries: np.ndarray,
+    out: np.ndarray,
+    brake: np.ndarray,
+    ascent: Ascent,
+    until: Any,
 ) -> Cascade:
     """Integrate heads (value, key, query) until a time, or until nothing is left to learn.
 
@@ -53,13 +59,14 @@ def integrate_heads(
         drive: The drives a_d, (runs, D).
         entries: The curvatures C_de of entries, (runs, D, D).
         out: Whether a head that has learned d keeps out of e, (runs, D, D).
+        brake: The rate s at which the sum of values is braked, (runs,).
         ascent: SAM's ascent step, with ρ of shape (runs,).
         until: The times, (runs,). At most `MOST_STEPS` steps are taken.
 
     Returns:
         The cascade, with runs first in every field.
     """
-    pieces = list(_pieces(heads, _Args.of(drive, entries, out, ascent, until)))
+    pieces = list(_pieces(heads, _Args.of(drive, entries, out, brake, ascent, until)))
     time, strength = (np.concatenate(parts, axis=-1) for parts in zip(*(piece[1:] for piece in pieces), strict=True))
     owns, finished = np.asarray(pieces[-1][0].owns), np.asarray(pieces[-1][0].finished)
     head = np.where(owns.any(0), owns.argmax(0), -1)
@@ -71,6 +78,7 @@ def sample_heads(
     drive: np.ndarray,
     entries: np.ndarray,
     out: np.ndarray,
+    brake: np.ndarray,
     ascent: Ascent,
     at: Float[np.ndarray, "runs T"],
 ) -> tuple[Float[np.ndarray, "runs T D"], Float[np.ndarray, "runs D"]]:
@@ -80,7 +88,7 @@ def sample_heads(
         The strengths, and the time at which each feature had 98 % of its optimum; infinity if never.
     """
     found, finished = np.empty((*at.shape, drive.shape[-1])), np.empty(0)
-    for state, time, strength in _pieces(heads, _Args.of(drive, entries, out, ascent, at[:, -1])):
+    for state, time, strength in _pieces(heads, _Args.of(drive, entries, out, brake, ascent, at[:, -1])):
         for run, times in enumerate(at):
             rest = slice(np.searchsorted(times, time[run, 0]), None)  # a later piece overwrites what is beyond this one
             for d, column in enumerate(strength[run]):
@@ -93,15 +101,16 @@ class _Args(NamedTuple):
     drive: Array
     entries: Array
     keeps_out: Array
+    brake: Array
     ascent: Ascent
     until: Array
 
     @classmethod
-    def of(cls, drive: Any, entries: Any, out: Any, ascent: Ascent, until: Any) -> _Args:
+    def of(cls, drive: Any, entries: Any, out: Any, brake: Any, ascent: Ascent, until: Any) -> _Args:
         """The arguments with runs last."""
         with jax.enable_x64(True):
-            last = [jnp.asarray(np.moveaxis(part, 0, -1)) for part in (drive, entries, out, ascent.rho, until)]
-        return cls(*last[:3], Ascent(last[3], ascent.normalised), last[4])
+            last = [jnp.asarray(np.moveaxis(part, 0, -1)) for part in (drive, entries, out, brake, ascent.rho, until)]
+        return cls(*last[:4], Ascent(last[4], ascent.normalised), last[5])
 
 
 class _State(NamedTuple):
@@ -160,7 +169,7 @@ def _step(state: _State, args: _Args) -> tuple[_State, tuple[Array, Array]]:
     size += jnp.where(args.ascent.normalised, args.ascent.rho, 0.0)  # the point at which the velocity is taken
     parts = jnp.abs(state.value)[:, None] * jnp.sum(jnp.abs(state.key * state.query), 1)
     pull = jnp.max(jnp.abs(residual), 0) + jnp.sum(curvature * parts, 1)
-    rate = jnp.max(jnp.where(live, 2.0 * pull * size, 0.0), 0)
+    rate = jnp.max(jnp.where(live, 2.0 * pull * size, 0.0), 0) + 2.0 * args.brake * jnp.sum(live, 0)
     still = ~state.done & (rate > 0) & (state.time < args.until)
     length = jnp.where(still, jnp.minimum(STEP / jnp.where(rate > 0, rate, 1.0), args.until - state.time), 0.0)
 
@@ -221,7 +230,8 @@ def _gradient(heads: Any, owns: Array, rest: Array, args: _Args) -> tuple[Array,
     on_query = residual * query - jnp.sum(held[:, None] * query[:, :, None], 3)  # Ψ q
     on_key = residual * key - jnp.sum(held[:, None] * key[:, :, :, None], 2)  # Ψᵀ k
     live, twice = ~rest, 2.0 * value[:, None, None]
-    change = (2.0 * jnp.sum(key * on_query, (1, 2)), twice * on_query, twice * on_key)
+    on_value = jnp.sum(key * on_query, (1, 2)) - args.brake * jnp.sum(value, 0)
+    change = (2.0 * on_value, twice * on_query, twice * on_key)
     return tuple(part * (live if part.ndim == 2 else live[:, None, None]) for part in change)
 
 

@@ -45,6 +45,7 @@ class RandomStartCascade(NamedTuple):
         key: Keys in the features' basis, (H, R, D) or (runs, H, R, D); without the axis R for heads of rank one.
         query: Queries likewise.
         ascent: SAM's ascent step; its ρ may be one number a run. The default is gradient flow.
+        brake: The rate s of a brake `−2s Σ_i v_i` on every v̇_h; 0 for linear attention (see `softmax_cascade`).
     """
 
     features: Features
@@ -52,6 +53,7 @@ class RandomStartCascade(NamedTuple):
     key: Float[Any, "*runs H R D"] | Float[Any, "*runs H D"]
     query: Float[Any, "*runs H R D"] | Float[Any, "*runs H D"]
     ascent: Ascent = DESCENT
+    brake: Any = 0.0
 
     @classmethod
     def from_params(cls, features: Features, params: Mapping[str, Any], ascent: Ascent = DESCENT) -> RandomStartCascade:
@@ -132,7 +134,7 @@ class RandomStartCascade(NamedTuple):
         drive, entries = self._checked()
         key, query = (self._rows(part) for part in (self.key, self.query))
         given: list[tuple[Any, int]] = [(self.value, 1), (key, 3), (query, 3), (drive, 1), (entries, 2)]
-        given += [(keeps_out(drive, entries), 2), (self.ascent.rho, 0), (times, axes_of_times)]
+        given += [(keeps_out(drive, entries), 2), (self.brake, 0), (self.ascent.rho, 0), (times, axes_of_times)]
         count = 1 if np.ndim(self.value) == 1 else len(self.value)
         parts = [_with_runs(part, axes, count) for part, axes in given]
         size = min(BLOCK, count)
@@ -158,6 +160,7 @@ class RandomStartCascade(NamedTuple):
             check_shape("features.drive", drive, (*value.shape[:-1], dim))
         for rho in np.ravel(self.ascent.rho).tolist():
             check_number("rho", rho, minimum=0.0)
+        check_number("brake", self.brake, minimum=0.0)
         return drive, np.asarray(entries, float)
 
 
@@ -172,23 +175,27 @@ def _on_block(function: Callable[..., Any], size: int, normalised: Any, parts: S
     """Apply a function to a block of starts, filled up to a size with copies of the first."""
     count = len(parts[0])
     filled = [np.concatenate([part, np.repeat(part[:1], size - count, axis=0)]) for part in parts]
-    *heads, drive, entries, out, rho, times = filled
-    found = function(heads, drive, entries, out, Ascent(rho, normalised), times)
+    *heads, drive, entries, out, brake, rho, times = filled
+    found = function(heads, drive, entries, out, brake, Ascent(rho, normalised), times)
     return jax.tree.map(lambda values: values[:count], found)
 
 
-def _strengths(heads: Any, drive: np.ndarray, entries: np.ndarray, out: Any, ascent: Ascent, at: Any) -> np.ndarray:
+def _strengths(
+    heads: Any, drive: np.ndarray, entries: np.ndarray, out: Any, brake: Any, ascent: Ascent, at: Any
+) -> np.ndarray:
     """Return the strengths at times, (runs, T, D)."""
-    strength, finished = sample_heads(heads, drive, entries, out, ascent, at)
+    strength, finished = sample_heads(heads, drive, entries, out, brake, ascent, at)
     optimum = drive / np.diagonal(entries, axis1=-2, axis2=-1)
     since = np.maximum(at[..., None] - finished[:, None], 0.0)
     rate = 6.0 * drive * np.cbrt(optimum)
     return optimum[:, None] - (optimum[:, None] - strength) * np.exp(-rate[:, None] * since)
 
 
-def _crossings(heads: Any, drive: Any, entries: Any, out: Any, ascent: Ascent, until: Any, fraction: float) -> Any:
+def _crossings(
+    heads: Any, drive: Any, entries: Any, out: Any, brake: Any, ascent: Ascent, until: Any, fraction: float
+) -> Any:
     """Return the times at which strengths first reach a fraction of the optimum, (runs, D); infinity if never."""
-    found = integrate_heads(heads, drive, entries, out, ascent, until)
+    found = integrate_heads(heads, drive, entries, out, brake, ascent, until)
     share = found.strength * (np.diagonal(entries, axis1=-2, axis2=-1) / drive)[:, None]
     after, reached = np.argmax(share >= fraction, axis=1), np.any(share >= fraction, axis=1)
     before = np.maximum(after - 1, 0)

@@ -184,12 +184,12 @@ def test_many_starts_are_each_as_alone_and_parameters_are_read(monkeypatch):
     drive, entries = FOUR.drive, FOUR.entry_curvature
     alike = [np.broadcast_to(part, (3, *part.shape)) for part in (drive, entries, keeps_out(drive, entries))]
     rows = (heads[0], *(part[:, :, None] for part in heads[1:]))
-    direct = integrate_heads(rows, *alike, icl.Ascent(np.zeros(3)), np.full(3, np.inf))
+    direct = integrate_heads(rows, *alike, np.zeros(3), icl.Ascent(np.zeros(3)), np.full(3, np.inf))
     assert isinstance(whole, Cascade)
     np.testing.assert_allclose(direct.strength, whole.strength, rtol=1e-9)
     monkeypatch.setattr("icl_theory.theory.cascade_steps.KEPT", 1)  # several pieces
     at = np.linspace(0.0, [500.0, 1000.0, 1500.0], 301, axis=1)
-    sampled, finished = sample_heads(rows, *alike, icl.Ascent(np.zeros(3)), at)
+    sampled, finished = sample_heads(rows, *alike, np.zeros(3), icl.Ascent(np.zeros(3)), at)
     for row in range(3):
         wanted = [np.interp(at[row], direct.time[row], column) for column in direct.strength[row].T]
         np.testing.assert_allclose(sampled[row].T, wanted, rtol=1e-3, atol=1e-6)  # the last step ends at the last time

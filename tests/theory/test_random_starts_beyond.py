@@ -1,13 +1,16 @@
-"""Random starts beyond rank one: merged heads of any size, and heads of rank R."""
+"""Random starts beyond rank one: merged heads of any size, heads of rank R, and softmax scores."""
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.integrate import solve_ivp
 
 import icl_theory as icl
 from icl_theory.errors import InputError
 from icl_theory.theory.merged_dynamics import effective_head, effective_start
 from icl_theory.theory.reduced_loss import MergedStrength, ReducedLoss
+from icl_theory.theory.softmax import softmax_cascade, value_brake
 
 MIXTURE = icl.TaskMixture.single([0.4, 0.3, 0.2, 0.1], num_context=31)
 FOUR = icl.find_features(MIXTURE)
@@ -81,3 +84,46 @@ def test_the_cascade_of_heads_of_rank_r_predicts_every_start(rank, bounds):
     found = cascade.run()
     held = np.stack([np.sum(found.head == h, axis=1) for h in range(H)], axis=1)
     assert np.mean(held.max(axis=1) == rank) > 0.8
+
+
+def test_the_brake_is_what_the_mean_label_costs():
+    """Without keys softmax attention predicts `Σ_h v_h ȳ`, so its mean square over `(Σ_h v_h)²` is the brake."""
+    mixture = icl.TaskMixture.single([0.5, 0.3], num_context=3)
+    model = icl.SeparateAttention(2, 3, scores="softmax", key_query_scale=0.0, value_scale=1.0, rngs=nnx.Rngs(0))
+    prompts = icl.sample_prompts(mixture, 40_000, key=jax.random.key(0))
+    squares = (np.asarray(model(prompts)) / float(model.value[...].sum())) ** 2
+    error = squares.std() / np.sqrt(len(squares))
+    assert abs(squares.mean() - value_brake(icl.find_features(mixture), 3)) < 4 * error
+
+
+def test_the_cascade_of_softmax_attention_solves_its_equations():
+    """A solver on the equations of the notes, §16, until the first feature is learned; the sum of values decays."""
+    features = icl.find_features(icl.TaskMixture.single([0.6, 0.4], num_context=15))
+    draw, share, brake = np.random.default_rng(8), (15 / 16) ** 2, value_brake(features, 15)
+    value, (key, query) = 0.2 * draw.normal(size=3), 0.1 * draw.normal(size=(2, 3, 1, 2))
+    params = {"value": value, "key": key @ features.directions.T, "query": query @ features.directions.T}
+    drive, entries = share * features.drive, share * features.entry_curvature
+
+    def field(t, y):
+        v, k, q = y[:3], *y[3:].reshape(2, 3, 2)
+        own = v[:, None, None] * k[:, :, None] * q[:, None]
+        push = -entries * own
+        push[:, range(2), range(2)] = drive - np.diagonal(entries) * own.sum(0).diagonal()
+        on_query = np.einsum("hde,he->hd", push, q)
+        pushes = (np.sum(k * on_query, 1) - brake * v.sum(), v[:, None] * on_query)
+        return 2 * np.concatenate([*map(np.ravel, pushes), (v[:, None] * np.einsum("hde,hd->he", push, k)).ravel()])
+
+    time = np.linspace(0.0, 60.0, 601)
+    found = solve_ivp(field, (0, 60), np.concatenate([value, key.ravel(), query.ravel()]), t_eval=time, rtol=1e-9).y
+    v, k, q = found[:3], *found[3:].reshape(2, 3, 2, -1)
+    wanted = np.einsum("ht,hdt,hdt->td", v, k, q)
+    cascade = softmax_cascade(features, params, 15)
+    early = time < icl.learning_times(time, wanted / features.optimum).min()
+    assert 50 < early.sum() < 600
+    np.testing.assert_allclose(cascade.predict(time).strength[early], wanted[early], atol=5e-3)
+    plain = cascade._replace(brake=0.0).predict(time).strength[early]
+    assert np.abs(plain - wanted[early]).max() > 0.1
+    with pytest.raises(InputError, match="no entry_curvature"):
+        softmax_cascade(features._replace(entry_curvature=None), params, 15)
+    with pytest.raises(InputError, match="brake = -1"):
+        cascade._replace(brake=-1.0).run()
