@@ -304,7 +304,8 @@ NO_EFFECT = {
         "random_starts_beyond",
         drives_alone,
         "softmax_is_slower_by_the_brake one_head_takes_as_many_features_as_its_rank_2 "
-        "one_head_takes_as_many_features_as_its_rank_4 error_of_the_effective_head_falls_faster effective_head_is_nearer",
+        "one_head_takes_as_many_features_as_its_rank_4 error_of_the_effective_head_falls_faster "
+        "effective_head_is_nearer",
     ),
     "no heads on features": (
         "weights",
