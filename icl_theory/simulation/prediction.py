@@ -23,6 +23,10 @@ ASCENTS: dict[str, Callable[[float], Ascent]] = {  # the ascent step of each opt
     "sam": Ascent,
     "unnormalised-sam": lambda rho: Ascent(rho, normalised=False),
 }
+PREDICTABLE = (  # for messages
+    "separate heads of rank 1 (gd, sam, unnormalised-sam; init = aligned, or random if every feature has a drive) and "
+    "merged heads (gd), with population data, reduced blocks and no fixed task"
+)
 
 
 def theory_of(config: RunConfig) -> Theory | None:

@@ -109,8 +109,9 @@ class _Args(NamedTuple):
     def of(cls, drive: Any, entries: Any, out: Any, brake: Any, ascent: Ascent, until: Any) -> _Args:
         """The arguments with runs last."""
         with jax.enable_x64(True):
-            last = [jnp.asarray(np.moveaxis(part, 0, -1)) for part in (drive, entries, out, brake, ascent.rho, until)]
-        return cls(*last[:4], Ascent(last[4], ascent.normalised), last[5])
+            drive, entries, out = (jnp.asarray(np.moveaxis(part, 0, -1)) for part in (drive, entries, out))
+            ascent = ascent._replace(rho=jnp.asarray(ascent.rho))
+            return cls(drive, entries, out, jnp.asarray(brake), ascent, jnp.asarray(until))
 
 
 class _State(NamedTuple):
@@ -225,10 +226,11 @@ def _residual(heads: Any, owns: Array, rest: Array, args: _Args) -> Array:
 def _gradient(heads: Any, owns: Array, rest: Array, args: _Args) -> tuple[Array, ...]:
     value, key, query = heads
     residual = _residual(heads, owns, rest, args)
-    whole = value[:, None, None] * jnp.sum(key[:, :, :, None] * query[:, :, None], 1)  # v KᵀQ
-    held = args.entries * (1.0 - jnp.eye(key.shape[2]))[..., None] * whole
-    on_query = residual * query - jnp.sum(held[:, None] * query[:, :, None], 3)  # Ψ q
-    on_key = residual * key - jnp.sum(held[:, None] * key[:, :, :, None], 2)  # Ψᵀ k
+    others = args.entries * (1.0 - jnp.eye(key.shape[2]))[..., None]
+    against_query = jnp.einsum("der,hkser->hksdr", others, query[:, :, None] * query[:, None])
+    against_key = jnp.einsum("der,hksdr->hkser", others, key[:, :, None] * key[:, None])
+    on_query = residual * query - value[:, None, None] * jnp.sum(key[:, None] * against_query, 2)  # Ψ q
+    on_key = residual * key - value[:, None, None] * jnp.sum(query[:, None] * against_key, 2)  # Ψᵀ k
     live, twice = ~rest, 2.0 * value[:, None, None]
     on_value = jnp.sum(key * on_query, (1, 2)) - args.brake * jnp.sum(value, 0)
     change = (2.0 * on_value, twice * on_query, twice * on_key)

@@ -65,7 +65,8 @@ class RandomStartCascade(NamedTuple):
         if params.keys() != {"value", "key", "query"} or np.ndim(params["key"]) != np.ndim(params["value"]) + 2:
             raise InputError("params", "another model", "give the parameters of SeparateAttention with reduced blocks")
         value, key, query = (np.asarray(params[name], float) for name in ("value", "key", "query"))
-        return cls(features, value, key @ features.directions, query @ features.directions, ascent)
+        directions = np.asarray(features.directions)[..., None, :, :]  # one for all heads
+        return cls(features, value, key @ directions, query @ directions, ascent)
 
     def predict(self, time: np.ndarray) -> Trajectory:
         """Return loss and strengths of one start at the given times; the loss leaves out off-diagonal entries of W.

@@ -19,6 +19,7 @@ from icl_theory import (
     simplicity_bias,
 )
 from icl_theory.analysis.plateaus import level_between
+from icl_theory.analysis.trajectory import relative_error
 
 FEATURES = find_features(TaskMixture.single([2.0, 1.0], num_context=31))
 
