@@ -37,7 +37,8 @@ class RandomStartCascade(NamedTuple):
 
     The smaller the start, the better. Median errors of learning times are 0 to 1 % where the entries of value, key and
     query have standard deviations 0.02, 0.01 and 0.01, and 0 to 10 % at five times that (four features, five heads,
-    rank one). At higher rank they are smaller, except where two heads share a feature that both take at once.
+    rank one). At higher rank they are smaller, except where two heads share a feature that both take at once; SAM was
+    not tried there.
 
     Attributes:
         features: The features, with `entry_curvature`. With many starts they may have an axis of runs.

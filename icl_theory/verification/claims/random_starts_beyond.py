@@ -228,5 +228,5 @@ CLAIM = Claim(
     Settings(),
     measure,
     table,
-    seconds=25.0,
+    seconds=30.0,
 )
