@@ -100,6 +100,7 @@ from .upsampling.factor import (
     early_group as early_group,
     example_copies as example_copies,
     example_weights as example_weights,
+    excess_factor as excess_factor,
     learning_time_ratio as learning_time_ratio,
     random_group as random_group,
     ratio_factor as ratio_factor,

@@ -52,7 +52,7 @@ FILE: Any = click.Path(path_type=Path)
     help="loss that stays whatever is learned: zero, last, or a record whose last checkpoint it is",
 )
 @click.option("--rule", type=click.Choice(RULES), help="how the factor comes about  [default: ratio]")
-@click.option("--target", type=float, help="learning-time ratio that is wanted  [default: 1]")
+@click.option("--target", type=float, help="learning-time ratio that is wanted  [default: 1; excess needs one above 1]")
 @click.option("--other", type=FILE, help="the other record of the rules match and secant")
 @click.option("--tried-factor", type=float, help="factor under which the other record was made (rule secant)")
 @click.option("--factor", type=float, help="the factor itself, instead of a rule")
@@ -93,6 +93,7 @@ def upsample_command(
     \b
     Rules, with R the ratio of learning times of late and early examples:
       ratio    factor = R / target
+      excess   factor = (R − 1) / (target − 1): the late begin when the early are learned, by the same units
       match    factor = R / R of --other, such as a record under SAM
       secant   corrects --tried-factor by what it did, seen in --other
 

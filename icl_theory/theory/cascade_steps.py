@@ -1,4 +1,4 @@
-"""Integration of many heads that are coupled through the strengths of features alone (theory notes, §16).
+"""Integration of many heads that are coupled through strengths and learned heads (theory notes, §16).
 
 Runs are the last axis, so that numbers of one kind lie together. Each run has steps of its own length.
 """
@@ -227,10 +227,21 @@ def _gradient(heads: Any, owns: Array, rest: Array, args: _Args) -> tuple[Array,
     value, key, query = heads
     residual = _residual(heads, owns, rest, args)
     others = args.entries * (1.0 - jnp.eye(key.shape[2]))[..., None]
+    large = jnp.any(owns, 1) & ~rest  # heads that have learned and go on: all see their entries off the diagonal
+    own = jnp.where(large, 0.0, value)[:, None, None]
     against_query = jnp.einsum("der,hkser->hksdr", others, query[:, :, None] * query[:, None])
     against_key = jnp.einsum("der,hksdr->hkser", others, key[:, :, None] * key[:, None])
-    on_query = residual * query - value[:, None, None] * jnp.sum(key[:, None] * against_query, 2)  # Ψ q
-    on_key = residual * key - value[:, None, None] * jnp.sum(query[:, None] * against_key, 2)  # Ψᵀ k
+    on_query = residual * query - own * jnp.sum(key[:, None] * against_query, 2)  # Ψ q
+    on_key = residual * key - own * jnp.sum(query[:, None] * against_key, 2)  # Ψᵀ k
+
+    def with_large() -> tuple[Array, Array]:
+        led = jnp.where(large, value, 0.0)[:, None, None]
+        matrix = others * jnp.sum((led * key)[:, :, :, None] * query[:, :, None], (0, 1))
+        return jnp.sum(matrix * query[:, :, None], 3), jnp.sum(matrix * key[:, :, :, None], 2)
+
+    none = (jnp.zeros_like(query), jnp.zeros_like(key))
+    less_query, less_key = jax.lax.cond(jnp.any(large), with_large, lambda: none)
+    on_query, on_key = on_query - less_query, on_key - less_key
     live, twice = ~rest, 2.0 * value[:, None, None]
     on_value = jnp.sum(key * on_query, (1, 2)) - args.brake * jnp.sum(value, 0)
     change = (2.0 * on_value, twice * on_query, twice * on_key)

@@ -25,15 +25,16 @@ BLOCK = 512  # starts that are integrated together
 class RandomStartCascade(NamedTuple):
     """Separate heads of any rank from any start on infinite data (a `Dynamics`).
 
-    Heads see each other through the strengths `w_d = Σ_h v_h Σ_r k_hrd q_hrd` alone. Head h follows
+    Heads see each other through the strengths `w_d = Σ_h v_h Σ_r k_hrd q_hrd`. Head h follows
 
         v̇ = 2 Σ_r k_rᵀ Ψ q_r,   k̇_r = 2 v Ψ q_r,   q̇_r = 2 v Ψᵀ k_r,
-        Ψ_de = δ_de (a_d − c_d w_d) − (1 − δ_de) C_de v Σ_r k_rd q_re,
+        Ψ_de = δ_de (a_d − c_d w_d) − (1 − δ_de) C_de M_de,
 
-    that is the flow of the model without the off-diagonal entries of W that other heads have. SAM takes the velocity at
-    `θ − ρ F/‖F‖` with one norm over all heads that are not done. A head of rank R is done when R
-    features that it has taken have 98 % of their optimum, unless it goes on to others (`keeps_out`): then it stays as
-    it is, and its other entries are dropped.
+    with M its own matrix `v Σ_r k_r q_rᵀ` and those of heads that have learned a feature and go on to others. That is
+    the flow of the model without the off-diagonal entries of W that other heads have. SAM takes the velocity at
+    `θ − ρ F/‖F‖` with one norm over all heads that are not done. A head of rank R is done when R features have 98 % of
+    their optimum by it, unless it goes on to others (`keeps_out`): then it stays as it is, and its other entries are
+    dropped.
 
     The smaller the start, the better. Median errors of learning times are 0 to 1 % where the entries of value, key and
     query have standard deviations 0.02, 0.01 and 0.01, and 0 to 10 % at five times that (four features, five heads,
@@ -94,11 +95,11 @@ class RandomStartCascade(NamedTuple):
         """
         return self._as_given(np.concatenate(self._mapped(_strengths, time, 1)))
 
-    def learning_times(self, *, fraction: float = 0.5, until: float = np.inf) -> np.ndarray:
+    def learning_times(self, *, fraction: np.ndarray | float = 0.5, until: float = np.inf) -> np.ndarray:
         """Return when each feature's strength reaches a fraction of its optimum, (D,) or (runs, D).
 
         Args:
-            fraction: The fraction of w_d*, below `FINISHED`.
+            fraction: The fraction of w_d*, below `FINISHED`; one number or (D,).
             until: Time at which to stop.
 
         Returns:
@@ -107,9 +108,12 @@ class RandomStartCascade(NamedTuple):
         Raises:
             InputError: As in `run`; or the fraction is not between 0 and `FINISHED`.
         """
-        if not 0.0 < fraction < FINISHED:
-            raise InputError("fraction", fraction, f"give a number above 0 and below {FINISHED}")
-        return self._as_given(np.concatenate(self._mapped(partial(_crossings, fraction=fraction), until)))
+        share = np.asarray(fraction, float)
+        if share.shape not in ((), (np.shape(self.features.drive)[-1],)) or not np.all(
+            (share > 0) & (share < FINISHED)
+        ):
+            raise InputError("fraction", fraction, f"give a number above 0 and below {FINISHED}, or one a feature")
+        return self._as_given(np.concatenate(self._mapped(partial(_crossings, fraction=share), until)))
 
     def run(self, until: float = np.inf) -> Cascade:
         """Integrate until a time, or until no head that could take a feature is left.
@@ -194,7 +198,7 @@ def _strengths(
 
 
 def _crossings(
-    heads: Any, drive: Any, entries: Any, out: Any, brake: Any, ascent: Ascent, until: Any, fraction: float
+    heads: Any, drive: Any, entries: Any, out: Any, brake: Any, ascent: Ascent, until: Any, fraction: np.ndarray
 ) -> Any:
     """Return the times at which strengths first reach a fraction of the optimum, (runs, D); infinity if never."""
     found = integrate_heads(heads, drive, entries, out, brake, ascent, until)

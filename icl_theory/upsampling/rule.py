@@ -4,8 +4,14 @@ The ratio `R` is the median learning time of the late examples divided by that o
 κ divides R by about κ. The rules:
 
     ratio   κ = R / target; with target 1, late and early are learned at the same time
+    excess  κ = (R − 1) / (target − 1), for a target above 1: where the units that learned the early go on to the late
     match   κ = R / R', with R' of another record of the same examples, such as one under SAM, whose order is imitated
-    secant  κ = κ'^(ln(R/target) / ln(R/R')), with R' of a record made under a factor κ': corrects a first try
+    secant  κ = (R − R_∞) / (target − R_∞), R_∞ = (κ'R' − R) / (κ' − 1), with R' of a record made under a factor κ':
+            corrects a first try
+
+Why there are two first rules, and when which holds, is in the theory notes, §16. In short: `ratio` is that of units
+which learn early and late at once, `excess` that of units which begin the late when the early are learned. If in doubt,
+take `ratio` first, which asks for less, and then `secant`.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from icl_theory.upsampling.factor import (
     early_group,
     example_copies,
     example_weights,
+    excess_factor,
     learning_time_ratio,
     random_group,
     ratio_factor,
@@ -112,8 +119,8 @@ def upsample(
         floor: The loss that remains whatever is learned: "zero", "last" (an example's own last loss), or losses (P,),
             such as those of a converged model. With "zero", examples that no model can fit count as late. With "last",
             examples whose loss did not fall count as having nothing to learn.
-        rule: "ratio", "match" or "secant", as in the docstring of the module.
-        target: The wanted ratio of learning times (rules ratio and secant), at least 1 (default 1).
+        rule: "ratio", "excess", "match" or "secant", as in the docstring of the module.
+        target: The wanted ratio of learning times, at least 1 (default 1); above 1 for `excess`, which needs it.
         other: The other record of match and secant, of the same examples. Records with ids are matched by them.
         tried_factor: κ' of secant.
         factor: κ itself instead of a rule, at least 1.
@@ -207,13 +214,18 @@ def _rule(
     """Return κ, and in words how it was found."""
     if rule == "ratio":
         return float(ratio_factor(ratio, target=target)), f"R / target = {ratio:.3g} / {target:g}"
+    if rule == "excess":
+        kappa = float(excess_factor(ratio, target=target)) if ratio > 1 else 1.0
+        return kappa, f"(R − 1) / (target − 1) = {ratio - 1:.3g} / {target - 1:.3g}"
     assert achieved is not None
     if rule == "match":
         return float(ratio_factor(ratio, target=achieved)), f"R / R' = {ratio:.3g} / {bound}{achieved:.3g}"
     assert tried_factor is not None
     try:
         kappa = float(secant_factor(tried_factor, ratio=ratio, achieved=achieved, target=target))
-    except InputError:
+    except InputError as error:
+        if error.field == "target":
+            raise
         shown = f"R' = {achieved:.3g} under a factor {tried_factor:g}"
         raise InputError("other", shown, f"it should lie well below R = {ratio:.3g}; try a larger factor") from None
     moved = f"which took R from {ratio:.3g} to {bound}{achieved:.3g}"

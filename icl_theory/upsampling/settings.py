@@ -7,7 +7,7 @@ from typing import Any
 from icl_theory.errors import InputError, check_choice, check_number
 from icl_theory.upsampling import GROUPS
 
-RULES = ("ratio", "match", "secant")
+RULES = ("ratio", "excess", "match", "secant")
 
 
 LATE = {"quantile": 0.5, "threshold": 0.5, "clusters": 0.0}  # ways to find the late, and default settings
@@ -62,11 +62,11 @@ def check_factor_settings(*, rule: str = "ratio", factor: float | None = None, *
         if given or rule != "ratio":
             raise InputError("factor", factor, f"with it {next(iter(given), 'rule')} does nothing; give one of them")
         return
-    uses = {"ratio": {"target"}, "match": {"other"}, "secant": {"target", "other", "tried_factor"}}[rule]
-    for name in given.keys() - uses - {"max_factor"}:
+    uses = {"ratio": set(), "excess": {"target"}, "match": {"other"}, "secant": {"other", "tried_factor"}}[rule]
+    for name in given.keys() - uses - {"max_factor"} - (set() if rule == "match" else {"target"}):
         raise InputError(name, "given", f"the rule {rule} does not use it")
-    for name in uses - given.keys() - {"target"}:
+    for name in uses - given.keys():
         raise InputError(name, "none", f"the rule {rule} needs it")
     for name, minimum in (("target", 1.0), ("tried_factor", 1.0), ("max_factor", 1.0)):
         if name in given:
-            check_number(name, given[name], minimum=minimum)
+            check_number(name, given[name], minimum=minimum, exclusive=name == "target" and rule == "excess")

@@ -10,6 +10,7 @@ NAMES = {
     "fixed_points": "Fixed points and plateau losses",
     "dynamics": "Dynamics against reduced systems and closed forms",
     "random_initialisation": "Random initialisation, gradient descent",
+    "random_starts": "Laws of random starts",
     "sam_simplicity_bias": "Simplicity bias of sharpness-aware minimization against gradient descent",
     "upsampling": "Upsampling what is learned late",
     "sam_by_data": "SAM by data",
