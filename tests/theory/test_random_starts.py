@@ -45,24 +45,32 @@ def trained(mixture, heads, rate, duration, rho=0.0):
     return icl.learning_times(run.time, strength / features.optimum)
 
 
-def test_escape_of_a_head_equals_its_flow():
+@pytest.mark.parametrize("shape", [(D,), (2, D)], ids=["rank one", "rank two"])
+def test_escape_of_a_head_equals_its_flow(shape):
     """Heads of all signs, some of which turn; the quadrature against a solver."""
     draw, goal, turned = np.random.default_rng(1), 0.05 * FOUR.optimum, 0
     for _ in range(40):
         scale = 10 ** draw.uniform(-2, -1)
-        value, key, query = scale * draw.normal(), 0.5 * scale * draw.normal(size=D), 0.5 * scale * draw.normal(size=D)
+        value, (key, query) = scale * draw.normal(), 0.5 * scale * draw.normal(size=(2, *shape))
         time, feature = escape_time(value, key, query, drive=FOUR.drive, strength=goal)
 
-        def field(t, y):
-            v, k, q = y[0], y[1 : 1 + D], y[1 + D :]
-            return np.concatenate([[2 * np.sum(FOUR.drive * k * q)], 2 * v * FOUR.drive * q, 2 * v * FOUR.drive * k])
+        def parts(y):
+            return y[0], *y[1:].reshape(2, *shape)
 
-        events = [lambda t, y, d=d: y[0] * y[1 + d] * y[1 + D + d] - goal[d] for d in range(D)]
+        def field(t, y):
+            v, k, q = parts(y)
+            pushes = (2 * np.sum(FOUR.drive * k * q), 2 * v * FOUR.drive * q, 2 * v * FOUR.drive * k)
+            return np.concatenate([np.ravel(push) for push in pushes])
+
+        def strength(y):
+            v, k, q = parts(y)
+            return v * (k * q).reshape(-1, D).sum(0)
+
+        events = [lambda t, y, d=d: strength(y)[d] - goal[d] for d in range(D)]
         for event in events:
             event.terminal = True
-        found = solve_ivp(
-            field, (0, 1e6), [value, *key, *query], method="DOP853", rtol=1e-11, atol=1e-15, events=events
-        )
+        begin = np.array([value, *key.ravel(), *query.ravel()])
+        found = solve_ivp(field, (0, 1e6), begin, method="DOP853", rtol=1e-11, atol=1e-15, events=events)
         assert len(found.t_events[feature])
         assert time == pytest.approx(found.t[-1], rel=1e-8)
         turned += found.y[0, 0] * found.y[0, -1] < 0
@@ -175,12 +183,13 @@ def test_many_starts_are_each_as_alone_and_parameters_are_read(monkeypatch):
     whole, times = together.run(), together.learning_times()
     drive, entries = FOUR.drive, FOUR.entry_curvature
     alike = [np.broadcast_to(part, (3, *part.shape)) for part in (drive, entries, keeps_out(drive, entries))]
-    direct = integrate_heads(heads, *alike, icl.Ascent(np.zeros(3)), np.full(3, np.inf))
+    rows = (heads[0], *(part[:, :, None] for part in heads[1:]))
+    direct = integrate_heads(rows, *alike, np.zeros(3), icl.Ascent(np.zeros(3)), np.full(3, np.inf))
     assert isinstance(whole, Cascade)
     np.testing.assert_allclose(direct.strength, whole.strength, rtol=1e-9)
     monkeypatch.setattr("icl_theory.theory.cascade_steps.KEPT", 1)  # several pieces
     at = np.linspace(0.0, [500.0, 1000.0, 1500.0], 301, axis=1)
-    sampled, finished = sample_heads(heads, *alike, icl.Ascent(np.zeros(3)), at)
+    sampled, finished = sample_heads(rows, *alike, np.zeros(3), icl.Ascent(np.zeros(3)), at)
     for row in range(3):
         wanted = [np.interp(at[row], direct.time[row], column) for column in direct.strength[row].T]
         np.testing.assert_allclose(sampled[row].T, wanted, rtol=1e-3, atol=1e-6)  # the last step ends at the last time
@@ -240,7 +249,7 @@ def test_starts_at_the_edges_and_bad_input():
     heads = [part[0] for part in starts(1, 0.1)]
     params = {"value": heads[0], "key": heads[1][:, None], "query": heads[2][:, None]}
     for call, named in (
-        (lambda: icl.RandomStartCascade.from_params(FOUR, params | {"key": np.zeros((H, 2, D))}), "rank = 2"),
+        (lambda: icl.RandomStartCascade.from_params(FOUR, params | {"key": np.zeros((H, 2, D))}).run(), "query = "),
         (lambda: icl.RandomStartCascade.from_params(FOUR, {"value": heads[0]}), "SeparateAttention"),
         (lambda: icl.RandomStartCascade(FOUR, *heads).learning_times(fraction=0.99), "fraction = 0.99"),
         (lambda: icl.RandomStartCascade(FOUR, *heads, icl.Ascent(-1.0)).run(), "rho = -1"),
