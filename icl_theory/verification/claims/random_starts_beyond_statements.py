@@ -19,8 +19,8 @@ HEADS = ("balanced", "effective")
 def slowdown(times: xr.DataArray) -> np.ndarray:
     """Return `ln(t_1 softmax / t_1 linear)`, (context, seed); NaN where neither is learned."""
     with np.errstate(invalid="ignore"):
-        first = np.log(times.isel(softmax_feature=0))
-        return np.asarray(first.sel(scores="softmax") - first.sel(scores="linear"))
+        softmax, linear = (np.log(times.sel(scores=name)[..., 0].values) for name in SCORES)
+        return softmax - linear
 
 
 def slope(along: Any, values: Any) -> np.ndarray:
