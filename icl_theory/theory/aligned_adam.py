@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from icl_theory.analysis.trajectory import Trajectory, whole_steps
 from icl_theory.errors import InputError, check_number
+from icl_theory.moments.compressed_prompts import CompressedPrompts
 from icl_theory.numerics.maps import iterate
 from icl_theory.tasks.features import GroupFeatures
 from icl_theory.theory.aligned_dynamics import Ascent, perturbation
@@ -21,8 +22,9 @@ class AlignedAdam(NamedTuple):
 
     Value, key and query of an aligned, balanced head have one gradient, so Adam moves all three alike. Along u_d the
     examples of group g have the gradient `s_gd = −2ũ_d² (a_gd − c_gd ũ_d³)`, so a batch has the mean gradient
-    `S_d = Σ_g π_g s_gd` and the mean square `S_d² + V_d/b` with `V_d = Σ_g π_g s_gd² − S_d² + σ_d²`. Adam's moments are
-    fed these means in place of a batch's gradient and its square:
+    `S_d = Σ_g π_g s_gd` and the mean square `S_d² + V_d/b` with `V_d = Σ_g π_g s_gd² − S_d² + σ_d²`. Examples that
+    differ within their group have the mean of their squares in place of s_gd² (see `example_moments`). Adam's moments
+    are fed these means in place of a batch's gradient and its square:
 
         m ← β_1 m + (1−β_1) S,   v ← β_2 v + (1−β_2) (S² + V/b),   u ← u − η m̂/(√v̂ + ε)
 
@@ -34,7 +36,8 @@ class AlignedAdam(NamedTuple):
         start: u_d(0), shape (D,).
         learning_rate: η. Times must be multiples of it.
         batch_size: b; None for full batches.
-        noise: σ_d, the standard deviation of an example's gradient within its group, (D,) or one number.
+        noise: σ_d, the standard deviation of further noise in an example's gradient, (D,) or one number.
+        examples: Moments of the examples within a group, (G, D, 3), from `example_moments`; None if they are all alike.
         b1: β_1.
         b2: β_2.
         eps: ε.
@@ -46,6 +49,7 @@ class AlignedAdam(NamedTuple):
     learning_rate: float
     batch_size: int | None = None
     noise: float | Float[Any, " D"] = 0.0
+    examples: Float[Any, "G D 3"] | None = None
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
@@ -65,20 +69,39 @@ class AlignedAdam(NamedTuple):
         steps = whole_steps(time, self.learning_rate)
         batch = np.inf if self.batch_size is None else float(self.batch_size)
         shares = self.groups.shares / np.sum(self.groups.shares)
-        parts = [jnp.asarray(part, float) for part in (shares, self.groups.drive, self.groups.curvature)]
-        args = (
-            *parts,
-            batch,
-            jnp.asarray(self.noise, float),
-            self.ascent,
-            self.learning_rate,
-            self.b1,
-            self.b2,
-            self.eps,
-        )
+        drive, curvature, squares = self.groups.drive, self.groups.curvature, self.examples
+        if squares is None:  # (a − c u³)² written out
+            squares = np.stack([drive**2, drive * curvature, curvature**2], axis=-1)
+        parts = [jnp.asarray(part, float) for part in (shares, drive, curvature, squares, batch, self.noise)]
+        args = (*parts, self.ascent, self.learning_rate, self.b1, self.b2, self.eps)
         values = iterate(_adam_step, (u, jnp.zeros_like(u), jnp.zeros_like(u)), jnp.asarray(steps), args)[0]
         strength = np.asarray(values, float) ** 3
         return Trajectory(np.asarray(time), features.loss(strength), strength)
+
+
+def example_moments(rows: CompressedPrompts, directions: np.ndarray) -> tuple[GroupFeatures, np.ndarray]:
+    """Return what `AlignedAdam` needs of a finite set with groups: their features and the moments of their examples.
+
+    With `φ_d = (e_d·β)(e_d·x_q)` an example of target y has the gradient `−2u_d² φ_d (y − u_d³ φ_d)` along u_d, if
+    other features are left out. The features are the means of `φ_d y` and `φ_d²` in each group, the moments those of
+    `φ_d² y²`, `φ_d³ y` and `φ_d⁴`. Weights are the rows' own.
+
+    Args:
+        rows: The set, with the group of each row.
+        directions: Directions e_d of the features as columns, (D, D).
+
+    Returns:
+        `(groups, examples)`, examples of shape (G, D, 3).
+    """
+    dim, group = rows.dim, np.asarray(rows.group)
+    matrices = np.asarray(rows.features, float)[:, : dim**2].reshape(-1, dim, dim)
+    phi, y = np.einsum("id,pij,jd->pd", directions, matrices, directions), np.asarray(rows.target, float)[:, None]
+    member = np.where(group[:, None] == np.arange(group.max() + 1), np.asarray(rows.weight, float)[:, None], 0.0)
+    share = member.sum(axis=0)
+    mean = lambda values: (member / share).T @ values  # noqa: E731
+    curvature = mean(phi**2)[:, :, None] * np.eye(dim)
+    groups = GroupFeatures(directions, mean(phi * y), curvature, mean(y**2)[:, 0], share / share.sum())
+    return groups, np.stack([mean(phi**2 * y**2), mean(phi**3 * y), mean(phi**4)], axis=-1)
 
 
 def adam_direction(step: Any, mean: Array, square: Array, moments: Any, decays: Any) -> tuple[Array, Any]:
@@ -91,10 +114,11 @@ def adam_direction(step: Any, mean: Array, square: Array, moments: Any, decays: 
 
 def _adam_step(step: Any, state: Any, args: Any) -> Any:
     u, *moments = state
-    shares, drive, curvature, batch, noise, ascent, learning_rate, *decays = args
+    shares, drive, curvature, squares, batch, noise, ascent, learning_rate, *decays = args
     moved = u - perturbation(u, shares @ drive, shares @ curvature, ascent)
-    uphill = -2.0 * moved**2 * (drive - curvature * moved**3)  # (G, D)
-    mean = shares @ uphill
-    square = mean**2 + (shares @ uphill**2 - mean**2 + noise**2) / batch
+    mean = -2.0 * moved**2 * (shares @ drive - shares @ curvature * moved**3)
+    zeroth, first, second = jnp.einsum("g,gdk->kd", shares, squares)
+    spread = 4.0 * moved**4 * (zeroth - 2.0 * first * moved**3 + second * moved**6)
+    square = mean**2 + (spread - mean**2 + noise**2) / batch
     direction, moments = adam_direction(step, mean, square, moments, decays)
     return (u - learning_rate * direction, *moments)

@@ -78,14 +78,19 @@ class GroupCounts(NamedTuple):
     """Batches of groups: each of the b examples draws a group, which stands for its mean over infinite data.
 
     The loss is `Σ_g (n_g/b) L_g` with multinomial counts n_g. It has the noise of groups and none within a group.
+
+    Attributes:
+        size: A batch size b below that of the loss, (), so that runs may differ in it; None for that of the loss.
     """
+
+    size: Any = None
 
     def draw(self, loss: MomentsLoss, key: Any, size: int) -> MomentsLoss:
         """Count the groups of a batch."""
-        shares = loss.moments.shares
-        group = _drawn_groups(key, shares, size)
+        shares, counted = loss.moments.shares, size if self.size is None else self.size
+        group = jnp.where(jnp.arange(size) < counted, _drawn_groups(key, shares, size), -1)
         counts = jnp.sum(group[:, None] == jnp.arange(shares.shape[-1]), axis=0).astype(shares.dtype)
-        return loss._replace(moments=loss.moments._replace(shares=counts / size))
+        return loss._replace(moments=loss.moments._replace(shares=counts / counted))
 
 
 @struct.dataclass
@@ -136,9 +141,9 @@ class Minibatches:
         keys = jax.random.key_data(jax.random.split(jax.random.wrap_key_data(self.key), runs))
         return self.replace(key=keys), self.axes(key=0)  # type: ignore[attr-defined]
 
-    def axes(self, *, loss: Any = None, key: int | None = None) -> Minibatches:
+    def axes(self, *, loss: Any = None, source: Any = None, key: int | None = None) -> Minibatches:
         """Return `loss_axes` for `train_many`: 0 for what has the axis of runs."""
-        return Minibatches(loss, None, key, self.batch_size)
+        return Minibatches(loss, source, key, self.batch_size)
 
 
 def make_minibatch_loss(

@@ -21,6 +21,7 @@ NAMES = {
     "weights": "Weights and what the flow conserves",
     "many_features": "Thirty-two features",
     "principal_components": "Regression on principal components",
+    "adaptive_optimizers": "Adaptive optimizers and batch size",
     "phase_diagram": "Phase diagram of the reduced flow",  # only for a figure; it has no statements
 }
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -20,7 +21,7 @@ from icl_theory.theory.adaptive_speeds import (
     stationary_speed,
     upsampling_exponent,
 )
-from icl_theory.theory.aligned_adam import AlignedAdam, adam_direction
+from icl_theory.theory.aligned_adam import AlignedAdam, adam_direction, example_moments
 from icl_theory.theory.aligned_dynamics import Ascent
 from icl_theory.theory.aligned_muon import AlignedMuon, orthogonalised
 from icl_theory.training.muon import muon
@@ -140,6 +141,24 @@ def test_adam_with_noise_of_all_examples_agrees_with_simulation():
     predicted = AlignedAdam(groups, np.full(2, 0.3), RATE, batch_size=batch, noise=0.3 * batch**0.5).predict(time)
     late = times(predicted, groups.upsampled().optimum)
     assert abs(np.log(found / (late[1] / late[0]))) < 0.1
+
+
+def test_example_moments_are_those_of_gradients():
+    """Against the loss of every example, differentiated with respect to u_d, one group a feature."""
+    prompts = icl.sample_prompts(two_groups(0.3), 50, key=jax.random.key(2))
+    weight = np.random.default_rng(0).uniform(0.5, 2.0, 50)
+    rows = icl.compress(prompts, blocks="reduced").replace(weight=jnp.asarray(weight))
+    groups, examples = example_moments(rows, np.eye(2))
+    u = jnp.asarray([0.4, 0.7])
+    third = jax.jacfwd(lambda u: rows.losses(jnp.diag(u**3).ravel()))(u) / 3  # v, k and q have a third each
+    for index in range(2):
+        chosen = np.asarray(rows.group) == index
+        mean, square = (np.average(values[chosen, index], weights=weight[chosen]) for values in (third, third**2))
+        a, c, (m0, m1, m2) = groups.drive[index, index], groups.curvature[index, index], examples[index, index]
+        assert -2 * u[index] ** 2 * (a - c * u[index] ** 3) == pytest.approx(mean, rel=1e-9)
+        polynomial = m0 - 2 * m1 * u[index] ** 3 + m2 * u[index] ** 6
+        assert 4 * u[index] ** 4 * polynomial == pytest.approx(square, rel=1e-9)
+        assert groups.shares[index] == pytest.approx(weight[chosen].sum() / weight.sum())
 
 
 def test_upsampling_changes_the_ratio_of_small_batches_only():

@@ -15,7 +15,7 @@ from icl_theory.errors import InputError
 from icl_theory.moments.mixture_moments import MomentsMixture
 from icl_theory.tasks.fresh_prompts import FreshPrompts
 from icl_theory.tasks.prompts import check_prompts
-from icl_theory.training.minibatches import alias_table, make_minibatch_loss
+from icl_theory.training.minibatches import GroupCounts, alias_table, make_minibatch_loss
 
 P, BATCH = 40, 8
 PARTS = [
@@ -167,6 +167,18 @@ def test_runs_may_differ_in_shares_and_nothing_recompiles():
     assert programs == []
     assert not np.allclose(first.loss[0], first.loss[1])
     assert not np.allclose(first.loss, second.loss)
+
+
+def test_runs_may_differ_in_batch_size():
+    """Counts of a batch are whole numbers of its own size, and the first draws are those of the largest."""
+    loss, _ = make_minibatch_loss(attention(), MIXTURE, batch_size=BATCH, draw="groups")
+    for size in (1, 3, BATCH):
+        smaller = loss.replace(source=GroupCounts(jnp.asarray(size)))
+        counts = np.array([smaller.at_step(step).moments.shares * size for step in range(20)])
+        np.testing.assert_allclose(counts, counts.round(), atol=1e-12)
+        np.testing.assert_allclose(counts.sum(axis=1), size)
+        assert counts[:, 1].std() > 0
+    np.testing.assert_array_equal(smaller.at_step(4).moments.shares, loss.at_step(4).moments.shares)
 
 
 @pytest.mark.parametrize(
