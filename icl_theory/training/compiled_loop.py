@@ -133,6 +133,8 @@ def _through_snapshots(
         value, params, optimizer_state = optimizer_step(
             program.optimizer, hyperparameters, batch, params, optimizer_state
         )
+        if batch is not loss:  # one batch may be bad by chance: only snapshots, of all data, decide on divergence
+            value = jnp.where(jnp.isfinite(value), -jnp.inf, value)
         return params, optimizer_state, jnp.maximum(peak, value)  # NaN stays NaN
 
     def see_one(

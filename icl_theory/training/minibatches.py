@@ -2,6 +2,7 @@
 
 `train` and `train_many` ask a loss that has `at_step` for the loss of each step's batch, and record the loss of all
 data at snapshots. The draws of a step depend on the key and the step alone, so a run can be repeated from any step.
+SAM takes both of its gradients on the same batch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array, Float, PyTree
 
-from icl_theory.errors import InputError, check_choice, check_number
+from icl_theory.errors import InputError, as_floats, check_choice, check_number
 from icl_theory.models.cubic_features import cubic_features
 from icl_theory.models.parameters import merge_model
 from icl_theory.moments.compressed_prompts import CompressedPrompts, compress
@@ -140,6 +141,19 @@ class Minibatches:
         check_number("runs", runs, minimum=1, integer=True)
         keys = jax.random.key_data(jax.random.split(jax.random.wrap_key_data(self.key), runs))
         return self.replace(key=keys), self.axes(key=0)  # type: ignore[attr-defined]
+
+    def with_batch_sizes(self, sizes: Any) -> Minibatches:
+        """Give each run a batch size of its own, (runs,), at most that of the loss; for batches of groups.
+
+        Raises:
+            InputError: Batches are not drawn by group, or a size is no whole number from 1 to the loss's batch size.
+        """
+        values = as_floats("sizes", sizes)
+        if not isinstance(self.source, GroupCounts):
+            raise InputError("sizes", sizes, 'runs may differ in batch size with draw="groups" only')
+        if not np.all((values >= 1) & (values <= self.batch_size) & (values == np.floor(values))):
+            raise InputError("sizes", sizes, f"give whole numbers from 1 to {self.batch_size}")
+        return self.replace(source=GroupCounts(device_array(values, int)))  # type: ignore[attr-defined]
 
     def axes(self, *, loss: Any = None, source: Any = None, key: int | None = None) -> Minibatches:
         """Return `loss_axes` for `train_many`: 0 for what has the axis of runs."""

@@ -15,7 +15,7 @@ from icl_theory.errors import InputError
 from icl_theory.moments.mixture_moments import MomentsMixture
 from icl_theory.tasks.fresh_prompts import FreshPrompts
 from icl_theory.tasks.prompts import check_prompts
-from icl_theory.training.minibatches import GroupCounts, alias_table, make_minibatch_loss
+from icl_theory.training.minibatches import alias_table, make_minibatch_loss
 
 P, BATCH = 40, 8
 PARTS = [
@@ -125,6 +125,20 @@ def test_training_takes_the_steps_of_its_batches(optimizer):
         np.testing.assert_allclose(run.loss[-1], loss(now), rtol=1e-9)
 
 
+def test_a_large_batch_is_no_divergence_and_a_divergence_is_found():
+    """A rare example of large weight has a loss above the limit of divergence, which full batches are held to."""
+    weight = np.where(np.arange(P) == 5, 1e6, 1.0)
+    loss, params = make_minibatch_loss(attention(), PROMPTS, batch_size=1, weight=weight, weighting="loss")
+    seen = np.asarray(batch_losses(loss, params, 200))
+    settings = {"num_steps": 200, "num_snapshots": 5}
+    rare = loss.replace(source=loss.source._replace(loss_weight=loss.source.loss_weight * 1e4))
+    assert seen.max() * 1e4 > 2e3 * loss(params)
+    assert icl.train(rare, params, hyperparameters={"learning_rate": 0.0}, **settings).diverged_at == -1
+    with pytest.raises(icl.DivergenceError) as error:
+        icl.train(loss, params, hyperparameters={"learning_rate": 10.0}, **settings)
+    assert 0 < error.value.step < 200
+
+
 def many(loss, axes, starts, **extra):
     settings = {"hyperparameters": {"learning_rate": 0.01}, "num_steps": 12, "num_snapshots": 3}
     return icl.train_many(loss, starts, optimizer=optax.adam, loss_axes=axes, **settings | extra)
@@ -173,11 +187,16 @@ def test_runs_may_differ_in_batch_size():
     """Counts of a batch are whole numbers of its own size, and the first draws are those of the largest."""
     loss, _ = make_minibatch_loss(attention(), MIXTURE, batch_size=BATCH, draw="groups")
     for size in (1, 3, BATCH):
-        smaller = loss.replace(source=GroupCounts(jnp.asarray(size)))
+        smaller = loss.with_batch_sizes(size)
         counts = np.array([smaller.at_step(step).moments.shares * size for step in range(20)])
         np.testing.assert_allclose(counts, counts.round(), atol=1e-12)
         np.testing.assert_allclose(counts.sum(axis=1), size)
         assert counts[:, 1].std() > 0
+    for wrong in (0, BATCH + 1, 1.5):
+        with pytest.raises(InputError, match="sizes"):
+            loss.with_batch_sizes(wrong)
+    with pytest.raises(InputError, match="groups"):
+        make_minibatch_loss(attention(), PROMPTS, batch_size=BATCH)[0].with_batch_sizes(2)
     np.testing.assert_array_equal(smaller.at_step(4).moments.shares, loss.at_step(4).moments.shares)
 
 

@@ -161,7 +161,7 @@ def _trained(
     sizes = np.repeat([batch for batch, _ in whole], seeds)
     shares = np.repeat([heads.shares(factor) for _, factor in whole], seeds, axis=0)
     own, _ = loss.own_batches(len(sizes))
-    own = own.replace(loss=with_shares(own.loss, shares), source=GroupCounts(sizes))  # type: ignore[attr-defined]
+    own = own.replace(loss=with_shares(own.loss, shares)).with_batch_sizes(sizes)  # type: ignore[attr-defined]
     axes = loss.axes(loss=SHARES, source=GroupCounts(0), key=0)
     training = getattr(settings, name)
     hyper: dict[str, Any] = {"learning_rate": training.learning_rate}
