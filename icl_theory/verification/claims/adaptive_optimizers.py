@@ -141,5 +141,5 @@ CLAIM = Claim(
     Settings(),
     measure,
     table,
-    seconds=40.0,
+    seconds=30.0,
 )
