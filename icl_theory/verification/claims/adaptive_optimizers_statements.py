@@ -128,6 +128,17 @@ def adam_has_the_exponent_of_the_map(data: xr.Dataset) -> tuple[xr.DataArray, xr
 
 
 @table.agrees(
+    "Adam: so it does at {point} other points of share and batch size, from πb = 0.08 to 1.6 ({seed} seeds)",
+    atol=0.07,
+    predictor=AlignedAdam,
+    figure="adaptive_optimizers",
+)
+def adam_has_the_exponent_of_the_map_at_other_shares(data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    measured = exponent(data.plane_time, data.plane_odds).median("seed")
+    return exponent(data.predicted_plane_time, data.plane_odds), measured
+
+
+@table.agrees(
     "Adam, b = 1, β_2 = 0.95: events rarer than the memory; t_2/t_1 by the law with memory (medians of {seed} seeds)",
     rtol=0.15,
     predictor=batch_speed,
