@@ -305,7 +305,8 @@ NO_EFFECT = {
         "gradient_descent_has_one_law_at_all_batch_sizes sign_descent_moves_when_a_batch_has_an_example "
         "adam_in_batches_follows_the_map_often adam_in_batches_follows_the_map_seldom adam_has_the_exponent_of_the_map "
         "adam_has_the_exponent_of_the_map_at_other_shares "
-        "muon_feels_upsampling_in_small_batches signal_and_noise_of_examples_predict_adam weights_in_sampling_act",
+        "muon_in_batches_follows_the_map muon_feels_upsampling_in_small_batches "
+        "signal_and_noise_of_examples_predict_adam weights_in_sampling_act",
     ),
     "upsampling acts in full batches, and the loss's weights do": (
         "adaptive_optimizers",

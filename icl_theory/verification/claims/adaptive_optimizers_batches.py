@@ -18,6 +18,7 @@ from icl_theory.tasks.features import Features, GroupFeatures, find_group_featur
 from icl_theory.tasks.mixture import TaskDistribution, TaskMixture
 from icl_theory.theory.adaptive_speeds import batch_speed, group_speed, sign_learning_time
 from icl_theory.theory.aligned_adam import AlignedAdam
+from icl_theory.theory.aligned_muon import AlignedMuon
 from icl_theory.theory.upsampling import upsampled_learning_times
 from icl_theory.training.gradient_descent import gd
 from icl_theory.training.losses import MomentsLoss
@@ -211,19 +212,22 @@ def with_shares(loss: MomentsLoss, shares: np.ndarray) -> MomentsLoss:
 
 
 def _predictions(settings: Settings, heads: AlignedHeads, name: str, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
-    """Return what theory predicts, and what the closed form alone says; NaN where there is neither."""
-    if name == "muon":
-        return np.full(2, np.nan), np.full(2, np.nan)
+    """Return what theory predicts, and what the closed form alone says; NaN where there is none."""
     if name == "gd":
         exact = upsampled_learning_times(heads.groups, np.array([1.0, arm.factor]), start=heads.start)
         return exact, exact
-    law = heads.slow(group_speed(heads.shares(arm.factor), arm.batch, optimizer=name))
     if name == "sign":
+        law = heads.slow(group_speed(heads.shares(arm.factor), arm.batch, optimizer=name))
         return law, law
-    rate = settings.adam.learning_rate
-    groups = heads.upsampled(arm.factor)
-    time = settings.snapshots(settings.adam.num_steps) * rate
-    return times_of(AlignedAdam(groups, heads.start, rate, arm.batch), time, groups.upsampled()), law
+    training, groups = getattr(settings, name), heads.upsampled(arm.factor)
+    rate = training.learning_rate
+    time, features = settings.snapshots(training.num_steps) * rate, groups.upsampled()
+    if name == "muon":
+        return times_of(AlignedMuon(groups, heads.start, rate, batch_size=arm.batch), time, features), np.full(
+            2, np.nan
+        )
+    law = heads.slow(group_speed(heads.shares(arm.factor), arm.batch))
+    return times_of(AlignedAdam(groups, heads.start, rate, arm.batch), time, features), law
 
 
 def times_of(dynamics: Any, time: np.ndarray, features: Features) -> np.ndarray:
