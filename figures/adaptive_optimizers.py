@@ -15,7 +15,7 @@ from icl_theory.plotting import FEATURE_COLOURS, GD, new_figure, styled
 from icl_theory.verification.changes import median_change
 from icl_theory.verification.claims.adaptive_optimizers_statements import exponent
 
-WORDS = {"gd": "gradient descent", "sign": "sign descent", "adam": "Adam", "muon": "Muon"}
+WORDS = {"gd": "gradient descent", "sign": "sign descent", "adam": "Adam", "muon": "Muon, values by Adam"}
 COLOURS = {"gd": GD, "sign": FEATURE_COLOURS[2], "adam": FEATURE_COLOURS[0], "muon": FEATURE_COLOURS[1]}
 MARKERS = {"gd": "s", "sign": "^", "adam": "o", "muon": "D"}
 FULL = 384.0  # where the full batch stands on the axis of batch sizes

@@ -169,7 +169,7 @@ def muon_in_batches_follows_the_map(data: xr.Dataset) -> tuple[xr.DataArray, xr.
 
 
 @table.at_least(
-    "Muon: in batches of one upsampling acts (exponent of the odds in t_2/t_1)",
+    "Muon, values by Adam: in batches of one upsampling acts (exponent of the odds in t_2/t_1)",
     bound=0.2,
     source="found here",
     predictor=AlignedMuon,
