@@ -15,7 +15,7 @@ from icl_theory.plotting import FEATURE_COLOURS, GD, new_figure, styled
 from icl_theory.verification.changes import median_change
 from icl_theory.verification.claims.adaptive_optimizers_statements import exponent
 
-WORDS = {"gd": "gradient descent", "sign": "sign descent", "adam": "Adam", "muon": "Muon, values by Adam"}
+WORDS = {"gd": "gradient descent", "sign": "sign descent", "adam": "Adam", "muon": "Muon"}
 COLOURS = {"gd": GD, "sign": FEATURE_COLOURS[2], "adam": FEATURE_COLOURS[0], "muon": FEATURE_COLOURS[1]}
 MARKERS = {"gd": "s", "sign": "^", "adam": "o", "muon": "D"}
 FULL = 384.0  # where the full batch stands on the axis of batch sizes
@@ -94,9 +94,10 @@ FIGURE = FigureSpec(
     "Adaptive optimizers: upsampling against batch size",
     "Two aligned heads, λ = (2, 1), N = 31, a group for each feature; the late group has 2 % of the examples, 7.5 "
     "% when drawn four times as often. Left: the power of the change of the odds by which t_2/t_1 falls (1 under "
-    "gradient descent), medians of 32 seeds with 99 % intervals; open markers are full batches. Dashed: the "
-    "reduced map (Adam) and closed forms; dotted: Adam's closed form, without the growth of its gradient. Right: "
-    "that closed form for every share and batch size; dots are measured exponents.",
+    "gradient descent), medians of 32 seeds with 99 % intervals; open markers are full batches. Muon moves keys "
+    "and queries, Adam the values beside them. Dashed: the reduced maps (Adam, Muon) and closed forms; dotted: "
+    "Adam's closed form, without the growth of its gradient. Right: that closed form for every share and batch "
+    "size; dots are measured exponents.",
     ("adaptive_optimizers",),
     draw,
 )
