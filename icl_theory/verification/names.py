@@ -23,6 +23,7 @@ NAMES = {
     "many_features": "Thirty-two features",
     "random_starts_beyond": "Random starts beyond rank one and linear scores",
     "principal_components": "Regression on principal components",
+    "adaptive_optimizers": "Adaptive optimizers and batch size",
     "phase_diagram": "Phase diagram of the reduced flow",  # only for a figure; it has no statements
 }
 

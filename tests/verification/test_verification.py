@@ -323,6 +323,33 @@ NO_EFFECT = {
         "order_of_learning_follows_drives_gd order_of_learning_follows_drives_sam sam_lowers_learning_time_ratios "
         "learning_times_go_as_inverse_drives",
     ),
+    "upsampling does nothing": (
+        "adaptive_optimizers",
+        lambda data: {
+            name: data[name].isel({factor: 0}, drop=True).broadcast_like(data[name])
+            for name, factor in (("learning_time", "factor"), ("row_time", "row_factor"), ("plane_time", "end"))
+        },
+        "gradient_descent_has_one_law_at_all_batch_sizes sign_descent_moves_when_a_batch_has_an_example "
+        "adam_in_batches_follows_the_map_often adam_in_batches_follows_the_map_seldom adam_has_the_exponent_of_the_map "
+        "adam_has_the_exponent_of_the_map_at_other_shares "
+        "muon_in_batches_follows_the_map muon_feels_upsampling_in_small_batches "
+        "signal_and_noise_of_examples_predict_adam weights_in_sampling_act",
+    ),
+    "upsampling acts in full batches, and the loss's weights do": (
+        "adaptive_optimizers",
+        lambda data: {
+            **{
+                name: data[name] * (1.0 + (data.feature == 2) / data.full_odds**0.5)
+                for name in ("adam_time", "sign_time", "muon_time")
+            },
+            "row_time": data.row_time.sel(weighting="sampling", drop=True).broadcast_like(data.row_time),
+            "short_learning_time": data.root_learning_time.broadcast_like(data.short_learning_time),
+        },
+        "sign_descent_learns_at_the_closed_form adam_follows_the_reduced_map muon_follows_the_reduced_map "
+        "upsampling_does_nothing_in_full_batches_adam upsampling_does_nothing_in_full_batches_sign "
+        "upsampling_does_nothing_in_full_batches_muon weights_in_the_loss_do_nothing "
+        "adam_with_a_short_memory_follows_its_law law_without_memory_is_too_low",
+    ),
     "plain least squares": (
         "principal_components",
         lambda data: {"difference": data.difference.isel(regression=1).broadcast_like(data.difference)},
