@@ -96,7 +96,7 @@ def _factors(axis: Axes, laws: xr.Dataset) -> None:
     axis.plot(fine, ratio / fine, "-", color="#999999", linewidth=1.0)
     axis.errorbar(kappa, middle, [middle - low, high - middle], fmt="o", color=UPSAMPLED, markersize=4, linewidth=1.0)
     for name, height in (
-        ("law of this package", 1.0 + (ratio - 1.0) * (drives / 6.0 - 1.0) / (drives - 1.0)),
+        (" law (notes, §16)", 1.0 + (ratio - 1.0) * (drives / 6.0 - 1.0) / (drives - 1.0)),
         ("R − 1 divided by κ", 1.0 + (ratio - 1.0) / 6.0),
         ("R divided by κ", ratio / 6.0),
     ):

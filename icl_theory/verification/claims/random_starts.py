@@ -56,7 +56,7 @@ class Settings:
     scale_learning_rate: float = 0.002
     scale_duration: float = 250.0
     # Heads, features and spectra: distributions over starts.
-    num_theory_starts: int = 1024
+    num_theory_starts: int = 512
     num_trained_starts: int = 64
     law_scale: float = 0.05
     law_learning_rate: float = 0.05
@@ -223,5 +223,5 @@ CLAIM = Claim(
     measure,
     table,
     single=True,
-    seconds=40.0,
+    seconds=30.0,
 )
