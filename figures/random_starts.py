@@ -74,7 +74,8 @@ def _errors(axis: Axes, laws: xr.Dataset) -> None:
         middle = np.nanmedian(errors[..., place], axis=1)
         axis.plot(scales, 100 * middle, "o-", color=feature_colour(d), markersize=4, linewidth=1.0)
         beside = 100 * middle[-1]
-        axis.text(scales[-1] / 1.25, beside, f"$t_{d + 1}$", color=feature_colour(d), fontsize=SMALL, va="center")
+        align = {1: "bottom", 2: "top"}.get(d, "center")  # the first two end together
+        axis.text(scales[-1] / 1.25, beside, f"$t_{d + 1}$", color=feature_colour(d), fontsize=SMALL, va=align)
     fitted = scales[scales <= LARGEST_FITTED]
     through = 100 * np.nanmedian(errors[scales == 0.03])
     axis.plot(fitted, through * fitted / 0.03, ":", color=THEORY, linewidth=1.0)

@@ -37,8 +37,8 @@ class RandomStartCascade(NamedTuple):
     dropped.
 
     The smaller the start, the better. Median errors of learning times are 0 to 2 % where the entries of value, key and
-    query have standard deviations 0.02, 0.01 and 0.01, and 0 to 10 % at five times that (four features, five heads). One
-    start in ten is off by 10 % and 20 %.
+    query have standard deviations 0.02, 0.01 and 0.01, and 0 to 10 % at five times that (four features, five heads).
+    One start in ten is off by 10 % and 20 %.
 
     Attributes:
         features: The features, with `entry_curvature`. With many starts they may have an axis of runs.
