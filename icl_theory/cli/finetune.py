@@ -29,7 +29,13 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
 @click.option("--optimizer", type=click.Choice(("adamw", "muon")), default="adamw", show_default=True)
 @click.option("--sharpness", type=click.Choice(("none", "sam", "fsam")), default="none", show_default=True)
 @click.option("--rho", default=0.05, show_default=True, help="size of the perturbation of sam and fsam")
-@click.option("--preconditioned", is_flag=True, help="perturb as the second moment of adamw scales")
+@click.option(
+    "--preconditioner",
+    type=click.Choice(("none", "current", "past")),
+    default="none",
+    show_default=True,
+    help="scale the perturbation by the second moment of adamw, with this step's gradient or of past steps alone",
+)
 @click.option("--learning-rate", default=2e-5, show_default=True, help="peak of the learning rate")
 @click.option("--warmup", default=0, show_default=True, help="steps in which the learning rate rises")
 @click.option("--schedule", type=click.Choice(("cosine", "linear", "constant")), default="cosine", show_default=True)

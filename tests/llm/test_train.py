@@ -258,8 +258,8 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
 
 
 def test_bad_settings_leave_no_folder(tmp_path):
-    with pytest.raises(InputError, match="preconditioned"):
-        FinetuneConfig(length=8, optimizer="muon", sharpness="sam", preconditioned=True)
+    with pytest.raises(InputError, match="preconditioner"):
+        FinetuneConfig(length=8, optimizer="muon", sharpness="sam", preconditioner="past")
     with pytest.raises(InputError, match="length"):
         finetune(load_decoder(GOLDEN), EXAMPLES, FinetuneConfig(length=4), folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 from optax.contrib import muon
@@ -12,6 +13,8 @@ from optax.contrib import muon
 from icl_theory.errors import check_choice
 
 OPTIMIZERS = ("adamw", "muon")
+PRECONDITIONERS = ("none", "current", "past")
+CURRENT_EPS, PAST_EPS = 1e-8, 1e-6  # Adam's own, and that of Singh et al. 2025
 MATCHED_RMS = 0.2  # scales Muon's updates to the size of AdamW's, so that both share a learning rate (Liu et al. 2025)
 
 
@@ -58,17 +61,30 @@ def muon_labels(params: PyTree) -> Any:
     return jax.tree_util.tree_map_with_path(label, params)
 
 
-def second_moment(state: PyTree, gradient: Any, b2: float = 0.999) -> Any:
-    """Return Adam's bias-corrected second moment `(b2 v + (1 − b2) g²)/(1 − b2^t)` at step t.
+def preconditioned(kind: str, state: PyTree, gradient: Any, b2: float = 0.999) -> Any:
+    """Return the direction of a perturbation that Adam's second moment preconditions.
+
+    "none" gives g, "current" gives `g/(√v̂ + 10⁻⁸)` as in Adam's own step, with the bias-corrected second moment
+    `v̂ = (b2 v + (1 − b2) g²)/(1 − b2^t)` of step t. "past" gives `g/(√v + 10⁻⁶)` with the second moment v of the steps
+    before this one, without bias correction.
 
     Args:
+        kind: "none", "current" or "past".
         state: state of "adamw" before the step, which holds v.
         gradient: gradient g of the step.
         b2: decay rate of the second moment.
     """
+    if kind == "none":
+        return gradient
     adam = next(part for part in jax.tree.leaves(state, is_leaf=_is_adam) if _is_adam(part))
+    if kind == "past":
+        return jax.tree.map(lambda g, v: g / (jnp.sqrt(v) + PAST_EPS), gradient, adam.nu)
     correction = 1.0 - b2 ** (adam.count + 1)
-    return jax.tree.map(lambda v, g: (b2 * v + (1.0 - b2) * g * g) / correction, adam.nu, gradient)
+
+    def divided(g: Any, v: Any) -> Any:
+        return g / (jnp.sqrt((b2 * v + (1.0 - b2) * g * g) / correction) + CURRENT_EPS)
+
+    return jax.tree.map(divided, gradient, adam.nu)
 
 
 def _is_adam(part: Any) -> bool:

@@ -15,15 +15,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree
 
-from icl_theory.errors import InputError
+from icl_theory.errors import InputError, check_choice
 from icl_theory.llm.data.batches import Batch
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.sharding import by_rows, on_mesh, place_weights, shardings
-from icl_theory.llm.optimizers.adamw_muon import build_optimizer, second_moment
-from icl_theory.llm.optimizers.sam import loss_and_gradient
+from icl_theory.llm.optimizers.adamw_muon import PRECONDITIONERS, build_optimizer, preconditioned
+from icl_theory.llm.optimizers.sam import Stages, loss_and_gradient
 from icl_theory.llm.training.losses import row_losses, row_pulls
-
-Stages = tuple[Callable[[Any], Any], Callable[[Any, Any], Any], Callable[[Any, Any, Any, Any], Any]]
 
 
 class Learner(NamedTuple):
@@ -87,19 +85,24 @@ def model_of(graph: nnx.GraphDef[Any], params: PyTree) -> Decoder:
     return nnx.merge(graph, params)
 
 
-def stages_of(graph: nnx.GraphDef[Any], batch: Batch, total: Any) -> Stages:
-    """Return hidden states, loss and pull of a batch as functions of the weights, for `loss_and_gradient`."""
+def stages_of(graph: nnx.GraphDef[Any], total: Any) -> Stages:
+    """Return hidden states, loss and pull as functions of weights and part of a batch, for `loss_and_gradient`."""
 
-    def hidden_of(theta: Any) -> Any:
+    def hidden_of(theta: Any, batch: Batch) -> Any:
         return model_of(graph, theta).hidden(batch.tokens, segments=batch.segments)
 
-    def loss_of(theta: Any, hidden: Any) -> Any:
+    def loss_of(theta: Any, hidden: Any, batch: Batch) -> Any:
         return batch_loss(model_of(graph, theta), hidden, batch, total)
 
-    def pull_of(theta: Any, hidden: Any, held: Any, held_hidden: Any) -> Any:
+    def pull_of(theta: Any, hidden: Any, held: Any, held_hidden: Any, batch: Batch) -> Any:
         return batch_pull(model_of(graph, theta), hidden, model_of(graph, held), held_hidden, batch, total)
 
-    return hidden_of, loss_of, pull_of
+    return Stages(hidden_of, loss_of, pull_of)
+
+
+def in_parts(batch: Batch, count: int) -> Batch:
+    """Return the batch with its rows in `count` parts, along a new first axis."""
+    return jax.tree.map(lambda x: by_rows(x.reshape(count, -1, *x.shape[1:]), axis=1), batch)
 
 
 def make_step(
@@ -107,7 +110,7 @@ def make_step(
     optimizer: str,
     *,
     sharpness: str = "none",
-    preconditioned: bool = False,
+    preconditioner: str = "none",
     accumulate: int = 1,
     clip: float | None = 1.0,
     mesh: Mesh | None = None,
@@ -121,9 +124,10 @@ def make_step(
         graph: graph of the model, from `start`.
         optimizer: "adamw" or "muon".
         sharpness: "none", "sam" or "fsam".
-        preconditioned: whether to perturb along `P⁻¹g` (adamw only).
-        accumulate: number of parts in which a batch is processed, one after the other; it must divide the rows. The
-            loss is always the mean over the whole batch.
+        preconditioner: "none", "current" or "past" (`preconditioned`; adamw only).
+        accumulate: number of parts in which a batch is processed, one after the other; it must divide the rows. Loss
+            and perturbation are always those of the whole batch. Between its passes fsam keeps the final hidden states
+            of all parts.
         clip: maximum norm of the gradient; None for no clipping.
         mesh: mesh of `sharding.make_mesh` on which learner and batches are placed; None for one device.
         settings: settings of `build_optimizer`.
@@ -135,29 +139,17 @@ def make_step(
     Raises:
         InputError: settings that exclude each other.
     """
-    check_preconditioned(preconditioned, optimizer, sharpness)
+    check_preconditioner(preconditioner, optimizer, sharpness)
     transformation = build_optimizer(optimizer, **settings)
-
-    def part(params: PyTree, state: PyTree, batch: Batch, total: Any, rho: Any) -> tuple[Any, Any]:
-        moment_of = partial(second_moment, state, b2=settings.get("b2", 0.999)) if preconditioned else None
-        stages = stages_of(graph, batch, total)
-        return loss_and_gradient(sharpness, *stages, params, rho=rho, second_moment_of=moment_of)
 
     def kept(tree: PyTree) -> Any:
         return tree if mesh is None else jax.lax.with_sharding_constraint(tree, shardings(tree, mesh))
 
     def step(learner: Learner, batch: Batch, learning_rate: Any, rho: Any) -> tuple[Learner, dict[str, Array]]:
-        params, total = learner.params, token_total(batch)
-        if accumulate == 1:
-            loss, gradient = part(params, learner.optimizer, batch, total, rho)
-        else:
-            parts = jax.tree.map(lambda x: by_rows(x.reshape(accumulate, -1, *x.shape[1:]), axis=1), batch)
-            empty = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-
-            def add(sums: Any, one: Batch) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, sums, part(params, learner.optimizer, one, total, rho)), None
-
-            (loss, gradient), _ = jax.lax.scan(add, empty, parts)
+        params, stages = learner.params, stages_of(graph, token_total(batch))
+        direction = partial(preconditioned, preconditioner, learner.optimizer, b2=settings.get("b2", 0.999))
+        parts = in_parts(batch, accumulate)
+        loss, gradient = loss_and_gradient(sharpness, stages, params, parts, rho=rho, direction_of=direction)
         gradient = kept(gradient)
         norm = optax.tree.norm(gradient)
         if clip is not None:
@@ -169,10 +161,12 @@ def make_step(
     return on_mesh(jax.jit(step, donate_argnums=0), mesh)
 
 
-def check_preconditioned(preconditioned: bool, optimizer: str, sharpness: str) -> None:
+def check_preconditioner(preconditioner: str, optimizer: str, sharpness: str) -> None:
     """Raise `InputError` if preconditioning is asked for without adamw, or without sam or fsam."""
-    if preconditioned and (optimizer != "adamw" or sharpness == "none"):
-        raise InputError("preconditioned", True, "it needs adamw, whose second moment it uses, and sam or fsam")
+    check_choice("preconditioner", preconditioner, PRECONDITIONERS)
+    if preconditioner != "none" and (optimizer != "adamw" or sharpness == "none"):
+        remedy = "it needs adamw, whose second moment it uses, and sam or fsam"
+        raise InputError("preconditioner", preconditioner, remedy)
 
 
 def make_example_losses(

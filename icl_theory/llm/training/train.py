@@ -24,7 +24,7 @@ from icl_theory.llm.optimizers.sam import SHARPNESS
 from icl_theory.llm.training.run_checkpoints import Checkpoints
 from icl_theory.llm.training.step import (
     begin,
-    check_preconditioned,
+    check_preconditioner,
     learning_rate_at,
     make_example_losses,
     make_step,
@@ -50,7 +50,7 @@ class FinetuneConfig:
         optimizer: "adamw" or "muon".
         sharpness: "none", "sam" or "fsam".
         rho: perturbation radius ρ of sam and fsam.
-        preconditioned: whether to perturb along P⁻¹g.
+        preconditioner: "none", "current" or "past": how Adam's second moment scales the perturbation.
         learning_rate: peak learning rate.
         warmup: number of steps over which the learning rate rises.
         schedule: "cosine", "linear" or "constant" after the warm-up.
@@ -67,7 +67,7 @@ class FinetuneConfig:
     optimizer: str = "adamw"
     sharpness: str = "none"
     rho: float = 0.05
-    preconditioned: bool = False
+    preconditioner: str = "none"
     learning_rate: float = 2e-5
     warmup: int = 0
     schedule: str = "cosine"
@@ -86,7 +86,7 @@ class FinetuneConfig:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("sharpness", self.sharpness, SHARPNESS)
         check_choice("schedule", self.schedule, SCHEDULES)
-        check_preconditioned(self.preconditioned, self.optimizer, self.sharpness)
+        check_preconditioner(self.preconditioner, self.optimizer, self.sharpness)
         if self.batch_size % self.accumulate:
             raise InputError("accumulate", self.accumulate, f"it must divide batch_size ({self.batch_size})")
 
@@ -167,7 +167,7 @@ def finetune(
         graph,
         config.optimizer,
         sharpness=config.sharpness,
-        preconditioned=config.preconditioned,
+        preconditioner=config.preconditioner,
         accumulate=config.accumulate,
         clip=config.clip or None,
         mesh=mesh,
