@@ -13,7 +13,8 @@ from .data.prompting import Fields as Fields, Prompting as Prompting
 from .data.problems import load_rows as load_rows
 
 # Training
-from .training.train import FinetuneConfig as FinetuneConfig, Finetuned as Finetuned, finetune as finetune
+from .training.config import FinetuneConfig as FinetuneConfig
+from .training.train import Finetuned as Finetuned, finetune as finetune
 
 # Evaluation
 from .evaluation.answers import Evaluation as Evaluation, is_right as is_right, judge as judge
