@@ -11,12 +11,14 @@ import pytest
 from flax import nnx
 from flax.traverse_util import flatten_dict
 from helpers import assert_close
+from optax.contrib import muon
 
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Batch
 from icl_theory.llm.model.checkpoint import load_decoder
 from icl_theory.llm.model.decoder import _fused
-from icl_theory.llm.optimizers.adamw_muon import build_optimizer, muon_labels, preconditioned
+from icl_theory.llm.optimizers import adamw_muon
+from icl_theory.llm.optimizers.adamw_muon import build_optimizer, muon_labels, orthogonalised, preconditioned
 from icl_theory.llm.optimizers.sam import loss_and_gradient, perturbation
 from icl_theory.llm.training.step import (
     batch_loss,
@@ -109,6 +111,34 @@ def test_muon_makes_updates_of_one_singular_value():
     assert values.max() < 1.4
     np.testing.assert_allclose(np.abs(updates["embedding"]), 1.0, rtol=1e-3)
     np.testing.assert_allclose(np.abs(updates["final_norm"]["scale"]), 1.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("together", [2**26, 2000])
+def test_muon_by_shape_makes_the_updates_of_optax(together, monkeypatch):
+    """Whose `muon` takes one matrix after the other; all of a shape at once, or two at most."""
+    monkeypatch.setattr(adamw_muon, "TOGETHER", together)
+    shapes = {"a": (24, 40), "b": (40, 24), "c": (24, 40), "d": (24, 40), "e": (24, 40), "f": (24, 40)}
+    random = np.random.default_rng(0)
+    params = {"blocks": {name: jnp.asarray(random.normal(size=shape)) for name, shape in shapes.items()}}
+    expected = muon(1.0, beta=0.9, weight_decay=0.1, consistent_rms=0.2)
+    optimizer = build_optimizer("muon", momentum=0.9, weight_decay=0.1, dtype=jnp.float64)
+    states = [optimizer.init(params), expected.init(params)]
+    update = [jax.jit(one.update) for one in (optimizer, expected)]
+    for size in (1.0, 100.0, 0.01):
+        gradient = jax.tree.map(lambda leaf: jnp.asarray(size * random.normal(size=leaf.shape)), params)  # noqa: B023
+        ours, states[0] = update[0](gradient, states[0], params)
+        theirs, states[1] = update[1](gradient, states[1], params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), ours, theirs)
+
+
+def test_muon_in_bfloat16_is_off_by_its_rounding():
+    """Five steps of products with 8 bits: the singular values stay those that Muon allows."""
+    matrix = jnp.asarray(np.random.default_rng(0).normal(size=(32, 64)), jnp.float32)
+    found = orthogonalised({"w": matrix / jnp.linalg.norm(matrix)}, jnp.bfloat16)["w"]
+    assert found.dtype == jnp.float32
+    values = np.linalg.svd(found, compute_uv=False) / (0.2 * 8)
+    assert values.min() > 0.6
+    assert values.max() < 1.3
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -140,7 +140,7 @@ def make_step(
     clip: float | None = 1.0,
     dropout_seed: int | None = None,
     mesh: Mesh | None = None,
-    **settings: float,
+    **settings: Any,
 ) -> Callable[[Learner, Batch, Any, Any], tuple[Learner, dict[str, Array]]]:
     """Make the function `step(learner, batch, learning_rate, rho)`, compiled once per batch shape.
 

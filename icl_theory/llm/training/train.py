@@ -114,6 +114,7 @@ def finetune(
         dropout_seed=config.seed if config.lora_dropout else None,
         mesh=mesh,
         weight_decay=config.weight_decay,
+        dtype=model.dtype,
     )
     saved, curve = None, np.zeros(config.num_steps)
     if folder is not None:
