@@ -4,6 +4,7 @@
 from .model.decoder import Decoder as Decoder
 from .model.config import DecoderConfig as DecoderConfig
 from .model.generate import generate as generate
+from .model.peft_format import save_adapter as save_adapter
 from .model.pretrained import load as load, save as save
 from .model.sharding import make_mesh as make_mesh
 

@@ -20,6 +20,7 @@ from icl_theory.llm.model.decoder import _fused
 from icl_theory.llm.optimizers import adamw_muon
 from icl_theory.llm.optimizers.adamw_muon import build_optimizer, muon_labels, orthogonalised, preconditioned
 from icl_theory.llm.optimizers.sam import loss_and_gradient, perturbation
+from icl_theory.llm.training.losses import row_losses, row_pulls
 from icl_theory.llm.training.step import (
     batch_loss,
     in_parts,
@@ -208,6 +209,24 @@ def test_only_learned_tokens_count():
     logits = nnx.jit(lambda model, tokens: model(tokens))(model, batch.tokens)
     alone = optax.softmax_cross_entropy_with_integer_labels(logits[0, 2:4], batch.tokens[0, 3:5])
     assert_close(losses(learner.params, batch)[0], alone.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["loss", "pull"])
+def test_a_large_vocabulary_needs_no_logits_of_all_tokens(kind):
+    """As the compiler lays out loss and gradient for Gemma's words and 8 × 1024 tokens, whose logits take 8 GiB."""
+    words, size = 262_144, 8
+    shapes = [(8, 1024, size), (words, size), (8, 1024, size), (words, size)]
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    tokens, learned = (jax.ShapeDtypeStruct((8, 1024), dtype) for dtype in (jnp.int32, bool))
+
+    def loss(hidden, output, held_hidden, held, tokens, learned):
+        logits_of, held_of = (lambda x: x @ output.T), (lambda x: x @ held.T)
+        if kind == "loss":
+            return row_losses(logits_of, hidden, tokens, learned, vocab_size=words).sum()
+        return row_pulls(logits_of, hidden, held_of, held_hidden, tokens, learned, vocab_size=words).sum()
+
+    laid_out = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*arrays, tokens, learned).compile().memory_analysis()
+    assert laid_out.temp_size_in_bytes < 2**30
 
 
 def test_a_preconditioned_perturbation_is_not_all_on_tokens_met_first():
