@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 from flax import nnx
 from helpers import refused, run_command
+from safetensors.numpy import load_file
 from tiny_model import write_rows, write_tiny_model
 
 import icl_theory as icl
@@ -120,6 +121,25 @@ def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits,
         np.testing.assert_array_equal(ours, theirs)
     records = [icl.load_loss_record(folder / "warmup" / "losses.zarr") for folder in (whole, parts)]
     np.testing.assert_array_equal(records[0].losses, records[1].losses)
+
+
+def test_adapters_are_saved_alone_and_merged(tmp_path, model, digits, capsys):
+    """`model` plus `(α/r) B A` of `adapter` in the named matrices, and nothing else changed."""
+    out = tmp_path / "out"
+    options = ["--lora-rank", 2, "--lora-alpha", 6, "--lora-dropout", 0.1, "--lora-matrices", "key, down"]
+    options += ["--epochs", 2, "--packing", *QUICK]
+    assert run_command("finetune", model, digits, "--out", out, *options) == 0
+    assert "rank 2 on key, down: 0.000576 million weights" in capsys.readouterr().out
+    described = json.loads((out / "adapter" / "adapter_config.json").read_text())
+    assert described["base_model_name_or_path"] == str(model)
+    assert described["target_modules"] == ["down_proj", "k_proj"]
+    adapter = load_file(out / "adapter" / "adapter_model.safetensors")
+    before, after = (load_file(folder / "model.safetensors") for folder in (model, out / "model"))
+    for name, weight in before.items():
+        a, b = (adapter.get(f"base_model.model.{name.removesuffix('.weight')}.lora_{x}.weight") for x in "AB")
+        assert (a is not None) == ("k_proj" in name or "down_proj" in name)
+        np.testing.assert_allclose(after[name], weight if a is None else weight + 3 * b @ a, rtol=1e-5, atol=1e-7)
+        assert a is None or np.abs(b).max() > 1e-3
 
 
 DISTURBED = """
@@ -350,7 +370,9 @@ def test_settings_of_upsampling_may_change_until_something_was_chosen(tmp_path, 
         (["--recorded-steps", 5], "it belongs to upsampling"),
         (["--id-field", "name", "--record-every", 2], "none in row 0"),
         (["--shards", 3], "it must divide the number of devices"),
-        (["--preconditioned"], "it needs adamw"),
+        (["--preconditioner", "current"], "it needs adamw"),
+        (["--lora-alpha", 4], "lora_alpha = 4.0: it belongs to adapters; give lora_rank too"),
+        (["--lora-rank", 2, "--lora-matrices", "query,w"], "lora_matrices = 'w': give one of query"),
         (["--eval", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--learning-rate", "nan"], "learning_rate"),
         (["--save-every", 0], "save_every"),
@@ -360,7 +382,7 @@ def test_settings_of_upsampling_may_change_until_something_was_chosen(tmp_path, 
         (["--max-new", 5], "it belongs to --eval"),
         (["--length", 65], "the model reads 64 tokens at most"),
         (["--shards", 0], "give a whole number at least 1"),
-        (["--preconditioned", "--dry-run"], "it needs adamw"),
+        (["--preconditioner", "past", "--dry-run"], "it needs adamw"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, model, digits, capsys, options, said):

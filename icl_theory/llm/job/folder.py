@@ -19,7 +19,7 @@ from icl_theory.results import exists, first_difference
 from icl_theory.upsampling.data_file import check_outside
 from icl_theory.upsampling.data_files import HUB
 
-SETTINGS, REPORT, MODEL, RUN = "settings.json", "report.json", "model", "run"
+SETTINGS, REPORT, MODEL, ADAPTER, RUN = "settings.json", "report.json", "model", "adapter", "run"
 BEFORE, AFTER, LOSSES, CURVE = "before.jsonl", "after.jsonl", "losses.zarr", "loss.csv"
 PARTIAL = ".partial"  # suffix of settings that are being written
 HALF_WRITTEN = ".*.????????"  # folders in which `results.writing` writes

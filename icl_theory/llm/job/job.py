@@ -8,7 +8,8 @@ Each stage leaves a file. A job that was stopped resumes after the last finished
     run/                        checkpoints
     losses.zarr                 losses of the examples, if asked for
     loss.csv                    loss of each step
-    model/                      the trained model, as `transformers` loads it
+    model/                      the trained model, as `transformers` loads it; adapters are merged
+    adapter/                    adapters alone, if they were trained, as PEFT loads them
     report.json                 all numbers; once it exists, the job is done
 """
 
@@ -37,6 +38,7 @@ from icl_theory.llm.evaluation.answers import Evaluation
 from icl_theory.llm.evaluation.evaluation import evaluate, read_replies, write_replies
 from icl_theory.llm.job import plan
 from icl_theory.llm.job.folder import (
+    ADAPTER,
     AFTER,
     BEFORE,
     CURVE,
@@ -54,9 +56,11 @@ from icl_theory.llm.job.placement import in_hosts, memory_said, on_devices
 from icl_theory.llm.job.report import accuracies, loss_numbers, outcome, upsampling_numbers
 from icl_theory.llm.job.settings import Job
 from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.peft_format import save_adapter
 from icl_theory.llm.model.pretrained import Model, find_model, load_model, save_model
 from icl_theory.llm.model.sharding import check_rows, decided_by_first_host, wait_for_all_hosts
-from icl_theory.llm.training.train import FinetuneConfig, Finetuned, finetune
+from icl_theory.llm.training.config import FinetuneConfig
+from icl_theory.llm.training.train import Finetuned, finetune
 from icl_theory.results import exists, writing
 from icl_theory.upsampling.data_file import Scan
 from icl_theory.upsampling.loss_record import LossRecord
@@ -107,12 +111,9 @@ def run_job(
         InputError: settings, data, model or folder that do not fit together; out of memory; diverging training.
     """
     begun = time.monotonic()
-    for name, value, least in (
-        ("save_every", save_every, 1),
-        ("eval_batch_size", asked_together, 1),
-        ("show", show, 0),
-    ):
-        check_number(name, value, minimum=least, integer=True)
+    check_number("save_every", save_every, minimum=1, integer=True)
+    check_number("eval_batch_size", asked_together, minimum=1, integer=True)
+    check_number("show", show, minimum=0, integer=True)
     rows = load_rows(job.data)
     problems = None if job.evaluation is None else load_rows(job.evaluation)
     settings = job.described()
@@ -136,7 +137,8 @@ def run_job(
         check_rows(job.training.batch_size, mesh, job.training.accumulate)
     copies = plan.copies_given(job, examples)
     plan.check_warmup(job, examples, copies)
-    said = [plan.about(model, prompting), *plan.doubts(model), *examples.lines(), *examples.shown(show)]
+    said = [plan.about(model, prompting), *plan.trained(job, model), *plan.doubts(model)]
+    said += [*examples.lines(), *examples.shown(show)]
     said += [] if problems is None else [plan.problems_checked(job, problems, rows, prompting, model)]
     for text in said if not dry_run else [*said, *plan.planned(job, examples, copies)]:
         say(text)
@@ -187,6 +189,8 @@ class _Stages:
         if decided_by_first_host(not exists(folder / MODEL)):
             ended = in_hosts(done.model)
             if self.first:
+                if job.training.lora is not None and not exists(folder / ADAPTER):
+                    save_adapter(ended, folder / ADAPTER, base=job.model)
                 save_model(self.model, ended, folder / MODEL)
         field = job.by or (KIND if self.problems and KIND in self.problems[0] else None)
         found = {

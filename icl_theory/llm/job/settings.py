@@ -9,7 +9,7 @@ from typing import Any
 
 from icl_theory.errors import InputError, check_choice, check_number
 from icl_theory.llm.data.problems import GENERATOR
-from icl_theory.llm.training.train import FinetuneConfig
+from icl_theory.llm.training.config import FinetuneConfig
 from icl_theory.results import digest, plain
 from icl_theory.upsampling.data_files import HUB, open_data
 from icl_theory.upsampling.row_fields import USUAL, Fields
