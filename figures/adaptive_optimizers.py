@@ -15,7 +15,7 @@ from icl_theory.plotting import FEATURE_COLOURS, GD, new_figure, styled
 from icl_theory.verification.changes import median_change
 from icl_theory.verification.claims.adaptive_optimizers_statements import exponent
 
-WORDS = {"gd": "gradient descent", "sign": "sign descent", "adam": "Adam", "muon": "Muon (no theory)"}
+WORDS = {"gd": "gradient descent", "sign": "sign descent", "adam": "Adam", "muon": "Muon"}
 COLOURS = {"gd": GD, "sign": FEATURE_COLOURS[2], "adam": FEATURE_COLOURS[0], "muon": FEATURE_COLOURS[1]}
 MARKERS = {"gd": "s", "sign": "^", "adam": "o", "muon": "D"}
 FULL = 384.0  # where the full batch stands on the axis of batch sizes
@@ -74,7 +74,9 @@ def _plane(figure: Figure, axis: Axes, data: xr.Dataset) -> None:
     axis.clabel(lines, fmt="%.1f", fontsize=7)
     found = exponent(data.learning_time.sel(optimizer="adam"), data.odds).median("seed")
     middle = np.full(found.size, np.sqrt(np.prod(data.share.values)))
-    axis.scatter(found.batch, middle, c=found, s=26, edgecolors="white", linewidths=0.8, **style)
+    others = exponent(data.plane_time, data.plane_odds).median("seed")
+    for at, share_at, value in ((found.batch, middle, found), (data.plane_batch, data.plane_share, others)):
+        axis.scatter(at, share_at, c=value, s=26, edgecolors="white", linewidths=0.8, zorder=3, clip_on=False, **style)
     axis.plot(batch, 1.0 / batch, color="white", linestyle="--", linewidth=0.8)
     axis.text(40.0, 7.5e-3, "πb = 1", color="white", fontsize=7, rotation=-38)
     axis.set(xscale="log", yscale="log", xlabel="batch size b", ylabel="share π of the late group")
@@ -92,9 +94,10 @@ FIGURE = FigureSpec(
     "Adaptive optimizers: upsampling against batch size",
     "Two aligned heads, λ = (2, 1), N = 31, a group for each feature; the late group has 2 % of the examples, 7.5 "
     "% when drawn four times as often. Left: the power of the change of the odds by which t_2/t_1 falls (1 under "
-    "gradient descent), medians of 32 seeds with 99 % intervals; open markers are full batches. Dashed: the "
-    "reduced map (Adam) and closed forms; dotted: Adam's closed form, without the growth of its gradient. Right: "
-    "that closed form for every share and batch size; dots are the measured exponents of the left panel.",
+    "gradient descent), medians of 32 seeds with 99 % intervals; open markers are full batches. Muon moves keys "
+    "and queries, Adam the values beside them. Dashed: the reduced maps (Adam, Muon) and closed forms; dotted: "
+    "Adam's closed form, without the growth of its gradient. Right: that closed form for every share and batch "
+    "size; dots are measured exponents.",
     ("adaptive_optimizers",),
     draw,
 )

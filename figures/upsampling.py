@@ -55,12 +55,17 @@ def _random(axis: Axes, data: xr.Dataset) -> None:
         middle, low, high = np.asarray([median_interval(row[np.isfinite(row)]) for row in ratios]).T
         axis.fill_between(kappa, low[late], high[late], color=colour, alpha=0.2, linewidth=0)
         axis.plot(kappa, middle[late], "o-", color=colour, markersize=4, label=f"late ×κ: $t_{d + 1}/t_1$")
-        axis.plot(kappa, middle[0] / kappa, "--", color=colour, linewidth=1.2)
+        axis.plot(kappa, middle[0] / kappa, ":", color=colour, linewidth=1.2)
+        theory = data.predicted_learning_time.sel(groups="separate").values[late]
+        axis.plot(kappa, np.median(theory[..., d] / theory[..., 0], axis=1), "--", color=THEORY, linewidth=1.2)
         bars = np.abs(np.stack([low, high])[:, ~late] - middle[~late])
         axis.errorbar(early, middle[~late], bars, fmt="x", color=colour, label=f"early ×κ: $t_{d + 1}/t_1$")
     shared = np.median(data.learning_time_ratio.sel(groups="sharing").values[late, :, 3], axis=1)
     axis.plot(kappa, shared, "s-", color="#555555", markersize=4, linewidth=1.2, label="groups share: $t_4/t_1$")
-    axis.plot([], [], "--", color="#555555", linewidth=1.2, label="rule R/κ")
+    theory = data.predicted_learning_time.sel(groups="sharing").values[late]
+    axis.plot(kappa, np.median(theory[..., 3] / theory[..., 0], axis=1), "--", color=THEORY, linewidth=1.2)
+    axis.plot([], [], "--", color=THEORY, linewidth=1.2, label="theory of each start")
+    axis.plot([], [], ":", color="#555555", linewidth=1.2, label="rule R/κ")
     _log_axes(axis, (1, 1.5, 2, 3, 4, 6), (0.5, 1, 2, 4, 8, 16), ylim=(0.25, 20))
     axis.axhline(1.0, color="#999999", linewidth=0.8)
     axis.set(title="Random starts", xlabel="factor κ", ylabel="median over 64 seeds")
@@ -116,11 +121,11 @@ FIGURE = FigureSpec(
     "Simplicity bias against the upsampling factor",
     "Upper left: aligned starts, two groups with a feature each (dots) and two that share all four features "
     "(squares), on the closed form (dashed). Upper right: medians over 64 random starts with 95 % intervals; a group "
-    "for each feature, those of 3 and 4 upsampled (lines) or, as a control, those of 1 and 2 (crosses), with the rule "
-    "R/κ (dashed); and t_4/t_1 where two groups share the features and the minority is upsampled (squares). Lower "
-    "left: 24 data sets of 5000 prompts, plain, late examples upsampled by the ratio rule, the controls, and two "
-    "other ways to choose the late: error of the learning times that the weighted moments predict. Lower right: what "
-    "the bias of the upsampled optimum costs on the original mixture.",
+    "for each feature, those of 3 and 4 upsampled (lines) or, as a control, those of 1 and 2 (crosses), the theory of "
+    "each start (dashed) and the rule R/κ (dotted); and t_4/t_1 where two groups share the features and the minority "
+    "is upsampled (squares). Lower left: 24 data sets of 5000 prompts, plain, late examples upsampled by the ratio "
+    "rule, the controls, and two other ways to choose the late: error of the learning times that the weighted moments "
+    "predict. Lower right: what the bias of the upsampled optimum costs on the original mixture.",
     ("upsampling",),
     draw,
 )

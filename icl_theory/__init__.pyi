@@ -105,6 +105,7 @@ from .upsampling.factor import (
     early_group as early_group,
     example_copies as example_copies,
     example_weights as example_weights,
+    excess_factor as excess_factor,
     learning_time_ratio as learning_time_ratio,
     random_group as random_group,
     ratio_factor as ratio_factor,
@@ -120,6 +121,8 @@ from .upsampling.lateness import (
     trajectory_clusters as trajectory_clusters,
 )
 from .upsampling.loss_record import LossRecord as LossRecord
+from .upsampling.ratio_clusters import late_by_loss_ratios as late_by_loss_ratios, loss_ratios as loss_ratios
+from .upsampling.record_comparison import LossComparison as LossComparison, compare_losses as compare_losses
 from .upsampling.record_files import (
     LossRecorder as LossRecorder,
     load_loss_record as load_loss_record,

@@ -125,12 +125,15 @@ def draw_run(
                 label=f"feature {d + 1}" if d < 24 else None,
             )
         if prediction is not None:
-            right.plot(prediction.time, prediction.strength / scale, **dashed)
+            first, *rest = (prediction.strength / scale).T
+            right.plot(prediction.time, first, **dashed, label="theory")
+            for curve in rest:
+                right.plot(prediction.time, curve, **dashed)
         right.axhline(threshold, color="#999999", linewidth=0.8, linestyle=":")
         right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(scale) // 12)
     else:
         right.text(0.5, 0.5, "no joint eigenbasis: no features", ha="center", transform=right.transAxes)
-    left.legend()
+    left.legend(loc="center right", frameon=True, framealpha=1.0, edgecolor="none")  # the plateaus pass behind it
     left.set(title="Loss", xlabel="time (learning rate × step)", ylabel="mean square error")
     right.set(title="Feature strengths", xlabel="time (learning rate × step)", ylabel="$w_d / w_d^*$")
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")

@@ -58,6 +58,7 @@ class Settings:
         train: number of problems to train on.
         test: number of problems to test on.
         rhos: ρ of SAM and functional SAM.
+        equal_epochs: whether to add arms at equal epochs, which take more steps.
     """
 
     seeds: int = 5
@@ -71,6 +72,7 @@ class Settings:
     train: int = 6000
     test: int = 3000
     rhos: tuple[float, ...] = (0.02,)
+    equal_epochs: bool = False
 
     def plan(self, optimizer: str, seeds: tuple[int, ...]) -> Plan:
         """Return the settings of the arms of one optimizer.
@@ -80,7 +82,7 @@ class Settings:
         """
         steps = {"adamw": self.adamw_steps, "muon": self.muon_steps}[optimizer]
         rate = {"adamw": self.adamw_rate, "muon": self.muon_rate}[optimizer]
-        return Plan(optimizer, seeds, steps, rate, self.batch_size, self.rhos)
+        return Plan(optimizer, seeds, steps, rate, self.batch_size, self.rhos, equal_epochs=self.equal_epochs)
 
     def trainer(self, optimizer: str, seeds: tuple[int, ...]) -> Trainer:
         """Return a trainer with the problems and starts of some seeds."""
@@ -201,7 +203,8 @@ def options(settings: type) -> Callable[[Callable[..., None]], Any]:
                 kind = click.Choice(field.metadata["choices"])
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
             name = f"--{field.name.replace('_', '-')}"
-            command = click.option(name, default=shown, show_default=True, type=kind)(command)
+            given: Any = {"is_flag": True} if kind is bool else {"show_default": True, "type": kind}
+            command = click.option(name, default=shown, **given)(command)
         return command
 
     return add

@@ -69,6 +69,7 @@ class Settings:
         records: how often losses are recorded in a run, an even number.
         followed: number of examples whose losses are recorded in all arms.
         rhos: ρ of SAM and functional SAM.
+        equal_epochs: whether to add arms at equal epochs, which take more steps.
     """
 
     mixture: str = dataclasses.field(default="sums", metadata={"choices": tuple(MIXTURES)})
@@ -84,6 +85,7 @@ class Settings:
     records: int = 8
     followed: int = 1000
     rhos: tuple[float, ...] = (0.05,)
+    equal_epochs: bool = False
 
     @property
     def kinds(self) -> list[str]:
@@ -99,7 +101,7 @@ class Settings:
         steps = {"adamw": self.adamw_steps, "muon": self.muon_steps}[optimizer]
         rate = {"adamw": self.adamw_rate, "muon": self.muon_rate}[optimizer]
         sizes = {"records": self.records, "followed": min(self.followed, self.train), "warmup": min(10, steps // 4)}
-        return Plan(optimizer, seeds, steps, rate, self.batch_size, self.rhos, **sizes)
+        return Plan(optimizer, seeds, steps, rate, self.batch_size, self.rhos, equal_epochs=self.equal_epochs, **sizes)
 
 
 def generated(settings: Settings, prompting: Prompting) -> list[dict[str, Any]]:

@@ -3,7 +3,9 @@
 A pilot run finds the late examples and their factor, in an order of its own, so that no arm shares its luck. All arms
 then have one start and one seed of the order: plain; the late upsampled; as many random or early examples upsampled by
 the same factor; SAM and functional SAM at equal steps (twice the gradients) and at equal gradients (half the steps).
-The cost of the pilot is not counted.
+Upsampled sets have equal steps too. On request there are two arms at equal epochs, as the published recipe has them:
+the late half taken twice, with half as many steps more, and plain with as many steps, which shows what longer training
+does alone. The cost of the pilot is not counted.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class Plan:
         followed: number of examples whose losses are recorded in all arms; the pilot run records all, for the rule.
         warmup: steps of warm-up.
         decay: weight decay.
+        equal_epochs: whether to add the arms at equal epochs.
     """
 
     optimizer: str
@@ -60,6 +63,7 @@ class Plan:
     followed: int = 1000
     warmup: int = 30
     decay: float = 0.01
+    equal_epochs: bool = False
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or self.num_steps % (2 * self.records):
@@ -70,7 +74,7 @@ class Plan:
     @property
     def num_arms(self) -> int:
         """Number of arms."""
-        return 4 + 4 * len(self.rhos)
+        return 4 + 4 * len(self.rhos) + 2 * self.equal_epochs
 
 
 def all_arms(
@@ -88,8 +92,7 @@ def all_arms(
     """
     plan, count = trainer.plan, trainer.train.tokens.shape[1]
     whole = [np.arange(count)] * len(plan.seeds)
-    first = f"{plan.optimizer} {PILOT}"
-    pilot = known.get(first)
+    pilot = known.get(first := f"{plan.optimizer} {PILOT}")
     if pilot is None:
         found = trainer.run("none", 0.0, whole, plan.num_steps, followed=count, draw=PILOT_DRAW)
         pilot = {"steps": found["steps"], "losses": found["losses"].tolist()}
@@ -97,25 +100,23 @@ def all_arms(
     records = [icl.LossRecord(pilot["steps"], np.array(losses, np.float32)) for losses in pilot["losses"]]
     picked = [icl.upsample(record) for record in records]
 
-    def upsampled(group: str) -> list[np.ndarray]:
+    def upsampled(group: str, factor: float | None = None) -> list[np.ndarray]:
         return [
-            icl.upsample(record, factor=one.factor, group=group, seed=seed).indices(seed=seed)
+            icl.upsample(record, factor=factor or one.factor, group=group, seed=seed).indices(seed=seed)
             for seed, record, one in zip(plan.seeds, records, picked, strict=True)
         ]
 
-    wanted: dict[str, Callable[[], dict[str, Any]]] = {
-        "plain": lambda: trainer.run("none", 0.0, whole, plan.num_steps),
-        **{
-            group: partial(lambda group: trainer.run("none", 0.0, upsampled(group), plan.num_steps), group)
-            for group in ("late", "random", "early")
-        },
-    }
+    steps, half, longer = plan.num_steps, plan.num_steps // 2, 3 * plan.num_steps // 2
+    wanted = {"plain": partial(trainer.run, "none", 0.0, whole, steps)}
+    for group in ("late", "random", "early"):
+        wanted[group] = partial(trainer.run, "none", 0.0, upsampled(group), steps)
     for sharpness in ("sam", "fsam"):
         for rho in plan.rhos:
-            wanted[f"{sharpness} {rho:g}"] = partial(trainer.run, sharpness, rho, whole, plan.num_steps)
-            wanted[f"{sharpness} {rho:g}, half the steps"] = partial(
-                trainer.run, sharpness, rho, whole, plan.num_steps // 2
-            )
+            wanted[f"{sharpness} {rho:g}"] = partial(trainer.run, sharpness, rho, whole, steps)
+            wanted[f"{sharpness} {rho:g}, half the steps"] = partial(trainer.run, sharpness, rho, whole, half)
+    if plan.equal_epochs:
+        wanted["late × 2, equal epochs"] = partial(trainer.run, "none", 0.0, upsampled("late", 2.0), longer)
+        wanted["plain, 1½ × the steps"] = partial(trainer.run, "none", 0.0, whole, longer)
     arms: dict[str, Any] = {}
     for short, run in wanted.items():
         name = f"{plan.optimizer} {short}"

@@ -69,6 +69,15 @@ def compare(prediction: Dynamics | Trajectory, measurement: Trajectory) -> Compa
     )
 
 
+def relative_error(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return `measured / predicted − 1`: 0 where both are infinite, infinity where one is, NaN where one is missing."""
+    measured, predicted = np.asarray(measured, float), np.asarray(predicted, float)
+    never, missing = np.isposinf(measured), np.isnan(measured) | np.isnan(predicted)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.where(never & np.isposinf(predicted), 0.0, measured / predicted - 1.0)
+    return np.where(np.isposinf(predicted) & ~never & ~missing, np.inf, error)
+
+
 def _deviation(predicted: np.ndarray, measured: np.ndarray) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.max(np.abs(predicted - measured)) / np.max(np.abs(measured)))

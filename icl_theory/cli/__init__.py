@@ -1,5 +1,5 @@
-"""The command line, one module per command: `icl-theory simulate`, `sweep`, `compare`, `upsample`, `finetune` and
-`verify`.
+"""The command line, one module per command: `icl-theory simulate`, `sweep`, `compare`, `upsample`, `compare-losses`,
+`finetune` and `verify`.
 
 A command's module is imported only when the command is called, so that `icl-theory --help` answers at once.
 """
@@ -18,6 +18,7 @@ COMMANDS = {
     "sweep": "Run every combination of settings and keep what is measured as one labelled data set.",
     "compare": "Draw analytic against empirical over a sweep, with their difference, and print the largest one.",
     "upsample": "Find the examples of DATA that are learned late by LOSSES, and write DATA with them upsampled.",
+    "compare-losses": "Say which of two runs has less simplicity bias, by the losses of the same examples.",
     "finetune": "Fine-tune MODEL on DATA.",
     "verify": "Hold every prediction against its measurement and print the table.",
 }
@@ -34,7 +35,8 @@ class LazyGroup(click.Group):
         """Import a command and return it, or None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
-        return getattr(import_module(f"icl_theory.cli.{cmd_name}"), f"{cmd_name}_command")
+        name = cmd_name.replace("-", "_")
+        return getattr(import_module(f"icl_theory.cli.{name}"), f"{name}_command")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands for `--help`."""

@@ -39,6 +39,13 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
 @click.option("--clip", default=1.0, show_default=True, help="norm that gradients are cut to; 0 for no cut")
 @click.option("--steps", type=int, help="steps of the run, instead of --epochs")
 @click.option("--epochs", type=float, help="passes over the set that is trained on  [default: 3]")
+@click.option(
+    "--equal",
+    type=click.Choice(("epochs", "steps")),
+    default="epochs",
+    show_default=True,
+    help="with upsampling or weights, --epochs counts passes over that set, or gives the steps of a plain run",
+)
 @click.option("--batch-size", default=8, show_default=True, help="rows of a step")
 @click.option("--accumulate", default=1, show_default=True, help="parts that a batch is taken in, for less memory")
 @click.option("--length", default=512, show_default=True, help="tokens of a row; examples that are longer are left out")
@@ -78,7 +85,9 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
     type=int,
     help="steps between records of losses  [default: an eighth of the first run; no records without --upsample]",
 )
-@click.option("--late", help="who is late: quantile=Q, threshold=S or clusters  [default: quantile=0.5]")
+@click.option(
+    "--late", help="who is late: quantile=Q, threshold=S, clusters or ratio-clusters  [default: quantile=0.5]"
+)
 @click.option("--remaining", type=float, help="learned when this share of the first loss is left  [default: 0.5]")
 @click.option(
     "--floor", type=click.Choice(("zero", "last")), help="loss that stays whatever is learned  [default: zero]"
@@ -110,6 +119,7 @@ def finetune_command(
     eval_batch_size: int | None,
     steps: int | None,
     epochs: float | None,
+    equal: str,
     chat: bool | None,
     thinking: bool,
     id_field: str | None,
@@ -135,7 +145,7 @@ def finetune_command(
     """Fine-tune MODEL on DATA.
 
     MODEL is a repository of the hub or a folder with config.json, safetensors and tokenizer, of the families Llama,
-    Mistral, Qwen2, Qwen3, Gemma 3, Phi-2 and Phi-3; or a GGUF file of the Llama architecture as SmolLM2 has it. DATA is
+    Mistral, Qwen2, Qwen3, Gemma 3, Phi-2 and Phi-3; or a GGUF file of one of these families, quantised or not. DATA is
     JSON lines, a JSON array, CSV, Parquet, a folder of Parquet files or a set of the hub, with prompt and completion
     in one of the usual forms; or a generator of problems. The loss is on the completions. A stopped run goes on when
     the same command is given again.
@@ -190,6 +200,7 @@ def finetune_command(
         training=FinetuneConfig(**settings),
         steps=steps,
         epochs=3.0 if epochs is None else epochs,
+        equal=equal,
         evaluation=evaluation,
         by=by,
         max_new=256 if max_new is None else max_new,

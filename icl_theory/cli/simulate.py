@@ -36,6 +36,10 @@ def simulate_command(out: Path | None, config_file: Path | None, as_json: bool, 
       icl-theory simulate --scores softmax --data prompts --num-prompts 2000 --num-steps 2000
       icl-theory simulate --config mixture.toml                  groups with shares: [[groups]] tables
 
+    Where there is a theory of the whole curve (separate heads of rank 1 under gd and sam, merged heads under gd;
+    infinite data), the summary says when it has each feature learned, and run.png shows it dashed. From random starts
+    it is gradient flow, and the better the smaller --init-scale.
+
     Time is learning rate × step; the loss is the mean square error without a ½. The folder holds summary.json,
     summary.txt, trajectory.csv, trajectory.npz, parameters.npz, run.png and run.svg. A finished folder of the same
     settings is reused; anything else in its place is left alone and named.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--system",
     type=click.Choice(SYSTEMS),
-    help="full model, reduced system of the theory, or both where it exists  [default: auto]",
+    help="full model, theory alone, or the model and theory where there is one  [default: auto]",
 )
 @click.option("--curves", is_flag=True, default=None, help="keep losses and strengths of every snapshot")
 @click.option("--memory", type=float, help="limit of this process in GiB  [default: half of the machine's]")
@@ -74,8 +74,9 @@ def sweep_command(
 
     The folder is a Zarr group: xarray.open_zarr(FOLDER) has the swept settings as dimensions. Runs are saved in units
     of about a second; the same command goes on where it stopped, and does nothing where all is done. A run that
-    diverges is marked in `status`. Where there is a theory of the whole curve (heads aligned at the start; merged heads
-    under gd), its prediction stands beside each measurement; `icl-theory compare FOLDER` draws both.
+    diverges is marked in `status`. Where there is a theory of the whole curve (separate heads of rank 1, aligned or
+    random at the start, under gd and sam; merged heads under gd; infinite data), its prediction stands beside each
+    measurement. `icl-theory compare FOLDER` draws both; --system reduced predicts without training the model.
     """
     from icl_theory.sweeps.axes import parse_axis
     from icl_theory.sweeps.estimate import describe

@@ -23,10 +23,12 @@ from icl_theory.upsampling.picture import save_upsampling_picture, with_examples
 from icl_theory.upsampling.record_files import load_loss_record
 from icl_theory.upsampling.rule import Upsampling, upsample
 from icl_theory.upsampling.selections import SELECTIONS, check_selection, save_selection
-from icl_theory.upsampling.settings import MAX_FACTOR, RULES
-from icl_theory.upsampling.summary import group_text, line, summary
+from icl_theory.upsampling.settings import MAX_FACTOR, RECIPES, RULES, SMALL_SOURCES, check_settings
+from icl_theory.upsampling.sources import read_sources
+from icl_theory.upsampling.summary import beside_the_rule, group_text, line, summary
 
 LONGEST = 100.0  # an epoch that is this many times as long counts as a mistake
+SELECTING = ("late", "first", "small_sources", "remaining", "group")  # settings that need no file to be checked
 FILE: Any = click.Path(path_type=Path)
 
 
@@ -39,9 +41,18 @@ FILE: Any = click.Path(path_type=Path)
     help="what to write  [default: DATA-upsampled in the form of DATA, or DATA-weights.csv and so on]",
 )
 @click.option("--write", type=click.Choice(("data", *SELECTIONS)), default="data", show_default=True, help="what of it")
+@click.option("--recipe", type=click.Choice(tuple(RECIPES)), help="settings as published, see below")
 @click.option(
-    "--late", default="quantile=0.5", show_default=True, help="who is late: quantile=Q, threshold=S or clusters"
+    "--late", help="who is late: quantile=Q, threshold=S, clusters or ratio-clusters  [default: quantile=0.5]"
 )
+@click.option("--first", type=int, help="cluster by so many checkpoints, from the first  [default: all]")
+@click.option("--by", metavar="FIELD", help="cluster within each source, which this field of DATA names")
+@click.option(
+    "--small-sources",
+    type=click.Choice(SMALL_SOURCES),
+    help="with --by: sources smaller than the average are late as a whole, or clustered  [default: late]",
+)
+@click.option("--gaps", is_flag=True, help="accept losses that are NaN or infinite, as missing: the loss as unchanged")
 @click.option(
     "--remaining", default=0.5, show_default=True, help="learned when this share of an example's first loss is left"
 )
@@ -52,7 +63,7 @@ FILE: Any = click.Path(path_type=Path)
     help="loss that stays whatever is learned: zero, last, or a record whose last checkpoint it is",
 )
 @click.option("--rule", type=click.Choice(RULES), help="how the factor comes about  [default: ratio]")
-@click.option("--target", type=float, help="learning-time ratio that is wanted  [default: 1]")
+@click.option("--target", type=float, help="learning-time ratio that is wanted  [default: 1; excess needs one above 1]")
 @click.option("--other", type=FILE, help="the other record of the rules match and secant")
 @click.option("--tried-factor", type=float, help="factor under which the other record was made (rule secant)")
 @click.option("--factor", type=float, help="the factor itself, instead of a rule")
@@ -70,6 +81,10 @@ def upsample_command(
     losses: Path,
     out: Path | None,
     write: str,
+    recipe: str | None,
+    late: str | None,
+    by: str | None,
+    gaps: bool,
     floor: str,
     rule: str | None,
     other: Path | None,
@@ -93,8 +108,14 @@ def upsample_command(
     \b
     Rules, with R the ratio of learning times of late and early examples:
       ratio    factor = R / target
+      excess   factor = (R − 1) / (target − 1): the late begin when the early are learned, by the same units
       match    factor = R / R of --other, such as a record under SAM
       secant   corrects --tried-factor by what it did, seen in --other
+
+    \b
+    Recipes:
+      vattheuer2025   --late ratio-clusters --by source --small-sources late --factor 2 --gaps; of these, only
+                      --by, --small-sources and --factor may be given beside it, and --first
 
     \b
     Examples:
@@ -107,16 +128,23 @@ def upsample_command(
         raise InputError("--by-row", "given", "--id-field does nothing with it; give one of them")
     if augment is not None and write != "data":
         raise InputError("--augment", str(augment), f"rows are its business; with --write {write} it does nothing")
+    if recipe is not None:
+        if late is not None:
+            raise InputError("--late", late, f"the recipe {recipe} says who is late; give one of them")
+        gaps, by = True, by or "source"
+        settings |= {name: value for name, value in RECIPES[recipe].items() if settings.get(name) is None}
+    settings = {"late": "quantile=0.5" if late is None else late} | settings
+    check_settings(**{name: value for name, value in settings.items() if name in SELECTING}, by=by)
     data = open_data(data_file)
     out = out or _default_out(data_file, write)
     if not dry_run:
         _check_places(data_file, out, write, picture)
     with ProgressReport(quiet=quiet) as report:
-        records = {"record": load_loss_record(losses)}
+        records = {"record": load_loss_record(losses, gaps=gaps)}
         if floor not in ("zero", "last"):
-            records["floor"] = load_loss_record(Path(floor))
+            records["floor"] = load_loss_record(Path(floor), gaps=gaps)
         if other is not None:
-            records["other"] = load_loss_record(other)
+            records["other"] = load_loss_record(other, gaps=gaps)
         named = any(record.ids is not None for record in records.values())
         with_ids = not by_row and (named or augment is not None or id_field is not None)
         scan = data.scan(id_field, with_ids=with_ids, progress=lambda done, total: report("reading data", done, total))
@@ -128,6 +156,8 @@ def upsample_command(
             settings["floor"] = floor
         if "other" in matched:
             settings["other"] = matched["other"][0]
+        if by is not None:
+            settings["by"] = read_sources(data, by, scan, lambda done, total: report("reading sources", done, total))
         found = upsample(record, rule=rule or "ratio", seed=seed, **settings)
         copies = found.copies(seed=seed)
         if write in ("data", "indices"):
@@ -137,6 +167,9 @@ def upsample_command(
             versions = Paraphrases(augment, scan, found.chosen)
         for text in summary(record, found, copies, ids):
             click.echo(text)
+        if settings["late"] == "ratio-clusters":
+            for text in beside_the_rule(record, found):
+                click.echo(text)
         if versions is not None:
             click.echo(line("augmented", _about(versions, copies)))
         if dry_run:

@@ -14,22 +14,28 @@ from icl_theory.simulation.config import RunConfig
 from icl_theory.tasks.features import Features
 from icl_theory.theory.aligned_dynamics import AlignedDescent, Ascent
 from icl_theory.theory.fixed_points import nested_plateau_losses
-from icl_theory.theory.merged_dynamics import MergedFlow, effective_start
+from icl_theory.theory.merged_dynamics import MergedFlow, effective_head
+from icl_theory.theory.random_start_cascade import RandomStartCascade
 
-Theory = Literal["aligned", "merged"]
+Theory = Literal["aligned", "merged", "cascade"]
 ASCENTS: dict[str, Callable[[float], Ascent]] = {  # the ascent step of each optimizer that the reduced system knows
     "gd": lambda rho: Ascent(),
     "sam": Ascent,
     "unnormalised-sam": lambda rho: Ascent(rho, normalised=False),
 }
+PREDICTABLE = (  # for messages
+    "separate heads of rank 1 (gd, sam, unnormalised-sam; init = aligned, or random if every feature has a drive) and "
+    "merged heads (gd), with population data, reduced blocks and no fixed task"
+)
 
 
 def theory_of(config: RunConfig) -> Theory | None:
     """Return which reduced system predicts the whole curve of a run, or None if none does.
 
     `"aligned"` has one head aligned with each feature, under gradient descent or SAM, and is exact. `"merged"` has
-    merged heads from a random start under gradient descent, and is accurate for a small start. Both need infinite data
-    and a common eigenbasis.
+    merged heads from a random start under gradient descent. `"cascade"` has separate heads of rank one from a random
+    start under gradient descent or SAM, and needs a positive drive of every feature. The last two are gradient flow,
+    and accurate for a small start. All need infinite data and a common eigenbasis.
     """
     if (config.data, config.blocks, config.scores) != ("population", "reduced", "linear") or has_fixed_task(config):
         return None
@@ -37,7 +43,8 @@ def theory_of(config: RunConfig) -> Theory | None:
         return "aligned"
     if config.model == "merged" and config.optimizer == "gd":
         return "merged"
-    return None
+    separate = (config.model, config.rank, config.init) == ("separate", 1, "random") and config.optimizer in ASCENTS
+    return "cascade" if separate and _every_feature_has_a_drive(config) else None
 
 
 def predicted_dynamics(config: RunConfig, features: Features | None, params: PyTree) -> Dynamics | None:
@@ -48,7 +55,18 @@ def predicted_dynamics(config: RunConfig, features: Features | None, params: PyT
     if theory == "aligned":
         ascent = ASCENTS[config.optimizer](config.rho)
         return AlignedDescent(features, np.full(config.dim, config.init_scale), config.learning_rate, ascent)
-    return MergedFlow(features, effective_start(params["value"], params["merged"], features))
+    if theory == "cascade":
+        return RandomStartCascade.from_params(features, params, ASCENTS[config.optimizer](config.rho))
+    return MergedFlow(features, effective_head(params["value"], params["merged"], features))
+
+
+def _every_feature_has_a_drive(config: RunConfig) -> bool:
+    """Return True if inputs and tasks of some group vary along each axis. Only lists of eigenvalues can hold a 0."""
+    driven = np.zeros(config.dim, bool)
+    for share, group in config.mixture:
+        lists = [np.asarray(values) > 0 for values in (group.eigenvalues, group.task_eigenvalues) if len(values)]
+        driven |= np.logical_and.reduce([np.full(config.dim, share > 0), *lists])
+    return bool(driven.all())
 
 
 def predicted_plateaus(config: RunConfig, features: Features | None) -> np.ndarray:

@@ -114,14 +114,17 @@ def _simulate(config: RunConfig, progress: Progress | None, folding: Progress | 
         track=EffectiveMatrix(loss.graphdef),
         progress=progress,
     )
+    prediction, predicted_bias = None, None
     if features is None:
         strength = np.full((len(run.step), config.dim), np.nan)
         trajectory, bias = Trajectory(run.time, run.loss, strength), None
     else:
         trajectory = run.trajectory(features)
         bias = simplicity_bias(trajectory, features, threshold=config.threshold)
-    dynamics = predicted_dynamics(config, features, params)
-    prediction = None if dynamics is None else dynamics.predict(run.time)
+        dynamics = predicted_dynamics(config, features, params)
+        if dynamics is not None:
+            prediction = dynamics.predict(run.time)
+            predicted_bias = simplicity_bias(prediction, features, threshold=config.threshold)
     return Simulation(
         config=config,
         run=run,
@@ -130,6 +133,7 @@ def _simulate(config: RunConfig, progress: Progress | None, folding: Progress | 
         bias=bias,
         plateaus=find_plateaus(run.time, run.loss) if len(run.time) > 4 and config.learning_rate > 0 else [],
         prediction=prediction,
+        predicted_bias=predicted_bias,
         comparison=None if prediction is None else compare(prediction, trajectory),
         start_norm=float(np.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(params)))),
     )

@@ -23,6 +23,7 @@ class Simulation(NamedTuple):
         bias: Learning times and the other measures of simplicity bias; None without features.
         plateaus: The flat stretches of the loss curve.
         prediction: The theory's trajectory; None if no theory predicts the whole curve.
+        predicted_bias: Learning times and the other measures of the prediction, at the same snapshots.
         comparison: The largest deviations from the prediction; None without one.
         start_norm: ‖θ(0)‖, the norm of all parameters at the start.
     """
@@ -34,5 +35,6 @@ class Simulation(NamedTuple):
     bias: SimplicityBias | None
     plateaus: list[Plateau]
     prediction: Trajectory | None
+    predicted_bias: SimplicityBias | None
     comparison: Comparison | None
     start_norm: float

@@ -1,4 +1,4 @@
-"""Batches of runs of one structure, trained as one program, with the reduced system's prediction of each run."""
+"""Batches of runs of one structure, trained as one program, with the prediction of each run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from icl_theory.analysis.trajectory import relative_error
 from icl_theory.models.parameters import aligned_parameters, split_model
 from icl_theory.moments.empirical import prompt_moments
 from icl_theory.moments.population import population_moments
@@ -29,14 +30,13 @@ from icl_theory.simulation.build import (
 from icl_theory.simulation.config import RunConfig, optimizer_factory
 from icl_theory.simulation.prediction import theory_of
 from icl_theory.simulation.simulate import CHUNK_SIZE
-from icl_theory.sweeps.measures import COMPARED, PREDICTED, deviation, measure
+from icl_theory.sweeps.measures import COMPARED, PREDICTED, measure
+from icl_theory.sweeps.predicted_runs import predict_runs
 from icl_theory.sweeps.structure import batch_numbers, data_numbers, join_config, numbers_of, structure_of, uses_prompts
 from icl_theory.tasks.features import Features, features_along, group_matrices
 from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.prompts import concatenate_prompts
 from icl_theory.tasks.sampling import sample_prompt_chunks
-from icl_theory.theory import reduced_loss as reduced
-from icl_theory.theory.merged_dynamics import effective_start
 from icl_theory.training.losses import MomentsLoss, PromptsLoss
 from icl_theory.training.tracked import FeatureStrength
 from icl_theory.training.train import Progress, train_many
@@ -98,7 +98,7 @@ def run_batch(
         size: Number of runs in the program. A smaller batch is filled up with copies of its last run.
         shared: Whether to hold the data once for all runs, if they all have the same.
         full: Whether to train the full model.
-        theory: Whether to train the reduced system, if there is one.
+        theory: Whether to predict the runs, if there is a theory of them.
         curves: Whether to keep losses and strengths of all snapshots.
         cache: Holds data sets of prompts between batches.
         progress: Called with (steps done, steps in all).
@@ -126,10 +126,10 @@ def run_batch(
             found |= _train_full(structure, padded, prepared, features, loss, shared, curves, settings)
         if kind is not None and features is not None:
             settings = common | {"progress": _part(progress, parts - 1, parts)}
-            predicted = _train_reduced(kind, padded, prepared, features, curves, settings)
+            predicted = predict_runs(kind, padded, prepared.params, features, curves=curves, settings=settings)
             found |= {PREDICTED + name: values for name, values in predicted.items()}
         if full and kind is not None:
-            found |= {f"{name}_error": deviation(found[name], found[PREDICTED + name]) for name in COMPARED}
+            found |= {f"{name}_error": relative_error(found[name], found[PREDICTED + name]) for name in COMPARED}
     return {name: values[: len(configs)] for name, values in found.items()}
 
 
@@ -157,30 +157,6 @@ def _train_full(
     if structure.scores == "linear":
         population = _population_losses(structure, run.params, prepared.original, graphdef)
     return measured | {"population_loss": np.where(run.diverged_at >= 0, np.nan, population)}
-
-
-def _train_reduced(
-    kind: str,
-    configs: Sequence[RunConfig],
-    prepared: Prepared,
-    features: Features,
-    curves: bool,
-    settings: dict[str, Any],
-) -> dict[str, np.ndarray]:
-    dtype = jax.tree.leaves(prepared.params)[0].dtype
-    drive, curvature, energy = (jnp.asarray(v, dtype) for v in (features.drive, features.curvature, features.energy))
-    if kind == "aligned":
-        strength: Any = reduced.AlignedStrength()
-        starts = [config.init_scale for config in configs]
-        params = jax.vmap(partial(reduced.aligned_start, dim=drive.shape[1]))(jnp.asarray(starts, dtype))
-    else:
-        strength = reduced.MergedStrength()
-        values, matrices = (np.asarray(prepared.params[name]) for name in ("value", "merged"))
-        starts = [effective_start(values[r], matrices[r], _row(features, r)) for r in range(len(configs))]
-        params = jax.vmap(reduced.merged_start)(jnp.asarray(starts, dtype), drive)
-    loss = reduced.ReducedLoss(strength, drive, curvature, energy)
-    run = train_many(loss, params, loss_axes=0, track=strength, **settings)
-    return measure(run, np.asarray(run.tracked, float), features, configs, curves=curves)
 
 
 @partial(jax.jit, static_argnames="structure")

@@ -12,7 +12,7 @@ import numpy as np
 from icl_theory.errors import InputError
 from icl_theory.simulation.build import basis_and_mixture, has_fixed_task
 from icl_theory.simulation.config import RunConfig
-from icl_theory.simulation.prediction import theory_of
+from icl_theory.simulation.prediction import PREDICTABLE, theory_of
 from icl_theory.simulation.simulate import check_memory
 from icl_theory.sweeps.axes import FIELDS, Axis, config_at
 from icl_theory.sweeps.structure import data_numbers, identity, numbers_of, structure_of
@@ -48,8 +48,8 @@ class Facts(NamedTuple):
 
     @property
     def has_theory(self) -> bool:
-        """True if some run has a reduced system."""
-        return any(theory_of(config) is not None for config in self.corners)
+        """True if some run may have a theory."""
+        return any(theory_of(structure_of(config)) is not None for config in self.corners)
 
 
 def find_facts(base: Mapping[str, Any], axes: Sequence[Axis], system: str) -> Facts:
@@ -139,8 +139,8 @@ def _check_built(config: RunConfig, system: str) -> None:
     if config.init == "aligned" and has_fixed_task(config) and mixture.dim > 1:
         raise InputError("init", "aligned", "a fixed task shares no eigenbasis with the inputs; use random")
     if system == "reduced" and theory_of(config) is None:
-        remedy = "the reduced system stands for aligned heads (init = aligned; gd, sam) and merged heads under gd"
-        raise InputError("system", "reduced", f"{remedy}, on infinite data; use another or system = full")
+        remedy = f"this run has no theory of the whole curve, only these have: {PREDICTABLE}; or take system = full"
+        raise InputError("system", "reduced", remedy)
 
 
 def _without_effect(config: RunConfig) -> str:

@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from icl_theory.errors import InputError
+from icl_theory.simulation.prediction import PREDICTABLE
 from icl_theory.sweeps.comparison_figures import (
     ROUNDING,
     SEEDS,
@@ -48,10 +49,8 @@ def draw_comparison(
     """
     names = [variable, PREDICTED + variable, f"{variable}_error"]
     if any(name not in data for name in names):
-        remedy = (
-            "the sweep holds no measurement beside a prediction: it needs system = auto and init = aligned (gd, sam)"
-        )
-        raise InputError("variable", variable, f"{remedy}, or model = merged (gd), on infinite data")
+        remedy = f"the sweep holds no measurement beside a prediction; with system = auto these do: {PREDICTABLE}"
+        raise InputError("variable", variable, remedy)
     shown = _selected(data[names], select or {})
     try:
         shown = shown.load()
@@ -59,7 +58,7 @@ def draw_comparison(
         remedy = f"a chunk is damaged ({type(error).__name__}); run the same sweep again, it runs what is damaged"
         raise InputError("folder", str(data.encoding.get("source", "")), remedy) from error
     shown = _features(shown, variable, feature)
-    if not np.isfinite(shown[names[2]]).any():
+    if not np.any(np.isfinite(shown[names[0]].values) & np.isfinite(shown[names[1]].values)):
         raise InputError("variable", variable, "no run has a measurement beside a prediction yet, or none learned")
     swept = [str(dim) for dim in shown[variable].dims if dim not in ("feature", *SEEDS)]
     swept.sort(key=lambda dim: -shown.sizes[dim])

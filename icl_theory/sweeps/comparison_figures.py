@@ -28,9 +28,8 @@ def draw_curves(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
     for place, (number, column) in enumerate(columns):
         colour = GD if number is None else feature_colour(number - 1)
         at = positions if numeric else positions + 0.1 * (place - (len(columns) - 1) / 2)  # side by side
-        measured, predicted, error = (
-            _median(column[name], dim) for name in (variable, PREDICTED + variable, f"{variable}_error")
-        )
+        measured, predicted = (_median(column[name], dim) for name in (variable, PREDICTED + variable))
+        error = _median(_comparable(column, variable), dim, missing=False)
         name = "measured" if number is None else f"feature {number}"
         _draw_medians(left, at, measured, solid, color=colour, linewidth=2.4, label=name)
         left.plot(at, _drawn(predicted[0]), dashed, color=THEORY, linewidth=1.2, markersize=18)
@@ -40,12 +39,16 @@ def draw_curves(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
     title = "Measured (solid) and predicted (dashed)" if numeric else "Measured (dots) and predicted (bars)"
     left.set(title=title, ylabel=NAMES[variable])
     right.axhline(0.0, color=THEORY, linewidth=0.8)
-    right.set(title="Difference", ylabel="measured / predicted − 1, %")
+    ends = not np.isfinite(shown[[variable, PREDICTED + variable]].to_array().values).all()
+    right.set(
+        title="Difference, where both have a value" if ends else "Difference", ylabel="measured / predicted − 1, %"
+    )
     for axis in (left, right):
         _label_axis(axis, dim, labels, positions)
     _log_where_wide(left, shown[variable].values)
     if any(seed in shown[variable].dims for seed in SEEDS):
-        figure.suptitle("medians over seeds with 95 % intervals", fontsize=10, x=0.01, ha="left")
+        words = "medians over seeds with 95 % intervals" + ("; a line ends where half never get there" if ends else "")
+        figure.suptitle(words, fontsize=10, x=0.01, ha="left")
     return figure
 
 
@@ -54,13 +57,12 @@ def draw_maps(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
     figure, (axes,) = new_figure(14, 4.4, 1, 3)
     across, along = swept
     measured, predicted, error = (
-        np.asarray(_over_seeds(shown[name]).transpose(along, across))
-        for name in (variable, PREDICTED + variable, f"{variable}_error")
+        np.asarray(_over_seeds(values).transpose(along, across))
+        for values in (shown[variable], shown[PREDICTED + variable], _comparable(shown, variable))
     )
     finite = np.concatenate([values[np.isfinite(values)] for values in (measured, predicted)])
     wide = finite.size and finite.min() > 0 and finite.max() > 20 * finite.min()
     scale: Any = LogNorm if wide else Normalize
-    error = np.where(np.isfinite(measured) & np.isfinite(predicted), error, np.nan)
     largest = 100 * float(np.max(np.abs(error[np.isfinite(error)]), initial=0.0))
     rounding = largest < 100 * ROUNDING
     largest = 1.0 if rounding else largest  # keeps rounding errors pale
@@ -87,6 +89,8 @@ def draw_maps(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
         axis.set_facecolor("#DDDDDD")
         _label_axis(axis, across, shown[across].values, x)
         _label_axis(axis, along, shown[along].values, y, vertical=True)
+    if any(seed in shown[variable].dims for seed in SEEDS):
+        figure.suptitle("medians over seeds", fontsize=10, x=0.01, ha="left")
     if not (np.isfinite(measured).all() and np.isfinite(predicted).all()):
         axes[0].plot([], [], "s", color="#DDDDDD", label="never, or no value")
         axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, -0.14))
@@ -120,12 +124,26 @@ def _by_feature(shown: xr.Dataset) -> list[tuple[int | None, xr.Dataset]]:
     return [(int(number), shown.sel(feature=number)) for number in shown.feature.values]
 
 
-def _median(values: xr.DataArray, dim: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the median over seeds along a dimension, with its interval; without seeds, the values themselves."""
+def _comparable(column: xr.Dataset, variable: str) -> xr.DataArray:
+    """Return the errors of runs with a finite value and prediction, NaN if these are fewer than half of the seeds.
+
+    Where both are never reached the error is 0, and a median over such runs would look like agreement in time.
+    """
+    finite: Any = np.isfinite
+    both = finite(column[variable]) & finite(column[PREDICTED + variable])
+    seeds = [dim for dim in both.dims if dim in SEEDS]
+    return column[f"{variable}_error"].where(both & (both.mean(seeds) >= 0.5))
+
+
+def _median(values: xr.DataArray, dim: str, *, missing: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the median over seeds along a dimension, with its interval; without seeds, the values themselves.
+
+    Missing values count as infinite, or not at all.
+    """
     rows = values.transpose(dim, ...).values.reshape(values.sizes[dim], -1)
     if rows.shape[1] == 1:
         return rows[:, 0], rows[:, 0], rows[:, 0]
-    median, low, high = np.asarray([median_interval(row) for row in rows]).T
+    median, low, high = np.asarray([median_interval(row if missing else row[~np.isnan(row)]) for row in rows]).T
     return median, low, high
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from icl_theory.environment import code_version
 from icl_theory.progress import duration
 from icl_theory.results import exists
+from icl_theory.simulation.prediction import theory_of
 from icl_theory.sweeps.batched_runs import Cache
 from icl_theory.sweeps.folder import OWN, SweepFolder
 from icl_theory.sweeps.plan import Plan, Unit
@@ -49,9 +50,7 @@ def describe(sweep: Sweep, path: Path, *, memory_gib: float | None = None) -> di
     shape = " × ".join(f"{axis.name} {len(axis)}" for axis in sweep.axes)
     largest = max(unit.num_runs for unit, _ in plan.representatives())
     programs = len(plan.programs())
-    systems = " and ".join(
-        name for name, used in (("full model", sweep.full), ("reduced system", sweep.theory)) if used
-    )
+    systems = " and ".join(name for name, used in (("full model", sweep.full), ("theory", sweep.theory)) if used)
     limit = f"at most {plan.limit / 2**30:.3g} GiB allowed"
     seconds, measured = estimate_seconds(plan)
     return {
@@ -94,6 +93,8 @@ def _measure(plan: Plan, unit: Unit) -> Speed:
     first = run(1)
     beside = run(1)
     steps, seconds = 1, beside
+    if not plan.sweep.full and theory_of(plan.first(unit)) == "cascade":  # its time is not proportional to the steps
+        steps, seconds = longest, run(longest)
     while seconds - beside < LONG_ENOUGH and steps < longest:
         steps = min(longest, 4 * steps)
         seconds = run(steps)

@@ -54,11 +54,13 @@ def variables_of(*, full: bool, reduced: bool, curves: bool) -> dict[str, Variab
         found |= measured | {"population_loss": POPULATION_LOSS}
     if reduced:
         found |= {
-            PREDICTED + name: v._replace(meaning=f"{v.meaning}, of the reduced system") for name, v in measured.items()
+            PREDICTED + name: v._replace(meaning=f"{v.meaning}, as theory predicts") for name, v in measured.items()
         }
     if full and reduced:
         found |= {
-            f"{name}_error": Variable(MEASURES[name].dims, "1", f"measured / predicted {name} - 1; 0 if both are never")
+            f"{name}_error": Variable(
+                MEASURES[name].dims, "1", f"measured / predicted {name} - 1; 0 if both are never, inf if one"
+            )
             for name in COMPARED
         }
     return found
@@ -106,9 +108,3 @@ def measure(
     found["status"] = np.where(diverged, float(DIVERGED), float(DONE))
     found["diverged_at"] = np.where(diverged, np.asarray(run.diverged_at, float), np.nan)
     return found
-
-
-def deviation(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return `measured / predicted − 1`; 0 where both are infinite, NaN where one is missing."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(np.isposinf(measured) & np.isposinf(predicted), 0.0, measured / predicted - 1.0)

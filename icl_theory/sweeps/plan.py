@@ -9,17 +9,21 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from icl_theory.environment import memory_bytes, process_bytes
+from icl_theory.environment import cores, memory_bytes, process_bytes
 from icl_theory.errors import InputError
 from icl_theory.models.cubic_features import num_features
 from icl_theory.simulation.config import RunConfig
+from icl_theory.simulation.prediction import theory_of
 from icl_theory.simulation.simulate import CHUNK_SIZE
 from icl_theory.sweeps.batched_runs import CACHED_BYTES
 from icl_theory.sweeps.specification import Sweep
 from icl_theory.sweeps.structure import structure_of, uses_prompts
+from icl_theory.theory.cascade_steps import KEPT, STEPS_AT_ONCE
+from icl_theory.theory.random_start_cascade import BLOCK
 
 FEWEST_RUNS, FEWEST_LARGE, MOST_RUNS = (64, 8, 4096)  # runs of a unit: least, least if large, most
 RUN_STEPS, REDUCED_RUN_STEPS = 5 * 10**6, 10**8  # of a unit: about a second of work on two cores
+CASCADE_STEPS = 10**5  # steps of the reduced system that cost as much as the cascade of one random start
 SMALL_PRODUCTS = 500.0  # multiply-adds of a loss (D = 4, moments) that cost as much as the overhead of a step
 HEAVY = 2**16  # bytes of data beyond which runs that share them are kept together
 COMPILER = 400 * 2**20  # bytes that compiling takes besides the arrays
@@ -131,7 +135,7 @@ class Plan(NamedTuple):
         return process_bytes() + COMPILER + alone + per_run * max(self.size(unit) for unit in self._representatives())
 
     def run_steps(self, config: RunConfig) -> float:
-        """Return the steps of one run, including those of the reduced system."""
+        """Return the steps of one run, with as many for its theory."""
         return float(config.num_steps * (int(self.sweep.full) + int(self.sweep.theory)))
 
     def representatives(self) -> list[tuple[Unit, int]]:
@@ -189,6 +193,9 @@ def _bytes_per_run(sweep: Sweep, config: RunConfig) -> tuple[float, float]:
     if config.data == "prompts":
         drawn = min(config.num_prompts, CHUNK_SIZE) * config.longest_context
         alone = min(CACHED_BYTES, sweep.num_runs * _data_bytes(config)) + 6.0 * width * drawn * (dim + 1)
+    if sweep.theory and theory_of(config) == "cascade":
+        per_run += 48 * seen  # strengths and losses in float64, and copies of them
+        alone += min(cores(), MOST_RUNS // BLOCK) * BLOCK * STEPS_AT_ONCE * KEPT * 24 * (dim + 1)
     return float(per_run + (8 * seen if sweep.curves else 0)), alone
 
 
@@ -196,7 +203,11 @@ def _wanted(sweep: Sweep) -> int:
     """Return the wanted number of runs in a unit: about a second of work, so that an interruption loses little."""
     target = RUN_STEPS if sweep.full else REDUCED_RUN_STEPS
     sizes = [max(1.0, _products(config) / SMALL_PRODUCTS) if sweep.full else 1.0 for config in sweep.facts.corners]
-    work = max(config.num_steps * size for config, size in zip(sweep.facts.corners, sizes, strict=True))
+    steps = [
+        CASCADE_STEPS if not sweep.full and theory_of(config) == "cascade" else config.num_steps
+        for config in sweep.facts.corners
+    ]
+    work = max(count * size for count, size in zip(steps, sizes, strict=True))
     fewest = max(FEWEST_LARGE, FEWEST_RUNS / max(sizes))
     return int(np.clip(target / work, fewest, MOST_RUNS))
 

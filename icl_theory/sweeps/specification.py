@@ -28,8 +28,8 @@ class Sweep:
     Attributes:
         base: The shared settings, as in a TOML file of `simulate`, groups included.
         axes: The dimensions, outermost first.
-        system: What to train: `"full"` the full model, `"reduced"` the reduced system of the theory, `"auto"` the full
-            model and, where there is one, the reduced system too.
+        system: What to train: `"full"` the full model, `"reduced"` the theory alone, `"auto"` the full model
+            and, where there is one, the theory too.
         curves: Whether to keep losses and strengths of all snapshots.
         facts: The findings of the check.
     """
@@ -142,7 +142,7 @@ class Sweep:
 
     @property
     def theory(self) -> bool:
-        """True if the reduced system is trained for some of the runs."""
+        """True if theory predicts some of the runs."""
         return self.system != "full" and self.facts.has_theory
 
     @property

@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 
-def keeps_out(drive: Float[np.ndarray, " D"], entries: Float[np.ndarray, "D D"]) -> Bool[np.ndarray, "D D"]:
+def keeps_out(
+    drive: Float[np.ndarray, "*runs D"], entries: Float[np.ndarray, "*runs D D"]
+) -> Bool[np.ndarray, "*runs D D"]:
     """Return whether a head that has learned feature d keeps out of feature e: `C_ed C_de w_d*² ≥ a_e²`, (D, D).
 
     Its entries on e follow `k̇_e = 2u (a_e q_e − α k_e)` and `q̇_e = 2u (a_e k_e − β q_e)` with `α = C_ed w_d*` and
@@ -15,8 +17,9 @@ def keeps_out(drive: Float[np.ndarray, " D"], entries: Float[np.ndarray, "D D"])
 
     Reference: theory notes, §16.
     """
-    optimum = drive / np.diagonal(entries)
-    return np.asarray(entries.T * entries * optimum[:, None] ** 2 >= drive[None, :] ** 2)
+    optimum = drive / np.diagonal(entries, axis1=-2, axis2=-1)
+    product = np.swapaxes(entries, -2, -1) * entries * optimum[..., :, None] ** 2
+    return np.asarray(product >= drive[..., None, :] ** 2)
 
 
 def invasion_rate(drive: Float[np.ndarray, " D"], entries: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D D"]:

@@ -1,11 +1,12 @@
-"""Rank-one heads from random starts: when each feature is learned, and by which head (theory notes, §16)."""
+"""Separate heads from random starts: when each feature is learned, and by which head (theory notes, §16)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -14,83 +15,91 @@ from icl_theory.errors import InputError, as_floats, check_number, check_shape
 from icl_theory.numerics.cpu_workers import Workers
 from icl_theory.tasks.features import Features
 from icl_theory.theory.aligned_dynamics import Ascent
-from icl_theory.theory.cascade_steps import FINISHED, Cascade, integrate_heads
+from icl_theory.theory.cascade_steps import FINISHED, Cascade, integrate_heads, sample_heads
 from icl_theory.theory.head_stability import keeps_out
-from icl_theory.theory.hitting_time import fraction_at_time
 
 DESCENT = Ascent()
 BLOCK = 512  # starts that are integrated together
 
 
 class RandomStartCascade(NamedTuple):
-    """Separate heads of rank one from any start on infinite data (a `Dynamics`).
+    """Separate heads of any rank from any start on infinite data (a `Dynamics`).
 
-    Heads see each other through the strengths `w_d = Σ_h v_h k_hd q_hd` alone. Head h follows
+    Heads see each other through the strengths `w_d = Σ_h v_h Σ_r k_hrd q_hrd`. Head h follows
 
-        v̇ = 2 kᵀ Ψ q,   k̇ = 2 v Ψ q,   q̇ = 2 v Ψᵀ k,   Ψ_de = δ_de (a_d − c_d w_d) − (1 − δ_de) C_de v k_d q_e,
+        v̇ = 2 Σ_r k_rᵀ Ψ q_r,   k̇_r = 2 v Ψ q_r,   q̇_r = 2 v Ψᵀ k_r,
+        Ψ_de = δ_de (a_d − c_d w_d) − (1 − δ_de) C_de M_de,
 
-    that is the flow of the model without the off-diagonal entries of W that other heads have. SAM takes the velocity at
-    `θ − ρ F/‖F‖` with one norm over all heads that are not done. A head is done when its feature has 98 % of its
-    optimum, unless it goes on to others (`keeps_out`): then it stays as it is, and its other entries are dropped.
+    with M its own matrix `v Σ_r k_r q_rᵀ` and those of heads that have learned a feature and go on to others. That is
+    the flow of the model without the off-diagonal entries of W that other heads have. SAM takes the velocity at
+    `θ − ρ F/‖F‖` with one norm over all heads that are not done. A head of rank R is done when R features have 98 % of
+    their optimum by it, unless it goes on to others (`keeps_out`): then it stays as it is, and its other entries are
+    dropped.
 
     The smaller the start, the better. Median errors of learning times are 0 to 1 % where the entries of value, key and
-    query have standard deviations 0.02, 0.01 and 0.01, and 0 to 10 % at five times that (four features, five heads).
+    query have standard deviations 0.02, 0.01 and 0.01, and 0 to 10 % at five times that (four features, five heads,
+    rank one). At higher rank they are smaller, except where two heads share a feature that both take at once; SAM was
+    not tried there.
 
     Attributes:
-        features: The features, with `entry_curvature`.
+        features: The features, with `entry_curvature`. With many starts they may have an axis of runs.
         value: v, (H,), or (runs, H) for many starts.
-        key: Keys in the features' basis, (H, D) or (runs, H, D).
+        key: Keys in the features' basis, (H, R, D) or (runs, H, R, D); without the axis R for heads of rank one.
         query: Queries likewise.
-        ascent: SAM's ascent step. The default is gradient flow.
+        ascent: SAM's ascent step; its ρ may be one number a run. The default is gradient flow.
+        brake: The rate s of a brake `−2s Σ_i v_i` on every v̇_h; 0 for linear attention (see `softmax_cascade`).
     """
 
     features: Features
     value: Float[Any, "*runs H"]
-    key: Float[Any, "*runs H D"]
-    query: Float[Any, "*runs H D"]
+    key: Float[Any, "*runs H R D"] | Float[Any, "*runs H D"]
+    query: Float[Any, "*runs H R D"] | Float[Any, "*runs H D"]
     ascent: Ascent = DESCENT
+    brake: Any = 0.0
 
     @classmethod
     def from_params(cls, features: Features, params: Mapping[str, Any], ascent: Ascent = DESCENT) -> RandomStartCascade:
         """Read the heads from the parameters of `SeparateAttention` with reduced blocks; many starts have runs first.
 
         Raises:
-            InputError: The parameters are those of another model, or of heads of higher rank.
+            InputError: The parameters are those of another model.
         """
         if params.keys() != {"value", "key", "query"} or np.ndim(params["key"]) != np.ndim(params["value"]) + 2:
             raise InputError("params", "another model", "give the parameters of SeparateAttention with reduced blocks")
         value, key, query = (np.asarray(params[name], float) for name in ("value", "key", "query"))
-        if key.shape[-2] != 1:
-            raise InputError("rank", key.shape[-2], "the theory is that of heads of rank one")
-        key, query = (matrix[..., 0, :] @ features.directions for matrix in (key, query))
-        return cls(features, value, key, query, ascent)
+        directions = np.asarray(features.directions)[..., None, :, :]  # one for all heads
+        return cls(features, value, key @ directions, query @ directions, ascent)
 
     def predict(self, time: np.ndarray) -> Trajectory:
-        """Return loss and strengths at the given times; the loss leaves out off-diagonal entries of W.
+        """Return loss and strengths of one start at the given times; the loss leaves out off-diagonal entries of W.
 
         Raises:
             InputError: As in `run`; or there are several starts.
         """
         if np.ndim(self.value) != 1:
-            raise InputError("value", f"{len(self.value)} starts", "predict one at a time, or use learning_times")
-        time = np.asarray(time, float)
-        found = self.run(float(time[-1]))
-        strength = np.stack([np.interp(time, found.time, column) for column in found.strength.T], axis=-1)
-        limit = np.cbrt(self.features.optimum)
-        for d in np.flatnonzero(np.isfinite(found.finished)):
-            later = time >= found.finished[d]
-            passed = {"drive": self.features.drive[d : d + 1], "limit": limit[d : d + 1]}
-            share = fraction_at_time(
-                time[later] - found.finished[d], start=limit[d : d + 1] * np.cbrt(FINISHED), **passed
-            )
-            strength[later, d] = share[:, 0] ** 3 * self.features.optimum[d]
-        return Trajectory(time, self.features.loss(strength), strength)
+            raise InputError("value", f"{len(self.value)} starts", "predict one at a time, or use strengths")
+        strength = self.strengths(time)
+        return Trajectory(np.asarray(time, float), self.features.loss(strength), strength)
 
-    def learning_times(self, *, fraction: float = 0.5, until: float = np.inf) -> np.ndarray:
+    def strengths(self, time: np.ndarray) -> np.ndarray:
+        """Return the strengths at ascending times, (T,), or (runs, T) if they differ between starts.
+
+        Past 98 % a feature comes to its optimum as `1 − w_d/w_d* ∝ exp(−6 a_d u_d* t)`. Features that no head
+        takes keep the small strength of all heads together.
+
+        Returns:
+            The strengths, (T, D), or (runs, T, D) for many starts.
+
+        Raises:
+            InputError: As in `run`.
+        """
+        return self._as_given(np.concatenate(self._mapped(_strengths, time, 1)))
+
+    def learning_times(self, *, fraction: np.ndarray | float = 0.5, until: float = np.inf) -> np.ndarray:
         """Return when each feature's strength reaches a fraction of its optimum, (D,) or (runs, D).
 
         Args:
-            fraction: The fraction of w_d*, below `FINISHED`.
+            fraction: The fraction of w_d*, below `FINISHED`; one number or (D,).
             until: Time at which to stop.
 
         Returns:
@@ -99,33 +108,49 @@ class RandomStartCascade(NamedTuple):
         Raises:
             InputError: As in `run`; or the fraction is not between 0 and `FINISHED`.
         """
-        if not 0.0 < fraction < FINISHED:
-            raise InputError("fraction", fraction, f"give a number above 0 and below {FINISHED}")
-        times = np.concatenate([_crossings(block, self.features.optimum, fraction) for block in self._blocks(until)])
-        return times[0] if np.ndim(self.value) == 1 else times
+        share = np.asarray(fraction, float)
+        if share.shape not in ((), (np.shape(self.features.drive)[-1],)) or not np.all(
+            (share > 0) & (share < FINISHED)
+        ):
+            raise InputError("fraction", fraction, f"give a number above 0 and below {FINISHED}, or one a feature")
+        return self._as_given(np.concatenate(self._mapped(partial(_crossings, fraction=share), until)))
 
     def run(self, until: float = np.inf) -> Cascade:
         """Integrate until a time, or until no head that could take a feature is left.
 
+        At most `MOST_STEPS` steps are taken, so give the time if you know when training ends.
+
         Raises:
             InputError: Shapes differ, the features lack the curvature of entries or a drive, or ρ is negative.
         """
-        blocks = self._blocks(until)
+        blocks = self._mapped(integrate_heads, until)
         longest = max(block.time.shape[1] for block in blocks)
         joined = Cascade(*(np.concatenate(parts) for parts in zip(*(_padded(b, longest) for b in blocks), strict=True)))
-        return Cascade(*(part[0] for part in joined)) if np.ndim(self.value) == 1 else joined
+        return Cascade(*(self._as_given(part) for part in joined))
 
-    def _blocks(self, until: float) -> list[Cascade]:
-        """Return the cascades of blocks of starts, several at a time; the last block is filled up for the program."""
+    def _as_given(self, values: np.ndarray) -> np.ndarray:
+        """Drop the axis of runs if there is one start without it."""
+        return values[0] if np.ndim(self.value) == 1 else values
+
+    def _mapped(self, function: Callable[..., Any], times: Any, axes_of_times: int = 0) -> list[Any]:
+        """Apply a function of heads, features, ascent step and times to blocks of starts, several at a time.
+
+        Arrays have runs first. The last block is filled up, so that all blocks run as one program.
+        """
         drive, entries = self._checked()
-        args = (drive, entries, keeps_out(drive, entries), self.ascent, until)
-        heads = [np.asarray(part, float) for part in (self.value, self.key, self.query)]
-        heads = [part[None] for part in heads] if heads[0].ndim == 1 else heads
-        count = len(heads[0])
+        key, query = (self._rows(part) for part in (self.key, self.query))
+        given: list[tuple[Any, int]] = [(self.value, 1), (key, 3), (query, 3), (drive, 1), (entries, 2)]
+        given += [(keeps_out(drive, entries), 2), (self.brake, 0), (self.ascent.rho, 0), (times, axes_of_times)]
+        count = 1 if np.ndim(self.value) == 1 else len(self.value)
+        parts = [_with_runs(part, axes, count) for part, axes in given]
         size = min(BLOCK, count)
-        parts = [[part[begin : begin + size] for part in heads] for begin in range(0, count, size)]
-        with Workers(len(parts)) as workers:
-            return workers.map(partial(_run_block, size=size, args=args), parts)
+        blocks = [[part[begin : begin + size] for part in parts] for begin in range(0, count, size)]
+        with Workers(len(blocks)) as workers:
+            return workers.map(partial(_on_block, function, size, self.ascent.normalised), blocks)
+
+    def _rows(self, part: Any) -> Any:
+        """Return keys or queries with the axis R."""
+        return np.expand_dims(part, -2) if np.ndim(part) == np.ndim(self.value) + 1 else part
 
     def _checked(self) -> tuple[np.ndarray, np.ndarray]:
         drive, entries = np.asarray(self.features.drive, float), self.features.entry_curvature
@@ -134,17 +159,56 @@ class RandomStartCascade(NamedTuple):
         if not np.all(drive > 0):
             raise InputError("features.drive", drive, "every feature needs a positive drive")
         value = as_floats("value", self.value)
-        check_shape("key", self.key, (*value.shape, len(drive)))
-        check_shape("query", self.query, (*value.shape, len(drive)))
-        check_number("rho", self.ascent.rho, minimum=0.0)
+        dim, rows = drive.shape[-1], np.shape(self._rows(self.key))[-2:-1]
+        check_shape("key", self._rows(self.key), (*value.shape, *rows, dim))
+        check_shape("query", self._rows(self.query), (*value.shape, *rows, dim))
+        if drive.ndim > 1:
+            check_shape("features.drive", drive, (*value.shape[:-1], dim))
+        for rho in np.ravel(self.ascent.rho).tolist():
+            check_number("rho", rho, minimum=0.0)
+        check_number("brake", self.brake, minimum=0.0)
         return drive, np.asarray(entries, float)
 
 
-def _run_block(heads: Sequence[np.ndarray], size: int, args: Any) -> Cascade:
-    """Integrate a block of starts, filled up to a size with copies of the first."""
-    count = len(heads[0])
-    filled = [np.concatenate([part, np.repeat(part[:1], size - count, axis=0)]) for part in heads]
-    return Cascade(*(part[:count] for part in integrate_heads(filled, *args)))
+def _with_runs(part: Any, axes: int, count: int) -> np.ndarray:
+    """Return an array of numbers or booleans with the runs before its last axes."""
+    array = np.asarray(part)
+    array = array if array.dtype == bool else array.astype(float)
+    return np.broadcast_to(array, (count, *array.shape[array.ndim - axes :]))
+
+
+def _on_block(function: Callable[..., Any], size: int, normalised: Any, parts: Sequence[np.ndarray]) -> Any:
+    """Apply a function to a block of starts, filled up to a size with copies of the first."""
+    count = len(parts[0])
+    filled = [np.concatenate([part, np.repeat(part[:1], size - count, axis=0)]) for part in parts]
+    *heads, drive, entries, out, brake, rho, times = filled
+    found = function(heads, drive, entries, out, brake, Ascent(rho, normalised), times)
+    return jax.tree.map(lambda values: values[:count], found)
+
+
+def _strengths(
+    heads: Any, drive: np.ndarray, entries: np.ndarray, out: Any, brake: Any, ascent: Ascent, at: Any
+) -> np.ndarray:
+    """Return the strengths at times, (runs, T, D)."""
+    strength, finished = sample_heads(heads, drive, entries, out, brake, ascent, at)
+    optimum = drive / np.diagonal(entries, axis1=-2, axis2=-1)
+    since = np.maximum(at[..., None] - finished[:, None], 0.0)
+    rate = 6.0 * drive * np.cbrt(optimum)
+    return optimum[:, None] - (optimum[:, None] - strength) * np.exp(-rate[:, None] * since)
+
+
+def _crossings(
+    heads: Any, drive: Any, entries: Any, out: Any, brake: Any, ascent: Ascent, until: Any, fraction: np.ndarray
+) -> Any:
+    """Return the times at which strengths first reach a fraction of the optimum, (runs, D); infinity if never."""
+    found = integrate_heads(heads, drive, entries, out, brake, ascent, until)
+    share = found.strength * (np.diagonal(entries, axis1=-2, axis2=-1) / drive)[:, None]
+    after, reached = np.argmax(share >= fraction, axis=1), np.any(share >= fraction, axis=1)
+    before = np.maximum(after - 1, 0)
+    high, low = (np.take_along_axis(share, place[:, None], axis=1)[:, 0] for place in (after, before))
+    end, begin = (np.take_along_axis(found.time, place, axis=1) for place in (after, before))
+    part = np.divide(fraction - low, high - low, out=np.ones_like(high), where=high > low)
+    return np.where(reached, begin + part * (end - begin), np.inf)
 
 
 def _padded(found: Cascade, length: int) -> Cascade:
@@ -152,14 +216,3 @@ def _padded(found: Cascade, length: int) -> Cascade:
     more = length - found.time.shape[1]
     time = np.pad(found.time, ((0, 0), (0, more)), mode="edge")
     return found._replace(time=time, strength=np.pad(found.strength, ((0, 0), (0, more), (0, 0)), mode="edge"))
-
-
-def _crossings(found: Cascade, optimum: np.ndarray, fraction: float) -> np.ndarray:
-    """Return the times at which strengths first reach a fraction of the optimum, (runs, D); infinity if never."""
-    share = found.strength / optimum
-    after, reached = np.argmax(share >= fraction, axis=1), np.any(share >= fraction, axis=1)
-    before = np.maximum(after - 1, 0)
-    high, low = (np.take_along_axis(share, place[:, None], axis=1)[:, 0] for place in (after, before))
-    end, begin = (np.take_along_axis(found.time, place, axis=1) for place in (after, before))
-    part = np.divide(fraction - low, high - low, out=np.ones_like(high), where=high > low)
-    return np.where(reached, begin + part * (end - begin), np.inf)

@@ -80,35 +80,68 @@ def ratio_factor(
     return np.asarray(np.minimum(factor, largest))
 
 
+def excess_factor(
+    ratio: np.ndarray | float, *, target: np.ndarray | float, drive_ratio: np.ndarray | float = np.inf
+) -> np.ndarray:
+    """Return `κ = r / (1 + (r − 1)(R_target − 1)/(R − 1))`, the factor for groups that one head learns in turn.
+
+    It holds from small random starts, where a head that has learned the early group goes on to the late one: then
+    upsampling divides what R exceeds 1 by (nearly) κ, and not R itself. No factor brings R below `1 − (R − 1)/(r − 1)`.
+
+    Args:
+        ratio: R > 1, measured or predicted.
+        target: R_target > 1, unless `drive_ratio` is finite; above the least ratio that a factor can reach.
+        drive_ratio: `r = a_1/a_d > 1`, the ratio of the drives. With infinity, `κ = (R − 1)/(R_target − 1)`.
+
+    Raises:
+        InputError: A number is out of range, or no factor reaches the target.
+
+    Reference: theory notes, §16.
+    """
+    ratio, target = _positive(ratio=ratio, target=target)
+    drive_ratio = as_floats("drive_ratio", drive_ratio)
+    if not np.all(ratio > 1):
+        raise InputError("ratio", ratio, "give more than 1; else the late are learned soon enough already")
+    if not np.all(drive_ratio > 1):
+        raise InputError("drive_ratio", drive_ratio, "give more than 1, the drive of the early over that of the late")
+    share = (target - 1.0) / (ratio - 1.0)
+    inverse = share + (1.0 - share) / drive_ratio  # 1/κ
+    if not np.all(inverse > 0):
+        least = np.max(1.0 - (ratio - 1.0) / (drive_ratio - 1.0))
+        raise InputError("target", target, f"no factor brings the ratio to it; give more than {least:.4g}")
+    return np.asarray(1.0 / inverse)
+
+
 def secant_factor(
     factor: np.ndarray | float, *, ratio: np.ndarray | float, achieved: np.ndarray | float, target: np.ndarray | float
 ) -> np.ndarray:
-    """Improve a factor from the ratio that it achieved: `κ^(ln(R/R_target) / ln(R/R_achieved))`.
+    """Improve a factor from the ratio that it achieved: `(R − R_∞)/(R_target − R_∞)`, `R_∞ = (κR' − R)/(κ − 1)`.
 
-    The rule assumes that upsampling takes R to R/κ. From random starts R responds less, about as a power of κ, and the
-    secant step measures that power.
+    R is linear in 1/κ where groups share no feature, from aligned starts (R_∞ = 0) as from small random ones. So the
+    secant through the two ratios is the whole line, and R_∞ is the ratio that no factor can go below.
 
     Args:
         factor: The κ that was tried; 1 stays 1.
         ratio: R without upsampling.
-        achieved: R under κ.
+        achieved: R' under κ.
         target: The R that is wanted.
 
     Raises:
-        InputError: A number is not positive and finite, shapes do not broadcast, or the first factor did not lower R
-            or hardly changed it.
+        InputError: A number is not positive and finite, shapes do not broadcast, the first factor did not lower R, or
+            no factor reaches the target.
+
+    Reference: theory notes, §16.
     """
     factor, ratio, achieved, target = _positive(factor=factor, ratio=ratio, achieved=achieved, target=target)
-    tried, moved = np.log(factor), np.log(ratio) - np.log(achieved)
-    if np.any((tried != 0) & (tried * moved <= 0)):
+    tried = factor != 1
+    if np.any(tried & ((factor - 1.0) * (ratio - achieved) <= 0)):
         raise InputError("achieved", achieved, f"the first factor did not lower the ratio {ratio}; train more runs")
-    wanted = np.log(ratio) - np.log(target)
-    power = np.divide(wanted, moved, out=np.zeros(wanted.shape), where=tried != 0)
-    with np.errstate(over="ignore"):
-        found = np.asarray(np.exp(tried * power))
-    if not np.all(np.isfinite(found)):
-        raise InputError("achieved", achieved, f"the first factor hardly moved the ratio {ratio}; try a larger one")
-    return found
+    moved = np.where(tried, factor * (ratio - achieved) / np.where(tried, factor - 1.0, 1.0), 1.0)  # R − R_∞
+    left = np.where(tried, target - ratio + moved, 1.0)
+    if not np.all(left > 0):
+        least = np.max((ratio - moved)[left <= 0])
+        raise InputError("target", target, f"no factor brings the ratio to it; give more than {least:.4g}")
+    return np.asarray(moved / left)
 
 
 def sam_equivalent_factor(drive: Float[Any, " D"], *, start: float, rho: float) -> np.ndarray:
@@ -171,6 +204,18 @@ def example_copies(late: Bool[Any, " P"], factor: float, *, seed: int) -> Int[np
     extra = round(factor * len(chosen)) - whole * len(chosen)
     copies[_generator(seed).permutation(chosen)[:extra]] += 1
     return copies
+
+
+def rounded_weights(weights: Float[Any, " P"], draw: np.random.Generator) -> Int[np.ndarray, " P"]:
+    """Return whole counts that equal the weights on average, each rounded down or up; the total is right to within 1.
+
+    This is systematic rounding, in an order drawn at random.
+    """
+    whole = np.floor(weights).astype(int)
+    order, start = draw.permutation(len(weights)), draw.random()
+    parts = np.floor(np.cumsum((weights - whole)[order]) + start + 1e-9)
+    whole[order] += np.diff(parts, prepend=0.0).astype(int)
+    return whole
 
 
 def random_group(late: Bool[Any, " P"], *, seed: int) -> Bool[np.ndarray, " P"]:

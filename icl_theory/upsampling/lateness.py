@@ -207,5 +207,5 @@ def checked_times(times: Any) -> np.ndarray:
     return times
 
 
-def floor_of(floor: Any, part: slice) -> Any:
+def floor_of(floor: Any, part: slice | np.ndarray) -> Any:
     return floor[part] if np.ndim(floor) else floor

@@ -39,13 +39,15 @@ class LossRecord:
         steps: The optimizer steps, (T,), ascending.
         losses: The losses, (T, P).
         ids: Whole numbers or texts, (P,). None names examples by their row in the data.
+        gaps: Accept losses that are NaN or infinite, as missing. Each becomes the example's last finite loss before it,
+            or else its first; 0 if it has none. The attribute `gaps` is then True at these, (T, P); None without any.
 
     Raises:
         InputError: Shapes do not fit, steps are negative or do not ascend, a loss is negative or not finite (its step
             and example are named), or ids are of another kind or occur twice.
     """
 
-    def __init__(self, steps: Any, losses: Any, ids: Any = None):
+    def __init__(self, steps: Any, losses: Any, ids: Any = None, *, gaps: bool = False):
         self.steps = _checked_steps(steps)
         self.losses = _as_losses(losses)
         if self.losses.ndim != 2 or len(self.losses) != len(self.steps) or not self.losses.shape[1]:
@@ -57,12 +59,21 @@ class LossRecord:
                     "ids", f"{len(self.ids)} of them", f"give one for each of {self.num_examples} examples"
                 )
             check_unique("ids", self.ids)
+        self.gaps: np.ndarray | None = None
+        if gaps and not np.all(finite := np.isfinite(self.losses)):
+            self.gaps = ~finite
+            self.losses = _without_gaps(self.losses, self.gaps)
         self._check_losses()
 
     @property
     def num_examples(self) -> int:
         """The number of examples, P."""
         return int(self.losses.shape[1])
+
+    @property
+    def stored(self) -> np.ndarray:
+        """The losses as files hold them, (T, P), with NaN in gaps."""
+        return self.losses if self.gaps is None else np.where(self.gaps, self.losses.dtype.type("nan"), self.losses)
 
     def name(self, example: int) -> str:
         """Return the id of an example, or its row without ids."""
@@ -98,15 +109,12 @@ class LossRecord:
 
     def arranged(self, order: np.ndarray) -> LossRecord:
         """Return the record with its examples in another order, given by row, and without ids."""
-        if np.array_equal(order, np.arange(self.num_examples)):
-            return LossRecord._trusted(self.steps, self.losses)
-        return LossRecord._trusted(self.steps, np.take(self.losses, order, axis=1))
-
-    @classmethod
-    def _trusted(cls, steps: np.ndarray, losses: np.ndarray) -> LossRecord:
-        record = cls.__new__(cls)
-        record.steps, record.losses, record.ids = steps, losses, None
-        return record
+        found = LossRecord.__new__(LossRecord)
+        found.steps, found.losses, found.gaps, found.ids = self.steps, self.losses, self.gaps, None
+        if not np.array_equal(order, np.arange(self.num_examples)):
+            found.losses = np.take(self.losses, order, axis=1)
+            found.gaps = None if self.gaps is None else np.take(self.gaps, order, axis=1)
+        return found
 
     def _check_losses(self) -> None:
         for part in self.chunks():
@@ -117,8 +125,8 @@ class LossRecord:
                 raise InputError(
                     f"loss of {self.name(part.start + example)} at step {self.steps[place]:g}",
                     float(losses[place, example]),
-                    "must be a finite number, not negative; record it again, or leave the example out of record and "
-                    "data",
+                    "must be a finite number, not negative; record it again, leave the example out of record and "
+                    "data, or accept gaps",
                 )
 
 
@@ -229,6 +237,13 @@ def _as_losses(losses: Any) -> np.ndarray:
     if losses.dtype in (np.float32, np.float64):
         return losses
     return losses.astype(np.float32 if losses.dtype == np.float16 else np.float64)
+
+
+def _without_gaps(losses: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """Return losses in which each gap holds the last finite loss before it, or else the first, or 0."""
+    places = np.maximum.accumulate(np.where(gaps, -1, np.arange(len(losses))[:, None]), axis=0)
+    places = np.where(places < 0, np.argmin(gaps, axis=0), places)
+    return np.where(gaps.all(axis=0), 0, np.take_along_axis(losses, places, axis=0)).astype(losses.dtype)
 
 
 def step_text(step: float) -> str:

@@ -21,14 +21,18 @@ import zarr
 from icl_theory.errors import InputError
 from icl_theory.results import exists, writing
 from icl_theory.upsampling.loss_record import LossRecord, id_array
-from icl_theory.upsampling.record_tables import plain_ids, read_csv, read_parquet, write_csv, write_parquet
+from icl_theory.upsampling.record_tables import Arrays, plain_ids, read_csv, read_parquet, write_csv, write_parquet
 
 SUFFIXES = (".npz", ".zarr", ".parquet", ".csv")
 UNWRITTEN = np.nan  # step of a checkpoint whose losses are still being written
 
 
-def load_loss_record(path: str | Path) -> LossRecord:
+def load_loss_record(path: str | Path, *, gaps: bool = False) -> LossRecord:
     """Read a loss record, of the format that the suffix says.
+
+    Args:
+        path: Path of the record.
+        gaps: Accept losses that are NaN or infinite, as `LossRecord` does.
 
     Raises:
         InputError: There is no such file, its format is another or it is damaged, arrays or columns are missing, or
@@ -39,7 +43,7 @@ def load_loss_record(path: str | Path) -> LossRecord:
     if not exists(path):
         raise InputError("loss record", str(path), "there is no such file")
     try:
-        return reader(path)
+        return LossRecord(*reader(path), gaps=gaps)
     except InputError as error:
         raise InputError(f"loss record {path}, {error.field}", error.value, error.remedy) from None
     except (OSError, ValueError, KeyError, EOFError, pa.ArrowException) as error:
@@ -153,7 +157,7 @@ def _by_suffix(path: Path, forms: dict[str, Callable[..., Any]]) -> Callable[...
     return forms[path.suffix]
 
 
-def _read_npz(path: Path) -> LossRecord:
+def _read_npz(path: Path) -> Arrays:
     try:
         stored = np.load(path, allow_pickle=False)
     except Exception as error:  # zipfile's and numpy's own
@@ -161,10 +165,10 @@ def _read_npz(path: Path) -> LossRecord:
     if not isinstance(stored, np.lib.npyio.NpzFile):
         raise InputError("file", path.name, "it is a single array; save steps= and losses= with numpy.savez")
     with stored:
-        return LossRecord(*_arrays(stored, set(stored.files)))
+        return _arrays(stored, set(stored.files))
 
 
-def _arrays(stored: Any, names: set[str]) -> tuple[Any, Any, Any]:
+def _arrays(stored: Any, names: set[str]) -> Arrays:
     missing = {"steps", "losses"} - names
     if missing:
         raise InputError("arrays", ", ".join(sorted(names)), f"{' and '.join(sorted(missing))} missing")
@@ -179,10 +183,10 @@ def _arrays(stored: Any, names: set[str]) -> tuple[Any, Any, Any]:
 def _write_npz(record: LossRecord, path: Path) -> None:
     ids: dict[str, Any] = {} if record.ids is None else {"ids": plain_ids(record.ids)}
     with path.open("wb") as file:
-        np.savez(file, steps=record.steps, losses=record.losses, **ids)
+        np.savez(file, steps=record.steps, losses=record.stored, **ids)
 
 
-def _read_zarr(path: Path) -> LossRecord:
+def _read_zarr(path: Path) -> Arrays:
     try:
         group = zarr.open_group(path, mode="r")
         steps, losses, ids = _arrays(group, set(group.array_keys()))
@@ -193,12 +197,12 @@ def _read_zarr(path: Path) -> LossRecord:
     count = int(np.argmax(np.isnan(np.append(steps, UNWRITTEN))))  # checkpoints before one that is being written
     if not count:
         raise InputError("steps", "empty", "no checkpoint is complete yet")
-    return LossRecord(steps[:count], losses[:count], ids)
+    return steps[:count], losses[:count], ids
 
 
 def _write_zarr(record: LossRecord, path: Path) -> None:
     group = _new_group(path, record.num_examples, record.ids, record.losses.dtype)
-    for name, values in (("losses", record.losses), ("steps", record.steps)):
+    for name, values in (("losses", record.stored), ("steps", record.steps)):
         array = group[name]
         array.resize(values.shape)
         array[:] = values

@@ -15,6 +15,8 @@ import pyarrow.parquet
 from icl_theory.errors import InputError
 from icl_theory.upsampling.loss_record import LossRecord, id_array
 
+Arrays = tuple[Any, Any, Any]  # steps, losses and ids (or None), as a file holds them
+
 
 def plain_ids(ids: pa.Array) -> np.ndarray:
     """Return ids as whole numbers if all are such, else as texts."""
@@ -26,7 +28,7 @@ def plain_ids(ids: pa.Array) -> np.ndarray:
     return numbers if np.array_equal(numbers.astype(str), values) else values
 
 
-def read_parquet(path: Path) -> LossRecord:
+def read_parquet(path: Path) -> Arrays:
     file = pa.parquet.ParquetFile(path)
     names = file.schema_arrow.names
     if set(names) == LONG:
@@ -34,7 +36,7 @@ def read_parquet(path: Path) -> LossRecord:
     return _from_table(names, lambda name: file.read(columns=[name]).column(0), file.metadata.num_rows)
 
 
-def read_csv(path: Path) -> LossRecord:
+def read_csv(path: Path) -> Arrays:
     # Ids are texts, whatever they look like: 007 is not 7.
     options = pa.csv.ConvertOptions(column_types={"id": pa.large_string()})
     with pa.csv.open_csv(path, convert_options=options) as reader:
@@ -45,7 +47,7 @@ def read_csv(path: Path) -> LossRecord:
     return _from_table(table.column_names, table.column, table.num_rows)
 
 
-def _from_table(names: list[str], column: Callable[[str], pa.ChunkedArray], rows: int) -> LossRecord:
+def _from_table(names: list[str], column: Callable[[str], pa.ChunkedArray], rows: int) -> Arrays:
     steps, columns = [], []
     for name in names:
         if name == "id":
@@ -64,10 +66,10 @@ def _from_table(names: list[str], column: Callable[[str], pa.ChunkedArray], rows
     losses = np.empty((len(steps), rows), np.float32 if kinds == {np.dtype(np.float32)} else np.float64)
     for row, i in enumerate(order):
         losses[row] = _floats(columns[i], column(columns[i]))
-    return LossRecord(np.array(steps)[order], losses, column("id") if "id" in names else None)
+    return np.array(steps)[order], losses, column("id") if "id" in names else None
 
 
-def _from_long(batches: Callable[[], Iterable[pa.RecordBatch]]) -> LossRecord:
+def _from_long(batches: Callable[[], Iterable[pa.RecordBatch]]) -> Arrays:
     """Read a table with a row for each loss in two passes, so that only the losses have to fit into memory."""
     steps, names = np.empty(0), pa.array([], pa.large_string())
     for batch in batches():
@@ -88,7 +90,7 @@ def _from_long(batches: Callable[[], Iterable[pa.RecordBatch]]) -> LossRecord:
         often = "missing" if count[place, which] == 0 else f"there {count[place, which]} times"
         loss = f"loss of {names[which].as_py()!r} at step {steps[place]:g}"
         raise InputError(loss, often, "every example needs one loss at every step")
-    return LossRecord(steps, losses, names)
+    return steps, losses, names
 
 
 def _number_kind(name: str, kind: pa.DataType) -> np.dtype:
@@ -113,7 +115,7 @@ def write_csv(record: LossRecord, path: Path) -> None:
 def _wide_table(record: LossRecord) -> pa.Table:
     columns: dict[str, Any] = {} if record.ids is None else {"id": plain_ids(record.ids)}
     columns |= {
-        np.format_float_positional(s, trim="-"): row for s, row in zip(record.steps, record.losses, strict=True)
+        np.format_float_positional(s, trim="-"): row for s, row in zip(record.steps, record.stored, strict=True)
     }
     return pa.table(columns)
 

@@ -4,8 +4,14 @@ The ratio `R` is the median learning time of the late examples divided by that o
 κ divides R by about κ. The rules:
 
     ratio   κ = R / target; with target 1, late and early are learned at the same time
+    excess  κ = (R − 1) / (target − 1), for a target above 1: where the units that learned the early go on to the late
     match   κ = R / R', with R' of another record of the same examples, such as one under SAM, whose order is imitated
-    secant  κ = κ'^(ln(R/target) / ln(R/R')), with R' of a record made under a factor κ': corrects a first try
+    secant  κ = (R − R_∞) / (target − R_∞), R_∞ = (κ'R' − R) / (κ' − 1), with R' of a record made under a factor κ':
+            corrects a first try
+
+Why there are two first rules, and when which holds, is in the theory notes, §16. In short: `ratio` is that of units
+which learn early and late at once, `excess` that of units which begin the late when the early are learned. If in doubt,
+take `ratio` first, which asks for less, and then `secant`.
 """
 
 from __future__ import annotations
@@ -20,19 +26,15 @@ from icl_theory.upsampling.factor import (
     early_group,
     example_copies,
     example_weights,
+    excess_factor,
     learning_time_ratio,
     random_group,
     ratio_factor,
     secant_factor,
 )
-from icl_theory.upsampling.lateness import (
-    example_learning_times,
-    floor_of,
-    late_by_clustering,
-    late_by_quantile,
-    late_by_threshold,
-)
-from icl_theory.upsampling.loss_record import LossRecord, step_text
+from icl_theory.upsampling.late_examples import Source, find_late
+from icl_theory.upsampling.lateness import example_learning_times, floor_of
+from icl_theory.upsampling.loss_record import LossRecord
 from icl_theory.upsampling.settings import MAX_FACTOR, check_settings, parse_late
 
 
@@ -51,6 +53,7 @@ class Upsampling(NamedTuple):
         floor: The loss that remains whatever is learned, one number or (P,).
         remaining: The share of the first loss at which an example counts as learned.
         group: The upsampled group: "late", "random" or "early".
+        sources: Sources within which the late were found, largest first; empty if among all examples.
     """
 
     weights: np.ndarray
@@ -64,6 +67,7 @@ class Upsampling(NamedTuple):
     floor: float | Float[Any, " P"]
     remaining: float
     group: str
+    sources: tuple[Source, ...] = ()
 
     def copies(self, *, seed: int = 0) -> np.ndarray:
         """Return the count of each example in the upsampled set, (P,); `seed` draws which get the extra copies."""
@@ -79,6 +83,9 @@ def upsample(
     record: LossRecord,
     *,
     late: str = "quantile",
+    first: int | None = None,
+    by: Any = None,
+    small_sources: str | None = None,
     remaining: float = 0.5,
     floor: str | np.ndarray = "zero",
     rule: str = "ratio",
@@ -95,9 +102,10 @@ def upsample(
     An example is learned at the first step at which only the share `remaining` of its first loss (above its floor) is
     left, interpolated between checkpoints. `late` says which examples are late:
 
-        quantile=q    later than the quantile q of learning times (default ½)
-        threshold=s   more than the share s of the loss left at the last checkpoint (default ½)
-        clusters      in the slower of two clusters of relative-loss trajectories
+        quantile=q       later than the quantile q of learning times (default ½)
+        threshold=s      more than the share s of the loss left at the last checkpoint (default ½)
+        clusters         in the slower of two clusters of relative-loss trajectories
+        ratio-clusters   in that of two clusters whose ratios of consecutive losses are higher
 
     Examples:
         >>> record = LossRecord([0, 100, 200], [[1.0, 1.0], [0.3, 0.9], [0.1, 0.4]])
@@ -108,12 +116,17 @@ def upsample(
     Args:
         record: The record of losses, the first before training.
         late: How to find the late examples, as above.
+        first: Cluster by the first checkpoints only, so many (default all).
+        by: The source of each example, (P,), whole numbers or texts in the order of the record. Each source is
+            clustered by itself.
+        small_sources: With `by`, "late" (default) counts all examples of sources smaller than the average as late;
+            "cluster" treats these like the others.
         remaining: The share of the first loss at which an example counts as learned, at least 0 and below 1.
         floor: The loss that remains whatever is learned: "zero", "last" (an example's own last loss), or losses (P,),
             such as those of a converged model. With "zero", examples that no model can fit count as late. With "last",
             examples whose loss did not fall count as having nothing to learn.
-        rule: "ratio", "match" or "secant", as in the docstring of the module.
-        target: The wanted ratio of learning times (rules ratio and secant), at least 1 (default 1).
+        rule: "ratio", "excess", "match" or "secant", as in the docstring of the module.
+        target: The wanted ratio of learning times, at least 1 (default 1); above 1 for `excess`, which needs it.
         other: The other record of match and secant, of the same examples. Records with ids are matched by them.
         tried_factor: κ' of secant.
         factor: κ itself instead of a rule, at least 1.
@@ -130,17 +143,22 @@ def upsample(
             cannot be measured (then give `factor`).
     """
     method, setting = parse_late(late)
-    given = {"target": target, "other": other, "tried_factor": tried_factor, "max_factor": max_factor}
-    check_settings(late=late, remaining=remaining, floor=floor, group=group, rule=rule, factor=factor, **given)
+    given: dict[str, Any] = {"target": target, "other": other, "tried_factor": tried_factor, "max_factor": max_factor}
+    within: dict[str, Any] = {"first": first, "by": by, "small_sources": small_sources}
+    check_settings(
+        late=late, remaining=remaining, floor=floor, group=group, rule=rule, factor=factor, **within, **given
+    )
     if len(record.steps) < 2:
         raise InputError("steps", f"{len(record.steps)} checkpoint", "a learning time needs at least two")
     levels = _floors(record, floor)
     times = _times(record, remaining, levels)
-    late_ones, parted = _late(record, times, method, setting, levels)
+    late_ones, parted, sources = find_late(
+        record, times, method, setting, levels, first=first, by=by, small_sources=small_sources or "late"
+    )
     if not late_ones.any() or late_ones.all():
-        none, why = np.zeros(len(times), bool), _no_groups(late_ones, times)
+        none, why = np.zeros(len(times), bool), _no_groups(late_ones, times, method)
         return Upsampling(
-            example_weights(none, 1.0), late_ones, none, times, 1.0, 1.0, why, parted, levels, remaining, group
+            example_weights(none, 1.0), late_ones, none, times, 1.0, 1.0, why, parted, levels, remaining, group, sources
         )
     if factor is not None:
         kappa, why = float(factor), "as given"
@@ -163,9 +181,8 @@ def upsample(
         elif kappa < 1.0:
             kappa, why = 1.0, f"{why} → {kappa:.3g}: the late are learned soon enough already"
     chosen = _chosen(group, late_ones, times, seed)
-    return Upsampling(
-        example_weights(chosen, kappa), late_ones, chosen, times, ratio, kappa, why, parted, levels, remaining, group
-    )
+    weights = example_weights(chosen, kappa)
+    return Upsampling(weights, late_ones, chosen, times, ratio, kappa, why, parted, levels, remaining, group, sources)
 
 
 def _floors(record: LossRecord, floor: str | np.ndarray) -> Any:
@@ -187,33 +204,24 @@ def _times(record: LossRecord, remaining: float, floor: Any) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _late(record: LossRecord, times: np.ndarray, method: str, setting: float, floor: Any) -> tuple[np.ndarray, str]:
-    """Return the late examples, and in words what separates them from the others."""
-    if method == "quantile":
-        late = late_by_quantile(times, quantile=setting)
-        if not late.any():
-            return late, "none"
-        return late, f"learned after step {step_text(times[~late].max())}, quantile {setting:g}"
-    if method == "threshold":
-        ends = record.losses[[0, -1]]
-        parts = [late_by_threshold(ends[:, p], threshold=setting, floor=floor_of(floor, p)) for p in record.chunks()]
-        return np.concatenate(parts), f"more than {setting:g} of the loss left at step {step_text(record.steps[-1])}"
-    return late_by_clustering(record.losses, floor=floor), "the slower of two clusters of trajectories"
-
-
 def _rule(
     rule: str, ratio: float, achieved: float | None, target: float, tried_factor: float | None, bound: str
 ) -> tuple[float, str]:
     """Return κ, and in words how it was found."""
     if rule == "ratio":
         return float(ratio_factor(ratio, target=target)), f"R / target = {ratio:.3g} / {target:g}"
+    if rule == "excess":
+        kappa = float(excess_factor(ratio, target=target)) if ratio > 1 else 1.0
+        return kappa, f"(R − 1) / (target − 1) = {ratio - 1:.3g} / {target - 1:.3g}"
     assert achieved is not None
     if rule == "match":
         return float(ratio_factor(ratio, target=achieved)), f"R / R' = {ratio:.3g} / {bound}{achieved:.3g}"
     assert tried_factor is not None
     try:
         kappa = float(secant_factor(tried_factor, ratio=ratio, achieved=achieved, target=target))
-    except InputError:
+    except InputError as error:
+        if error.field == "target":
+            raise
         shown = f"R' = {achieved:.3g} under a factor {tried_factor:g}"
         raise InputError("other", shown, f"it should lie well below R = {ratio:.3g}; try a larger factor") from None
     moved = f"which took R from {ratio:.3g} to {bound}{achieved:.3g}"
@@ -234,9 +242,11 @@ def _chosen(group: str, late: np.ndarray, times: np.ndarray, seed: int) -> np.nd
     return early_group(times, late) if group == "early" else late
 
 
-def _no_groups(late: np.ndarray, times: np.ndarray) -> str:
+def _no_groups(late: np.ndarray, times: np.ndarray, method: str) -> str:
     if late.any():
         return "all examples count as late: there is no group to upsample"
+    if method == "ratio-clusters":
+        return "all losses fall in the same ratios: there is no late group"
     if np.isinf(times).all():
         return "no example is learned by the last checkpoint: train longer, or raise what may remain"
     if not times.any():

@@ -22,7 +22,7 @@ import pyarrow.parquet
 from icl_theory.errors import InputError, as_floats
 from icl_theory.results import exists, writing
 from icl_theory.upsampling.data_file import Scan
-from icl_theory.upsampling.factor import LARGEST_COPIES
+from icl_theory.upsampling.factor import LARGEST_COPIES, rounded_weights
 from icl_theory.upsampling.record_tables import plain_ids
 from icl_theory.upsampling.rule import Upsampling
 
@@ -99,12 +99,7 @@ def load_copies(path: Path, rows: Sequence[Mapping[str, Any]], *, used: Any = No
         raise InputError("weights", f"{len(values)} of them", f"the data have {len(rows)} rows; give one for each")
     if not values.sum():
         raise InputError("weights", str(path), "all are 0; give a row that is trained on")
-    whole = np.floor(values).astype(int)
-    draw = np.random.default_rng(seed)
-    order, start = draw.permutation(len(values)), draw.random()  # systematic rounding in an order drawn at random
-    parts = np.floor(np.cumsum((values - whole)[order]) + start + 1e-9)
-    whole[order] += np.diff(parts, prepend=0.0).astype(int)
-    return whole
+    return rounded_weights(values, np.random.default_rng(seed))
 
 
 def _read_selection(path: Path) -> tuple[str, tuple[str, list[str]] | None, np.ndarray]:

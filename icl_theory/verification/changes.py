@@ -27,6 +27,10 @@ class Change(NamedTuple):
     high: float
     pairs: int
 
+    def over(self, unit: float) -> Change:
+        """Return the change in units of a number."""
+        return Change(self.median / unit, self.low / unit, self.high / unit, self.pairs)
+
 
 def log_change(values: Any, baseline: Any, confidence: float = CONFIDENCE) -> Change:
     """Return the median log-ratio of a positive quantity to its baseline, paired by seed.
@@ -46,6 +50,14 @@ def median_change(change: Any, confidence: float = CONFIDENCE) -> Change:
     if change.size == 0:
         return Change(np.nan, np.nan, np.nan, 0)
     return Change(*median_interval(change.ravel(), confidence=confidence), change.size)
+
+
+def typical_error(predicted: Any, measured: Any, confidence: float = CONFIDENCE) -> Change:
+    """Return the median of `|ln(predicted/measured)|`; pairs of which one or both never happen are left out."""
+    found = log_change(predicted, measured, confidence)  # tells how many pairs there are
+    predicted, measured = np.asarray(predicted), np.asarray(measured)
+    both = np.isfinite(predicted) & np.isfinite(measured)
+    return median_change(np.abs(np.log(predicted[both] / measured[both])), confidence) if found.pairs else found
 
 
 def absolute(change: Change) -> Change:

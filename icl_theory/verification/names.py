@@ -10,6 +10,7 @@ NAMES = {
     "fixed_points": "Fixed points and plateau losses",
     "dynamics": "Dynamics against reduced systems and closed forms",
     "random_initialisation": "Random initialisation, gradient descent",
+    "random_starts": "Laws of random starts",
     "sam_simplicity_bias": "Simplicity bias of sharpness-aware minimization against gradient descent",
     "upsampling": "Upsampling what is learned late",
     "sam_by_data": "SAM by data",
@@ -20,6 +21,7 @@ NAMES = {
     "softmax": "Softmax attention",
     "weights": "Weights and what the flow conserves",
     "many_features": "Thirty-two features",
+    "random_starts_beyond": "Random starts beyond rank one and linear scores",
     "principal_components": "Regression on principal components",
     "adaptive_optimizers": "Adaptive optimizers and batch size",
     "phase_diagram": "Phase diagram of the reduced flow",  # only for a figure; it has no statements

@@ -19,6 +19,7 @@ from icl_theory import (
     simplicity_bias,
 )
 from icl_theory.analysis.plateaus import level_between
+from icl_theory.analysis.trajectory import relative_error
 
 FEATURES = find_features(TaskMixture.single([2.0, 1.0], num_context=31))
 
@@ -112,3 +113,9 @@ def test_thresholds_outside_the_unit_interval_are_refused(threshold):
         learning_times(np.arange(3.0), np.zeros((3, 1)), threshold=threshold)
     with pytest.raises(InputError, match="fraction"):
         learning_times(np.arange(3.0), np.zeros((4, 1)))
+
+
+def test_errors_of_times_that_are_never_reached():
+    measured = np.array([1.1, np.inf, np.inf, 2.0, np.nan, 2.0])
+    predicted = np.array([1.0, np.inf, 2.0, np.inf, np.inf, np.nan])
+    np.testing.assert_allclose(relative_error(measured, predicted), [0.1, 0.0, np.inf, np.inf, np.nan, np.nan])

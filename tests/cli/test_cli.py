@@ -197,6 +197,51 @@ def test_a_summary_says_what_was_learned_when(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["learning_order"] == [1, 2]
 
 
+def test_a_random_start_is_predicted_with_its_learning_times(tmp_path, capsys):
+    """The bound, 5 % for each feature of this start, was set before the first run."""
+    small = ("--init-scale", "0.02", "--learning-rate", "0.5", "--num-steps", "12000", "--num-snapshots", "6000")
+    assert run_command("simulate", "--out", "run", *small, "--quiet") == 0
+    printed = capsys.readouterr().out
+    assert "predicted       error" in printed
+    assert "theory: learning times differ by" in printed
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    measured, predicted = (np.array(summary[name]) for name in ("learning_times", "predicted_learning_times"))
+    np.testing.assert_allclose(measured / predicted - 1, summary["learning_time_errors"], rtol=1e-9)
+    assert np.abs(summary["learning_time_errors"]).max() < 0.05
+    with (tmp_path / "run" / "trajectory.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["predicted_loss"]) == pytest.approx(float(last["loss"]), rel=1e-3)
+
+
+def test_a_radius_beyond_the_trap_is_predicted_to_learn_nothing(tmp_path, capsys):
+    trapped = ("--init-scale", "0.02", "--optimizer", "sam", "--rho", "0.4", "--num-steps", "2000")
+    assert run_command("simulate", "--out", "run", *trapped, "--quiet") == 0
+    assert "theory: nothing is learned either" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["predicted_learning_times"] == [None] * 4
+    assert summary["learning_time_errors"] == [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--rank", "2"],
+        ["--model", "merged", "--optimizer", "sam"],
+        ["--scores", "softmax", "--data", "prompts", "--num-prompts", "40"],
+        ["--data", "prompts", "--num-prompts", "40"],
+        ["--blocks", "full"],
+        ["--optimizer", "optax.adam"],
+        ["--task-eigenvalues", "1,1,1,0"],
+        ["--fixed-task-share", "0.3"],
+        ["--init-scale", "0"],
+    ],
+)
+def test_a_run_without_a_theory_shows_no_prediction(options, tmp_path, capsys):
+    assert run_command("simulate", "--out", "run", *SHORT, *options) == 0
+    assert "predicted" not in capsys.readouterr().out
+    assert "predicted_learning_times" not in json.loads((tmp_path / "run" / "summary.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("options", "remark"),
     [

@@ -281,6 +281,27 @@ def test_weights_from_a_file_are_trained_by(tmp_path, model, digits, capsys):
     assert "holds another job" in error
 
 
+@pytest.mark.parametrize(("equal", "steps"), [("epochs", 20), ("steps", 10)])
+def test_weights_at_equal_epochs_or_equal_steps(tmp_path, model, digits, capsys, equal, steps):
+    """Of 20 examples that fit, in rows of 4, all doubled: two epochs are 20 steps, and 10 of the plain run."""
+    np.save(tmp_path / "weights.npy", np.full(21, 2.0))
+    options = ["--weights", tmp_path / "weights.npy", "--epochs", 2, "--equal", equal, "--dry-run", *QUICK]
+    assert run_command("finetune", model, digits, *options) == 0
+    assert f"{steps} steps of 4 rows\n" in capsys.readouterr().out
+
+
+def test_upsampling_at_equal_steps(tmp_path, model, digits, capsys):
+    out = tmp_path / "out"
+    options = ["--upsample", "--factor", 3, "--remaining", 0.9, "--recorded-steps", 8, "--record-every", 2]
+    options += ["--epochs", 1, "--equal", "steps", *QUICK]
+    assert run_command("finetune", model, digits, "--out", out, *options) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["examples"]["rows"] > 20
+    assert report["steps"] == 5
+    assert run_command("finetune", model, digits, "--dry-run", *options) == 0
+    assert "5 steps of 4 rows\n" in capsys.readouterr().out
+
+
 def test_a_dry_run_writes_nothing(tmp_path, model, digits, capsys):
     options = ["--upsample", "--epochs", 2, *QUICK]
     assert run_command("finetune", model, digits, "--out", tmp_path / "out", "--dry-run", *options) == 0
@@ -322,6 +343,7 @@ def test_settings_of_upsampling_may_change_until_something_was_chosen(tmp_path, 
         (["--upsample", "--weights", "w.npy"], "weights"),
         (["--steps", 3, "--epochs", 2], "--epochs"),
         (["--epochs", 0], "epochs"),
+        (["--steps", 3, "--equal", "steps"], "equal = 'steps': it counts epochs"),
         (["--accumulate", 3], "accumulate"),
         (["--length", 3], "no example fits; the shortest has"),
         (["--weights", "nowhere.npy"], "there is no such file"),

@@ -21,7 +21,7 @@ from experiments.language_models.arithmetic_study import (
     seeds_apart,
     seeds_together,
 )
-from experiments.language_models.problems import order, unseen
+from experiments.language_models.problems import Problems, order, unseen
 from experiments.language_models.trainer import Plan, Trainer, all_arms, answered
 from figures.language_models import draw
 from icl_theory.errors import InputError
@@ -131,6 +131,32 @@ def test_seeds_together_are_seeds_apart(tmp_path, monkeypatch):
     np.testing.assert_allclose(
         differences[0], np.array(apart["adamw late"]["accuracy"]) - apart["adamw plain"]["accuracy"]
     )
+
+
+class Recorded:
+    """A trainer that notes how long each arm is trained, and on what."""
+
+    def __init__(self, plan):
+        self.plan, self.runs = plan, []
+        self.train = Problems(np.zeros((2, 8, 3)), np.zeros((2, 8, 3)), np.zeros((2, 8)))
+
+    def run(self, sharpness, rho, indices, num_steps, followed=None, draw=0):
+        self.runs.append((num_steps, [np.bincount(rows, minlength=8).tolist() for rows in indices]))
+        losses = np.exp(-np.arange(9)[:, None] / np.where(np.arange(8) < 4, 1.0, 3.0))
+        return {"steps": list(range(9)), "losses": np.stack([losses] * 2)}
+
+    def summary(self, found, picked):
+        return {}
+
+
+def test_arms_at_equal_epochs_take_the_late_twice_and_train_longer():
+    trainer = Recorded(Plan("adamw", (0, 1), 80, 1e-3, 4, (0.02,), equal_epochs=True))
+    arms = all_arms(trainer)
+    assert len(arms) == trainer.plan.num_arms == 10
+    found = dict(zip(arms, trainer.runs[1:], strict=True))  # after the pilot run
+    assert found["adamw late × 2, equal epochs"] == (120, [[1, 1, 1, 1, 2, 2, 2, 2]] * 2)
+    assert found["adamw plain, 1½ × the steps"] == (120, [[1] * 8] * 2)
+    assert found["adamw late"][0] == found["adamw plain"][0] == 80
 
 
 def made_up(settings, parts, report):

@@ -193,3 +193,20 @@ def test_what_is_blank_or_not_a_number_is_empty():
 def test_marks_that_contradict_each_other_are_refused():
     with pytest.raises(InputError, match=r"messages\[1\]\.weight = 1: train says the opposite"):
         conversation_of({"messages": [USER, {**ANSWER, "weight": 1, "train": False}]})
+
+
+def test_many_rows_are_tokenized_together_as_one_by_one(monkeypatch):
+    rows = [
+        {"question": "abcdefg"[:place], "answer": "" if place == 4 else "xyz"[: place % 3 + 1]} for place in range(1, 8)
+    ]
+    rows[5] = {"text": "<end>"}  # nothing is learned of a single token
+    prompting, seen = Prompting(tiny_tokenizer()), []
+    monkeypatch.setattr("icl_theory.llm.data.examples.TOGETHER", 3)
+    made = Examples(rows, prompting, 16, progress=lambda *counts: seen.append(counts))
+    assert seen == [(3, 7), (6, 7), (7, 7)]
+    assert made.places.tolist() == [0, 1, 2, 4, 6]
+    for row, tokens in zip(made.rows, made.tokens, strict=True):
+        alone = prompting.tokenized(row)
+        assert (tokens.tokens.tolist(), tokens.learned.tolist()) == (alone.tokens.tolist(), alone.learned.tolist())
+    with pytest.raises(InputError, match=r"row 5, text = .*udc3d.*half a character"):
+        Examples([*rows[:5], {"question": "a", "answer": "\udc3d"}], prompting, 16)

@@ -23,7 +23,7 @@ from icl_theory.theory.adaptive_speeds import (
 )
 from icl_theory.theory.aligned_adam import AlignedAdam, adam_direction, example_moments
 from icl_theory.theory.aligned_dynamics import Ascent
-from icl_theory.theory.aligned_muon import AlignedMuon, orthogonalised
+from icl_theory.theory.aligned_muon import AlignedMuon, held_counts, orthogonalised
 from icl_theory.training.muon import muon
 from icl_theory.training.sam import sam
 
@@ -103,7 +103,7 @@ def test_muon_in_training_is_the_reduced_map_until_both_are_learned():
     """Beyond, at the optimum, the iteration is chaotic and rounding grows."""
     for momentum in (0.0, 0.95):
         measured, features = trained(muon, momentum=momentum)
-        predicted = AlignedMuon(features, START, RATE, momentum).predict(TIME)
+        predicted = AlignedMuon(find_group_features(two_groups()), START, RATE, momentum).predict(TIME)
         learned = slice(0, round(times(measured, features.optimum).max() / RATE))
         np.testing.assert_allclose(predicted.strength[learned], measured.strength[learned], rtol=1e-9)
 
@@ -130,6 +130,50 @@ def test_adam_in_batches_of_groups_agrees_with_simulation(share, batch):
     predicted = ratio_of(find_group_features(two_groups(share)), 1.8, batch_size=batch)
     assert abs(np.log(found / predicted)) < 0.05
     assert found > 1.1 * ratio_of(find_group_features(two_groups(share)), 1.8)  # full batch
+
+
+def simulated_muon(share, batch, runs, steps, momentum=0.95, seed=0):
+    """Muon on diagonal keys, written out with singular values by optax's iteration: median t_2/t_1."""
+    draw, drive, curvature = np.random.default_rng(seed), np.array([4.0, 1.0]), np.array([8.0, 1.0]) * (1 + 2 / 31)
+    plain = scale_by_muon(beta=0.0, nesterov=False)
+    turned = jax.jit(jax.vmap(lambda row: jnp.diag(plain.update(jnp.diag(row), plain.init(jnp.diag(row)))[0])))
+    k = np.full((runs, 2), 0.05)
+    value, trace, m, v = k.copy(), 0 * k, 0 * k, 0 * k
+    found = np.full((runs, 2), np.nan)
+    for step in range(1, steps + 1):
+        late = draw.binomial(batch, share, runs) / batch
+        share_now = np.stack([1 - late, late], axis=1)
+        residual = drive - curvature * value * k * k
+        g, slope = (share_now * 2 * each * k * residual for each in (value, k))
+        trace = momentum * trace + (1 - momentum) * g
+        ahead = momentum * trace / (1 - momentum ** (step + 1)) + (1 - momentum) * g / (1 - momentum**step)
+        m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope * slope
+        k = k + RATE * np.asarray(turned(jnp.asarray(ahead)))
+        value = value + RATE * m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        found = np.where(np.isnan(found) & (value * k * k >= 0.5 * drive / curvature), step, found)
+    assert np.isfinite(found).all()
+    return np.median(found[:, 1] / found[:, 0])
+
+
+def test_muon_in_batches_of_groups_agrees_with_simulation():
+    groups, time = find_group_features(two_groups()), np.arange(0, 2801, 2) * RATE
+    optimum = groups.upsampled().optimum
+    full, small = (
+        times(AlignedMuon(groups, START, RATE, batch_size=batch).predict(time), optimum) for batch in (None, 1)
+    )
+    found = simulated_muon(0.02, 1, runs=24, steps=2800)
+    assert abs(np.log(found * small[0] / small[1])) < 0.12
+    assert found > 1.3 * full[1] / full[0]
+
+
+def test_held_counts_have_the_momentums_mean_and_variance():
+    shares, momentum = np.array([0.9, 0.1]), 0.8
+    found = held_counts(shares, 5, momentum, histories=20_000, seed=3)
+    weights = momentum * (1 - momentum) * momentum ** np.arange(100)
+    weights[0] += 1 - momentum
+    np.testing.assert_allclose(found.mean(axis=0), 1.0, atol=0.02)
+    np.testing.assert_allclose(found.var(axis=0), np.sum(weights**2) * (1 - shares) / (5 * shares), rtol=0.05)
+    np.testing.assert_allclose(held_counts(shares, 5, 0.0, histories=50) * 5 * shares % 1 % (1 - 1e-9), 0, atol=1e-9)
 
 
 def test_adam_with_noise_of_all_examples_agrees_with_simulation():
@@ -240,7 +284,7 @@ def test_adam_direction_is_that_of_optax():
             lambda: AlignedAdam(find_group_features(two_groups()), START, RATE, 4, ascent=Ascent(0.1)).predict(TIME),
             "ascent",
         ),
-        (lambda: AlignedMuon(icl.find_features(two_groups()), START, RATE, 1.0).predict(TIME), "momentum"),
+        (lambda: AlignedMuon(find_group_features(two_groups()), START, RATE, 1.0).predict(TIME), "momentum"),
         (lambda: muon(0.1, momentum=-0.1), "momentum"),
     ],
 )

@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 
 import icl_theory as icl
 from icl_theory.errors import InputError
-from icl_theory.theory.cascade_steps import Cascade, integrate_heads
+from icl_theory.theory.cascade_steps import Cascade, integrate_heads, sample_heads
 from icl_theory.theory.head_escape import escape_time
 from icl_theory.theory.head_stability import invasion_rate, keeps_out
 
@@ -45,24 +45,32 @@ def trained(mixture, heads, rate, duration, rho=0.0):
     return icl.learning_times(run.time, strength / features.optimum)
 
 
-def test_escape_of_a_head_equals_its_flow():
+@pytest.mark.parametrize("shape", [(D,), (2, D)], ids=["rank one", "rank two"])
+def test_escape_of_a_head_equals_its_flow(shape):
     """Heads of all signs, some of which turn; the quadrature against a solver."""
     draw, goal, turned = np.random.default_rng(1), 0.05 * FOUR.optimum, 0
     for _ in range(40):
         scale = 10 ** draw.uniform(-2, -1)
-        value, key, query = scale * draw.normal(), 0.5 * scale * draw.normal(size=D), 0.5 * scale * draw.normal(size=D)
+        value, (key, query) = scale * draw.normal(), 0.5 * scale * draw.normal(size=(2, *shape))
         time, feature = escape_time(value, key, query, drive=FOUR.drive, strength=goal)
 
-        def field(t, y):
-            v, k, q = y[0], y[1 : 1 + D], y[1 + D :]
-            return np.concatenate([[2 * np.sum(FOUR.drive * k * q)], 2 * v * FOUR.drive * q, 2 * v * FOUR.drive * k])
+        def parts(y):
+            return y[0], *y[1:].reshape(2, *shape)
 
-        events = [lambda t, y, d=d: y[0] * y[1 + d] * y[1 + D + d] - goal[d] for d in range(D)]
+        def field(t, y):
+            v, k, q = parts(y)
+            pushes = (2 * np.sum(FOUR.drive * k * q), 2 * v * FOUR.drive * q, 2 * v * FOUR.drive * k)
+            return np.concatenate([np.ravel(push) for push in pushes])
+
+        def strength(y):
+            v, k, q = parts(y)
+            return v * (k * q).reshape(-1, D).sum(0)
+
+        events = [lambda t, y, d=d: strength(y)[d] - goal[d] for d in range(D)]
         for event in events:
             event.terminal = True
-        found = solve_ivp(
-            field, (0, 1e6), [value, *key, *query], method="DOP853", rtol=1e-11, atol=1e-15, events=events
-        )
+        begin = np.array([value, *key.ravel(), *query.ravel()])
+        found = solve_ivp(field, (0, 1e6), begin, method="DOP853", rtol=1e-11, atol=1e-15, events=events)
         assert len(found.t_events[feature])
         assert time == pytest.approx(found.t[-1], rel=1e-8)
         turned += found.y[0, 0] * found.y[0, -1] < 0
@@ -166,7 +174,7 @@ def test_aligned_heads_are_the_reduced_system():
         assert np.abs(shown.strength - exact.strength)[known].max() < 0.05
 
 
-def test_many_starts_are_each_as_alone_and_parameters_are_read():
+def test_many_starts_are_each_as_alone_and_parameters_are_read(monkeypatch):
     heads = starts(3, 0.1)
     model = icl.SeparateAttention(D, H, rngs=nnx.Rngs(0))
     axes = FOUR.directions.T
@@ -174,9 +182,19 @@ def test_many_starts_are_each_as_alone_and_parameters_are_read():
     together = icl.RandomStartCascade.from_params(FOUR, params)
     whole, times = together.run(), together.learning_times()
     drive, entries = FOUR.drive, FOUR.entry_curvature
-    direct = integrate_heads(heads, drive, entries, keeps_out(drive, entries), icl.Ascent(), np.inf)
+    alike = [np.broadcast_to(part, (3, *part.shape)) for part in (drive, entries, keeps_out(drive, entries))]
+    rows = (heads[0], *(part[:, :, None] for part in heads[1:]))
+    direct = integrate_heads(rows, *alike, np.zeros(3), icl.Ascent(np.zeros(3)), np.full(3, np.inf))
     assert isinstance(whole, Cascade)
     np.testing.assert_allclose(direct.strength, whole.strength, rtol=1e-9)
+    monkeypatch.setattr("icl_theory.theory.cascade_steps.KEPT", 1)  # several pieces
+    at = np.linspace(0.0, [500.0, 1000.0, 1500.0], 301, axis=1)
+    sampled, finished = sample_heads(rows, *alike, np.zeros(3), icl.Ascent(np.zeros(3)), at)
+    for row in range(3):
+        wanted = [np.interp(at[row], direct.time[row], column) for column in direct.strength[row].T]
+        np.testing.assert_allclose(sampled[row].T, wanted, rtol=1e-3, atol=1e-6)  # the last step ends at the last time
+        reached = direct.finished[row] < at[row, -1]
+        np.testing.assert_allclose(finished[row][reached], direct.finished[row][reached], rtol=1e-9)
     for row in range(3):
         alone = icl.RandomStartCascade(FOUR, *(part[row] for part in heads))
         np.testing.assert_allclose(alone.learning_times(), times[row], rtol=1e-9)
@@ -185,6 +203,41 @@ def test_many_starts_are_each_as_alone_and_parameters_are_read():
         assert np.array_equal(found.dormant, whole.dormant[row])
         assert found.dormant.sum() == H - len(set(found.head.tolist()))
     assert model.num_heads == H
+
+
+def test_features_radii_and_times_may_differ_between_starts():
+    """Each start is as alone; learning times are those of the strengths at many times."""
+    spectra = ([0.4, 0.3, 0.2, 0.1], [0.5, 0.3, 0.15, 0.05], [0.4, 0.3, 0.2, 0.1])
+    each = [icl.find_features(icl.TaskMixture.single(values, num_context=31)) for values in spectra]
+    joined = icl.Features(*(np.stack(parts) for parts in zip(*each, strict=True)))
+    heads, radii = starts(3, 0.1), np.array([0.0, 0.02, 0.05])
+    grids = np.linspace(0.0, 1.0, 3001) * np.array([[1500.0], [2500.0], [3000.0]])
+    together = icl.RandomStartCascade(joined, *heads, icl.Ascent(radii))
+    strengths, times = together.strengths(grids), together.learning_times(until=3000.0)
+    for row in range(3):
+        own = tuple(part[row] for part in heads)
+        alone = icl.RandomStartCascade(each[row], *own, icl.Ascent(radii[row]))
+        np.testing.assert_allclose(strengths[row], alone.predict(grids[row]).strength, rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(alone.learning_times(until=3000.0), times[row], rtol=1e-9)
+        found = icl.learning_times(grids[row], strengths[row] / each[row].optimum)
+        learned = np.isfinite(found)
+        assert learned.sum() >= 2
+        np.testing.assert_allclose(found[learned], times[row][learned], rtol=0.01)
+    with pytest.raises(InputError, match=r"features.drive = .*give shape \(2, 4\)"):
+        icl.RandomStartCascade(joined, *(part[:2] for part in heads)).run()
+
+
+def test_a_learned_feature_comes_to_its_optimum_as_the_closed_form():
+    """From 98 % on; the aligned head's closed form is the independent source."""
+    start = 0.05
+    heads = (np.full(2, start), start * np.eye(2), start * np.eye(2))
+    features = icl.find_features(icl.TaskMixture.single([2.0, 1.0], num_context=31))
+    time = np.linspace(0.0, 40.0, 4001)
+    exact = icl.AlignedClosedForm(features, np.full(2, start)).predict(time).strength / features.optimum
+    found = icl.RandomStartCascade(features, *heads).predict(time).strength / features.optimum
+    late = exact > 0.985
+    assert late.sum() > 1000
+    assert np.abs(found - exact)[late].max() < 1e-3
 
 
 def test_starts_at_the_edges_and_bad_input():
@@ -196,7 +249,7 @@ def test_starts_at_the_edges_and_bad_input():
     heads = [part[0] for part in starts(1, 0.1)]
     params = {"value": heads[0], "key": heads[1][:, None], "query": heads[2][:, None]}
     for call, named in (
-        (lambda: icl.RandomStartCascade.from_params(FOUR, params | {"key": np.zeros((H, 2, D))}), "rank = 2"),
+        (lambda: icl.RandomStartCascade.from_params(FOUR, params | {"key": np.zeros((H, 2, D))}).run(), "query = "),
         (lambda: icl.RandomStartCascade.from_params(FOUR, {"value": heads[0]}), "SeparateAttention"),
         (lambda: icl.RandomStartCascade(FOUR, *heads).learning_times(fraction=0.99), "fraction = 0.99"),
         (lambda: icl.RandomStartCascade(FOUR, *heads, icl.Ascent(-1.0)).run(), "rho = -1"),

@@ -23,6 +23,7 @@ from icl_theory import (
     early_group,
     example_copies,
     example_weights,
+    excess_factor,
     find_features,
     find_group_features,
     full_population_moments,
@@ -68,13 +69,33 @@ def test_ratio_rule():
     assert ratio_factor(np.asarray([4.0, 1.0]), target=2.0).tolist() == [2.0, 0.5]
 
 
-def test_the_secant_finds_the_factor_of_a_power_law():
-    """R = 8 κ^-0.4: to reach 4 takes κ = 2^2.5, whatever was tried first."""
-    for tried in (1.5, 2.0, 3.0):
-        assert_close(secant_factor(tried, ratio=8.0, achieved=8.0 * tried**-0.4, target=4.0), 2.0**2.5)
+def test_the_secant_finds_the_factor_of_a_ratio_linear_in_its_inverse():
+    """R = 0.5 + 7.5/κ: to reach 4 takes κ = 15/7, whatever was tried first."""
+    for tried in (0.5, 1.5, 3.0):
+        assert_close(secant_factor(tried, ratio=8.0, achieved=0.5 + 7.5 / tried, target=4.0), 15.0 / 7.0)
     assert_close(
         secant_factor(np.asarray([1.0, 2.0]), ratio=8.0, achieved=np.asarray([8.0, 4.0]), target=2.0), [1.0, 4.0]
     )
+    with pytest.raises(InputError, match=r"give more than 0\.5"):
+        secant_factor(3.0, ratio=8.0, achieved=0.5 + 7.5 / 3.0, target=0.4)
+
+
+def test_what_the_ratio_exceeds_one_by_is_divided():
+    """By κ if the late feature has hardly grown beside the early one, by more if it has."""
+    assert_close(excess_factor(5.0, target=2.0), 4.0)
+    for drive_ratio, factor in ((10.0, 3.0), (4.0, 1.5)):
+        reached = 1.0 + 4.0 * (drive_ratio / factor - 1.0) / (drive_ratio - 1.0)
+        assert_close(excess_factor(5.0, target=reached, drive_ratio=drive_ratio), factor)
+    assert_close(excess_factor(5.0, target=1.0, drive_ratio=10.0), 10.0)  # equal drives: learned at once
+    for given, named in (
+        ({"ratio": 0.9, "target": 2.0}, "ratio = 0.9"),
+        ({"ratio": 5.0, "target": 1.0}, "give more than 1"),
+        ({"ratio": 5.0, "target": 0.5, "drive_ratio": 10.0}, "give more than 0.5556"),
+        ({"ratio": 5.0, "target": 2.0, "drive_ratio": 1.0}, "drive_ratio = 1"),
+        ({"ratio": 5.0, "target": np.nan}, "target = nan"),
+    ):
+        with pytest.raises(InputError, match=named):
+            excess_factor(**given)
 
 
 def test_weights_and_copies_count_alike():
@@ -242,7 +263,7 @@ def test_weighted_moments_predict_learning_times(key):
         ("last", lambda: learning_time_ratio(np.ones(2), np.asarray([False, True]), last=0.0)),
         (r"times\[1\]", lambda: early_group(np.asarray([1.0, -1.0]), np.asarray([False, True]))),
         ("ratio, target", lambda: ratio_factor(np.ones(2), target=np.ones(3))),
-        ("hardly moved", lambda: secant_factor(2.0, ratio=4.0, achieved=4.0 - 1e-9, target=2.0)),
+        ("give more than 4", lambda: secant_factor(2.0, ratio=4.0, achieved=4.0 - 1e-9, target=2.0)),
         ("factor", lambda: example_copies(LATE, 1e300, seed=0)),
         ("delta", lambda: two_phase_factor(0.25, -0.1)),
         ("alpha", lambda: two_phase_factor(1.5, 0.1)),

@@ -238,3 +238,22 @@ def test_any_bytes_end_in_words(tmp_path_factory, content, suffix):
     path.write_bytes(content)
     with contextlib.suppress(InputError):
         load_loss_record(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_gaps_are_accepted_on_request_and_stay_gaps_in_files(tmp_path, suffix):
+    losses = np.array([[np.nan, 3.0, np.nan, 1.0], [2.0, np.inf, np.nan, 0.5], [1.0, 1.0, np.nan, 0.2]])
+    record = icl.LossRecord([0, 5, 9], losses, ["a", "b", "c", "d"], gaps=True)
+    np.testing.assert_array_equal(record.losses, [[2, 3, 0, 1], [2, 3, 0, 0.5], [1, 1, 0, 0.2]])
+    np.testing.assert_array_equal(record.gaps, ~np.isfinite(losses))
+    turned = record.for_ids(["d", "c", "b", "a"])
+    np.testing.assert_array_equal(turned.gaps, record.gaps[:, ::-1])
+    icl.save_loss_record(record, tmp_path / f"gaps{suffix}")
+    with pytest.raises(InputError, match="step 0 = nan"):
+        icl.load_loss_record(tmp_path / f"gaps{suffix}")
+    read = icl.load_loss_record(tmp_path / f"gaps{suffix}", gaps=True)
+    np.testing.assert_array_equal(read.gaps, record.gaps)
+    np.testing.assert_array_equal(read.losses[:, record.gaps.sum(axis=0) < 3], record.losses[:, [0, 1, 3]])
+    assert icl.LossRecord([0, 5], losses[1:, 3:], gaps=True).gaps is None
+    with pytest.raises(InputError, match="not negative"):
+        icl.LossRecord([0, 5, 9], -losses, gaps=True)

@@ -66,12 +66,23 @@ def test_match_takes_the_ratio_of_the_other_record():
     assert_close(found.factor, icl.upsample(record).ratio / icl.upsample(sharp).ratio)
 
 
-def test_secant_finds_the_factor_where_the_ratio_is_a_power_of_it():
+def test_secant_finds_the_factor_where_the_ratio_is_linear_in_its_inverse():
     record, _ = two_kinds(late=160.0)
-    tried, power = 2.0, 0.6
-    achieved, _ = two_kinds(late=160.0 * tried**-power)
-    found = icl.upsample(record, rule="secant", other=achieved, tried_factor=tried, max_factor=100.0)
-    assert_close(found.factor, found.ratio ** (1 / power), rtol=0.02)
+    tried, rest = 2.0, 30.0
+    achieved, _ = two_kinds(late=rest + (160.0 - rest) / tried)
+    given = {"rule": "secant", "other": achieved, "tried_factor": tried, "max_factor": 100.0}
+    early = 160.0 / icl.upsample(record).ratio
+    assert_close(icl.upsample(record, **given).factor, (160.0 - rest) / (early - rest), rtol=0.02)
+    with pytest.raises(InputError, match="no factor brings the ratio to it"):
+        icl.upsample(two_kinds(late=160.0)[0], **given | {"other": two_kinds(late=140.0)[0]})
+
+
+def test_excess_divides_what_the_ratio_exceeds_one_by():
+    record, _ = two_kinds()
+    found = icl.upsample(record, rule="excess", target=1.5, max_factor=100.0)
+    assert_close(found.factor, (found.ratio - 1.0) / 0.5)
+    assert "(R − 1) / (target − 1)" in found.why
+    assert icl.upsample(record, rule="excess", target=found.ratio + 1.0).factor == 1.0
 
 
 def test_a_rule_is_limited_and_says_so():
@@ -178,6 +189,9 @@ def test_never_learned_counts_as_the_last_step():
         ({"rule": "sam"}, "give one of ratio"),
         ({"group": "all"}, "give one of late"),
         ({"rule": "match"}, "the rule match needs it"),
+        ({"rule": "match", "target": 2.0}, "the rule match does not use it"),
+        ({"rule": "excess"}, "the rule excess needs it"),
+        ({"rule": "excess", "target": 1.0}, "greater than 1"),
         ({"rule": "secant", "tried_factor": 2.0}, "the rule secant needs it"),
         ({"tried_factor": 2.0}, "the rule ratio does not use it"),
         ({"factor": 2.0, "target": 1.5}, "target does nothing"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +12,14 @@ import pyarrow as pa
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Tokenized
 from icl_theory.llm.data.problems import Row
-from icl_theory.llm.data.prompting import Prompting
+from icl_theory.llm.data.prompting import Prompting, Written
 from icl_theory.upsampling.conversations import unused_fields
 from icl_theory.upsampling.loss_record import check_unique, id_array
 from icl_theory.upsampling.row_fields import NothingToLearn, names_in
 from icl_theory.upsampling.summary import line
 
 ROW = "row"
+TOGETHER = 1024  # rows that are tokenized at once
 OPEN, CLOSE = "⟦", "⟧"  # around what is learned, where an example is shown
 
 
@@ -31,6 +32,7 @@ class Examples:
         length: maximum number of tokens of an example.
         id_field: field that identifies examples in records; `row` for the row number; None for `id` if the first row
             has it, else the row number.
+        progress: callback, called with the number of rows tokenized so far and the number of rows.
 
     Attributes:
         given: all rows of the data.
@@ -46,8 +48,15 @@ class Examples:
         InputError: fields of no known format, a text that cannot be encoded, or no example that fits.
     """
 
-    def __init__(self, rows: Sequence[Row], prompting: Prompting, length: int, id_field: str | None = None):
-        made = [_tokenized(place, row, prompting) for place, row in enumerate(rows)]
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        prompting: Prompting,
+        length: int,
+        id_field: str | None = None,
+        progress: Callable[[int, int], None] = lambda *_: None,
+    ):
+        made = list(_tokenized(rows, prompting, progress))
         sizes = np.array([0 if one is None else len(one.tokens) for one in made])
         self.given, self.longest, self.prompting = rows, int(sizes.max()), prompting
         self.too_long, self.empty = int(np.sum(sizes > length)), int(np.sum(sizes == 0))
@@ -111,15 +120,27 @@ class Examples:
         return found
 
 
-def _tokenized(place: int, row: Row, prompting: Prompting) -> Tokenized | None:
-    """Tokenize a row; return None if there is nothing to learn."""
+def _tokenized(
+    rows: Sequence[Row], prompting: Prompting, progress: Callable[[int, int], None]
+) -> Iterator[Tokenized | None]:
+    """Yield each row with its tokens, or None if there is nothing to learn."""
+    for begin in range(0, len(rows), TOGETHER):
+        written = [_written(place, rows[place], prompting) for place in range(begin, min(begin + TOGETHER, len(rows)))]
+        tokens = iter(prompting.tokenize([one for one in written if one is not None]))
+        for one in written:
+            made = None if one is None else next(tokens)
+            yield made if made is not None and made.learned.any() else None
+        progress(begin + len(written), len(rows))
+
+
+def _written(place: int, row: Row, prompting: Prompting) -> Written | None:
+    """Return a row as text; None if there is nothing to learn."""
     try:
-        made = prompting.tokenized(row)
+        return prompting.written(row)
     except NothingToLearn:
         return None
     except InputError as error:
         raise InputError(f"row {place}, {error.field}", error.value, error.remedy) from None
-    return made if made.learned.any() else None
 
 
 def rendered(example: Tokenized, tokenizer: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 from icl_theory.errors import InputError, check_choice
 from icl_theory.llm.data.batches import Tokenized
@@ -12,6 +13,18 @@ from icl_theory.llm.data.segments import Segment, joined, plain_prompt, plain_te
 from icl_theory.upsampling.conversations import LEARN, answer_of, conversation_of, texts_of
 from icl_theory.upsampling.row_fields import USUAL, NothingToLearn, names_in
 from icl_theory.upsampling.row_fields import Fields as Fields
+
+
+class Written(NamedTuple):
+    """A row as text.
+
+    Attributes:
+        segments: its parts, in order.
+        begin: token to put before it; None if there is none.
+    """
+
+    segments: list[Segment]
+    begin: int | None
 
 
 class Prompting:
@@ -67,20 +80,38 @@ class Prompting:
         """Tokenize a row for training: what is given and what is learned, or a single text.
 
         Raises:
+            InputError: as in `written`.
+        """
+        return self.tokenize([self.written(row)])[0]
+
+    def tokenize(self, rows: Sequence[Written]) -> list[Tokenized]:
+        """Tokenize rows that `written` returned; many at once take half the time."""
+        ids = iter(self._encode([segment.text for row in rows for segment in row.segments]))
+        return [
+            joined(row.segments, list(islice(ids, len(row.segments))), begin=row.begin, end=self.end) for row in rows
+        ]
+
+    def written(self, row: Mapping[str, Any]) -> Written:
+        """Return a row as text.
+
+        Raises:
             InputError: fields of no known format, nothing to learn, something that the template leaves out or plain
                 text cannot say, or text that cannot be encoded.
         """
         conversation = conversation_of(row, self.fields)
         if conversation is None:
             (text,) = whole_text(row, self.fields)
-            text = text._replace(text=without_end(text.text, [self.tokenizer.decode([self.end])]))
-            return joined([text], self._encode, begin=self.begin, end=self.end)
-        turns = conversation.learned(self.learn)
-        if self.template is not None:
-            return joined(self.template.segments(conversation, turns), self._encode, begin=None, end=self.end)
-        *given, answer = plain_text(conversation, turns)
-        answer = answer._replace(text=without_end(answer.text, [self.tokenizer.eos_token]))
-        return joined([*given, answer], self._encode, begin=self.begin, end=self.end)
+            ends, begin, segments = [self.tokenizer.decode([self.end])], self.begin, [text]
+        elif self.template is not None:
+            ends, begin = [], None
+            segments = self.template.segments(conversation, conversation.learned(self.learn))
+        else:
+            ends, begin = [self.tokenizer.eos_token], self.begin
+            segments = plain_text(conversation, conversation.learned(self.learn))
+        segments[-1] = segments[-1]._replace(text=without_end(segments[-1].text, ends))
+        for segment in segments:
+            _check_characters(segment.text)
+        return Written(segments, begin)
 
     def asked(self, row: Mapping[str, Any]) -> list[int]:
         """Return the prompt tokens of a row for evaluation: those before its last turn in `tokenized`.
@@ -94,10 +125,10 @@ class Prompting:
         if conversation is None:
             raise InputError("fields", names_in(row), "an evaluation needs questions with answers")
         turn = len(conversation.messages) - conversation.answers
-        if self.template is not None:
-            return self._encode(self.template.prompt(conversation, turn))
-        prompt = [Segment(plain_prompt(conversation, turn), False)]
-        return joined(prompt, self._encode, begin=self.begin, end=self.end).tokens.tolist()
+        begin = None if self.template is not None else self.begin
+        text = plain_prompt(conversation, turn) if self.template is None else self.template.prompt(conversation, turn)
+        _check_characters(text)
+        return self.tokenize([Written([Segment(text, False)], begin)])[0].tokens.tolist()
 
     def reference(self, row: Mapping[str, Any]) -> str:
         """Return the answer that replies to a row are judged by.
@@ -118,9 +149,16 @@ class Prompting:
             return None
         return None if texts is None or texts.whole else texts.prompt.strip()
 
-    def _encode(self, text: str) -> list[int]:
-        try:
-            found: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        except (TypeError, UnicodeError):
-            raise InputError("text", ascii(text), "it holds half a character (a lone surrogate); mend it") from None
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        found: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False).input_ids
         return found
+
+
+def _check_characters(text: str) -> None:
+    """Raise `InputError` for text that has no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError("text", ascii(text), "it holds half a character (a lone surrogate); mend it") from None

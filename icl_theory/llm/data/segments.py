@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,6 @@ from icl_theory.llm.data.batches import Tokenized
 from icl_theory.upsampling.conversations import Conversation
 from icl_theory.upsampling.messages import THOUGHTS
 from icl_theory.upsampling.row_fields import KNOWN, USUAL, Fields, NothingToLearn, names_in, whole_of
-
-Encode = Callable[[str], Sequence[int]]
 
 
 class Segment(NamedTuple):
@@ -78,9 +76,9 @@ def plain_prompt(conversation: Conversation, turn: int, between: str = "\n") -> 
     return between.join(before) + between + conversation.given(turn)
 
 
-def joined(segments: Sequence[Segment], encode: Encode, *, begin: int | None, end: int) -> Tokenized:
-    """Tokenize segments one by one and join them, with the begin and end tokens that they do not have already."""
-    parts = [list(encode(segment.text)) for segment in segments]
+def joined(segments: Sequence[Segment], ids: Sequence[list[int]], *, begin: int | None, end: int) -> Tokenized:
+    """Join the token ids of segments, with the begin and end tokens that they do not have already."""
+    parts = [list(part) for part in ids]
     if begin is not None and parts[0][:1] != [begin]:
         parts[0].insert(0, begin)
     if segments[-1].learned and parts[-1][-1:] != [end]:

@@ -19,6 +19,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def run_job(
         model = load_model(find_model(job.model), dtype=dtype, remat=remat, host=True)  # on devices only while in use
     prompting = Prompting(model.tokenizer, job.chat, job.thinking, job.learn, job.fields)
     plan.check_window(job, model)
-    examples = Examples(rows, prompting, job.training.length, job.id_field)
+    progress = partial(report, "tokenizing")
+    examples = Examples(rows, prompting, job.training.length, job.id_field, progress)
     if job.records:
         _ = examples.ids
     if mesh is not None:

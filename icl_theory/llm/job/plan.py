@@ -23,6 +23,8 @@ RECORDS = 8  # default number of records in the first run of upsampling
 
 def steps_of(job: Job, examples: Examples, indices: np.ndarray) -> int:
     """Return the number of steps of a run over a training set, given as row indices of the examples."""
+    if job.equal == "steps":
+        indices = training_set(examples, None)
     return job.steps or max(1, math.ceil(job.epochs * epoch_steps(job, examples, indices)))
 
 
@@ -119,6 +121,6 @@ def planned(job: Job, examples: Examples, copies: np.ndarray | None) -> list[str
         steps, every = recorded_run(job, examples)
         lines.append(line("recording", f"{steps} steps, the losses of all examples each {every}"))
     indices = training_set(examples, copies)
-    more = ", more when upsampled" if job.upsampling is not None and job.steps is None else ""
+    more = ", more when upsampled" if job.upsampling is not None and job.steps is None and job.equal == "epochs" else ""
     text = f"{steps_of(job, examples, indices)} steps of {job.training.batch_size} rows{more}"
     return [*lines, line("fine-tuning", text), line("", "nothing was written")]

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from icl_theory.errors import InputError, check_number
+from icl_theory.errors import InputError, check_choice, check_number
 from icl_theory.llm.data.problems import GENERATOR
 from icl_theory.llm.training.train import FinetuneConfig
 from icl_theory.results import digest, plain
 from icl_theory.upsampling.data_files import HUB, open_data
 from icl_theory.upsampling.row_fields import USUAL, Fields
 from icl_theory.upsampling.settings import check_settings
+
+EQUAL = ("epochs", "steps")  # what runs with and without upsampling have in common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,9 @@ class Job:
         data: file, set of the hub or generator of training examples (`problems.load_rows`).
         training: settings of the run; its `num_steps` is replaced.
         steps: number of optimizer steps; None to train for `epochs`.
-        epochs: passes over the training set, counted after upsampling.
+        epochs: passes over the training set, counted as `equal` says.
+        equal: what a run with upsampling or weights has in common with a plain run of as many epochs: `epochs`, passes
+            over the set that is trained on, which take more steps; or `steps`, those of passes over the set as it is.
         evaluation: file, set of the hub or generator of problems; None for no evaluation.
         by: field by which accuracies are split; None for `kind`, if the problems have it.
         max_new: maximum number of tokens of a reply.
@@ -49,6 +53,7 @@ class Job:
     training: FinetuneConfig = FinetuneConfig()  # noqa: RUF009
     steps: int | None = None
     epochs: float = 3.0
+    equal: str = "epochs"
     evaluation: str | None = None
     by: str | None = None
     max_new: int = 256
@@ -69,6 +74,9 @@ class Job:
                 check_number(name, getattr(self, name), minimum=1, integer=True)
         check_number("max_new", self.max_new, minimum=1, integer=True)
         check_number("epochs", self.epochs, minimum=0.0, exclusive=True)
+        check_choice("equal", self.equal, EQUAL)
+        if self.equal == "steps" and self.steps is not None:
+            raise InputError("equal", self.equal, "it counts epochs; leave out steps, or it")
         if self.weights is not None and self.upsampling is not None:
             raise InputError("weights", str(self.weights), "upsampling finds its own; give one of them")
         if self.upsampling is None and self.recorded_steps is not None:

@@ -1,8 +1,10 @@
-"""Loading of Llama models from a GGUF file, quantised or not, with the `gguf` library."""
+"""GGUF files: their metadata and tensors, read with the `gguf` library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,128 +12,145 @@ import gguf
 import numpy as np
 
 from icl_theory.errors import InputError, error_text
-from icl_theory.llm.model.checkpoint import build_decoder
-from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.families import from_huggingface
 from icl_theory.results import exists
 
-NAMES = {  # tensor names of a layer: in GGUF files -> in Hugging Face files
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+UNKNOWN = gguf.GGMLQuantizationType.__name__  # occurs in the library's error for a quantisation that it does not know
+BUFFER = 1 << 24  # numbers that are dequantised at once
 
 
-def load_gguf(path: str | Path, **settings: Any) -> Decoder:
-    """Load the decoder of a GGUF file with dequantised weights; the settings are those of `load_decoder`.
+class GgufFile:
+    """An open GGUF file. Its tensors stay on disk until they are dequantised.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        path: the file.
+        architecture: architecture of the model, by its name in GGUF files.
 
     Raises:
-        InputError: as in `describe_gguf`; or tensors that are missing or do not fit.
+        InputError: the file is missing, damaged, incomplete or one of several parts, or has an unknown quantisation.
     """
-    path = Path(path)
-    reader, described = _opened(path)
-    config = from_huggingface(described)
-    tensors = _tensors(reader, config.num_heads, config.num_kv_heads, path)
-    return build_decoder(config, tensors, where=str(path), **settings)
 
-
-def describe_gguf(path: str | Path) -> dict[str, Any]:
-    """Return a `config.json` that describes the model of a GGUF file.
-
-    Raises:
-        InputError: the file is missing or damaged, the architecture is not llama, or positions are scaled.
-    """
-    return _opened(Path(path))[1]
-
-
-def _opened(path: Path) -> tuple[Any, dict[str, Any]]:
-    if not exists(path) or path.is_dir():
-        raise InputError("model", str(path), "there is no such file")
-    try:
-        reader = gguf.GGUFReader(path)
-        return reader, _described(reader)
-    except InputError:
-        raise
-    except Exception as error:  # the reader raises many types
-        raise InputError("model", str(path), f"cannot be read as GGUF ({error_text(error)})") from None
-
-
-def _described(reader: Any) -> dict[str, Any]:
-    """Return the metadata of a GGUF file in the form of a `config.json`."""
-
-    def field(name: str, default: Any = None) -> Any:
-        found = reader.get_field(name)
-        return default if found is None else found.contents()
-
-    kind = field("general.architecture")
-    if kind != "llama":
-        raise InputError(
-            "general.architecture", kind, "of GGUF files llama is supported; give a folder with safetensors"
-        )
-    sizes = {
-        "hidden_size": "embedding_length",
-        "intermediate_size": "feed_forward_length",
-        "num_hidden_layers": "block_count",
-        "num_attention_heads": "attention.head_count",
-        "max_position_embeddings": "context_length",
-    }
-    for name in (*sizes.values(), "attention.layer_norm_rms_epsilon"):
-        if field(f"llama.{name}") is None:
-            raise InputError(f"llama.{name}", "none", "the file lacks it; fetch it again")
-    shapes = {tensor.name: tensor.shape for tensor in reader.tensors}
-    if "token_embd.weight" not in shapes:
-        raise InputError("token_embd.weight", "none", "the file lacks this tensor; fetch it again")
-    rows = shapes["token_embd.weight"]
-    scaled = field("llama.rope.scaling.type", "none")
-    linear = field("llama.rope.scale_linear", 1.0)
-    if scaled not in ("none", "") or linear != 1.0 or "rope_freqs.weight" in shapes:
-        raise InputError("rope scaling", scaled, "it is not read from GGUF; give a folder with safetensors")
-    return {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "vocab_size": int(max(rows)) if int(min(rows)) == field("llama.embedding_length") else int(min(rows)),
-        **{ours: int(field(f"llama.{theirs}")) for ours, theirs in sizes.items()},
-        "num_key_value_heads": int(field("llama.attention.head_count_kv") or field("llama.attention.head_count")),
-        "head_dim": int(
-            field("llama.attention.key_length")
-            or field("llama.embedding_length") // field("llama.attention.head_count")
-        ),
-        "rms_norm_eps": float(f"{field('llama.attention.layer_norm_rms_epsilon'):.6g}"),
-        "rope_theta": float(field("llama.rope.freq_base", 10_000.0)),
-        "hidden_act": "silu",
-        "tie_word_embeddings": "output.weight" not in shapes,
-        "bos_token_id": field("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": field("tokenizer.ggml.eos_token_id"),
-    }
-
-
-def _tensors(reader: Any, heads: int, kv_heads: int, path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield dequantised tensors with Hugging Face names; the rows of queries and keys are reordered by `apart`."""
-    for tensor in reader.tensors:
-        parts = tensor.name.removesuffix(".weight").split(".")
-        known = OUTER.get(parts[0]) if len(parts) == 1 else None
-        if len(parts) == 3 and parts[0] == "blk" and parts[2] in NAMES:
-            known = f"model.layers.{parts[1]}.{NAMES[parts[2]]}"
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not exists(self.path) or self.path.is_dir():
+            raise InputError("model", str(path), "there is no such file")
         try:
-            values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+            self._reader = _Reader(self.path)
+            self.architecture = str(self.get("general.architecture"))
+        except Exception as error:  # the reader raises many types
+            raise InputError("model", str(path), _reason(self.path, error)) from None
+        parts = self.get("split.count", 1)
+        if parts > 1:
+            remedy = f"it is one of {parts} files of a model; join them with llama-gguf-split --merge"
+            raise InputError("model", str(path), remedy)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an entry of the metadata, or the default if there is none.
+
+        Raises:
+            InputError: text that is not UTF-8.
+        """
+        field = self._reader.get_field(name)
+        try:
+            return default if field is None else field.contents()
+        except UnicodeDecodeError as error:
+            raise InputError(name, str(self.path), f"it is damaged ({error_text(error)}); fetch it again") from None
+
+    def own(self, name: str, default: Any = None) -> Any:
+        """Return an entry of the metadata of the architecture, or the default if there is none."""
+        return self.get(f"{self.architecture}.{name}", default)
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Return a number of the metadata of the architecture; of a float32, the shortest decimal that rounds to it.
+
+        Raises:
+            InputError: there is none and no default, or it differs between layers.
+        """
+        found, full = self.own(name, default), f"{self.architecture}.{name}"
+        if isinstance(found, list) and len(set(found)) == 1:
+            found = found[0]
+        if found is None:
+            raise InputError(full, "none", "the file lacks it; fetch it again")
+        if isinstance(found, bool) or not isinstance(found, (int, float)):
+            raise InputError(full, found, "one number for all layers is supported; give another model")
+        return found if isinstance(found, int) else float(str(np.float32(found)))
+
+    def count(self, name: str) -> int | None:
+        """Return the number of entries of a list of strings in the metadata; None if there is none."""
+        field = self._reader.get_field(name)
+        return None if field is None else len(field.data)
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of the tensors, by name, with the rows first."""
+        return {tensor.name: tuple(map(int, tensor.shape[::-1])) for tensor in self._reader.tensors}
+
+    def tensor(self, name: str) -> np.ndarray:
+        """Return a tensor, dequantised to float32. Beside the result only a few rows are in memory at a time.
+
+        Raises:
+            InputError: a quantisation that the `gguf` library cannot undo.
+        """
+        (tensor,) = [one for one in self._reader.tensors if one.name == name]
+        shape = self.shapes[name]
+        found, stored = np.empty(shape, np.float32), tensor.data
+        step = max(1, BUFFER // int(np.prod(shape[1:])))
+        try:
+            for begin in range(0, len(found), step):
+                rows = slice(begin, begin + step)
+                with np.errstate(invalid="ignore", over="ignore"):  # damaged scales; `build_decoder` looks for them
+                    found[rows] = gguf.quants.dequantize(stored[rows], tensor.tensor_type)
         except NotImplementedError:
-            kind = tensor.tensor_type.name
-            raise InputError(
-                "model", str(path), f"its {tensor.name} is quantised as {kind}, which cannot be undone"
-            ) from None
-        if parts[-1] in ("attn_q", "attn_k"):
-            values = apart(values, heads if parts[-1] == "attn_q" else kv_heads)
-        yield f"{known or tensor.name.removesuffix('.weight')}.weight", values
+            remedy = f"it cannot be undone; supported are {', '.join(dequantised())}"
+            raise InputError(f"quantisation of {name}", tensor.tensor_type.name, remedy) from None
+        return found
 
 
-def apart(values: np.ndarray, heads: int) -> np.ndarray:
-    """Reorder the rows (heads · H, C) of each head from interleaved pairs to first entries, then second ones."""
-    pairs = values.reshape(heads, values.shape[0] // heads // 2, 2, values.shape[1])
-    return pairs.swapaxes(1, 2).reshape(values.shape)
+class _Reader(gguf.GGUFReader):
+    """Reads an array of the metadata in one pass.
+
+    The library makes two arrays of each string by a recursive call, which takes 8 s and 600 MiB for the tokens of
+    Gemma 3.
+    """
+
+    def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+        array = raw_type == gguf.GGUFValueType.ARRAY and self.byte_order == "I"
+        kind = gguf.GGUFValueType(int(self._get(orig_offs, np.uint32)[0])) if array else gguf.GGUFValueType.ARRAY
+        if kind == gguf.GGUFValueType.ARRAY:
+            return super()._get_field_parts(orig_offs, raw_type)
+        count = int(self._get(orig_offs + 4, np.uint64)[0])
+        parts, begin = [], orig_offs + 12
+        if kind == gguf.GGUFValueType.STRING:
+            stored = np.asarray(self.data)
+            for _ in range(count):
+                (length,) = struct.unpack_from("=Q", stored.data, begin)
+                parts.append(stored[begin + 8 : begin + 8 + length])
+                begin += 8 + length
+        else:
+            parts.append(self._get(begin, self.gguf_scalar_to_np[kind], count))
+            begin += parts[0].nbytes
+        return begin - orig_offs, parts, list(range(len(parts))), [gguf.GGUFValueType.ARRAY, kind]
+
+
+def dequantised() -> list[str]:
+    """Return the names of the number types and quantisations that the `gguf` library dequantises."""
+    found = []
+    for kind, (_, size) in gguf.GGML_QUANT_SIZES.items():
+        try:
+            gguf.quants.dequantize(np.zeros((1, size), np.uint8), kind)
+        except NotImplementedError:
+            continue
+        found.append(kind.name)
+    return found
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Return why a file cannot be opened."""
+    text = error_text(error)
+    if UNKNOWN in text:
+        return f"it has an unknown quantisation ({text}); supported are {', '.join(dequantised())}"
+    size = path.stat().st_size
+    remedy = f"at {size:,} bytes it is cut off, lacks a part, or is damaged; fetch or join it again"
+    return f"cannot be read as GGUF ({text}); {remedy}"

@@ -14,7 +14,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from icl_theory.errors import InputError, error_text
 from icl_theory.llm.model.checkpoint import load_decoder, read_folder, save_decoder
 from icl_theory.llm.model.decoder import Decoder
-from icl_theory.llm.model.gguf_file import describe_gguf, load_gguf
+from icl_theory.llm.model.gguf_families import describe_gguf
+from icl_theory.llm.model.gguf_file import GgufFile
+from icl_theory.llm.model.gguf_tokenizer import gguf_tokenizer
+from icl_theory.llm.model.gguf_weights import load_gguf
 from icl_theory.llm.model.tokenizer import check_tokenizer, load_tokenizer
 from icl_theory.results import exists, writing
 
@@ -76,7 +79,7 @@ def save(model: Decoder, tokenizer: Any, folder: str | Path, *, source: str | Pa
 
 def described_by(path: Path) -> dict[str, Any]:
     """Return the contents of the `config.json` of a model, made from its metadata if it is a GGUF file."""
-    return describe_gguf(path) if path.suffix == ".gguf" else read_folder(path)[1]
+    return describe_gguf(GgufFile(path)) if path.is_file() else read_folder(path)[1]
 
 
 def find_model(source: str) -> Path:
@@ -106,10 +109,14 @@ def load_model(path: Path, **settings: Any) -> Model:
     """Load a model from a path that `find_model` returned; the settings are those of `load_decoder`.
 
     Raises:
-        InputError: as in `load_decoder`, `load_gguf` and `load_tokenizer`; or a tokenizer that does not fit the model.
+        InputError: as in `load_decoder` and `load_tokenizer`, or `GgufFile`, `load_gguf` and `gguf_tokenizer`; or a
+            tokenizer that does not fit the model.
     """
-    described, tokenizer = described_by(path), load_tokenizer(path)
-    decoder = (load_gguf if path.suffix == ".gguf" else load_decoder)(path, **settings)
+    if path.is_file():
+        file = GgufFile(path)
+        described, tokenizer, decoder = describe_gguf(file), gguf_tokenizer(file), load_gguf(file, **settings)
+    else:
+        described, tokenizer, decoder = described_by(path), load_tokenizer(path), load_decoder(path, **settings)
     check_tokenizer(tokenizer, decoder.config)
     return Model(decoder, tokenizer, described, path)
 

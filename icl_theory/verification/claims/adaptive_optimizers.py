@@ -91,7 +91,7 @@ def _full_prediction(
     if name == "sign":
         return heads.slow(np.ones(2))
     if name == "muon":
-        return times_of(AlignedMuon(features, heads.start, rate), time, features)
+        return times_of(AlignedMuon(groups, heads.start, rate), time, features)
     return times_of(AlignedAdam(groups, heads.start, rate, ascent=Ascent(rho)), time, features)
 
 

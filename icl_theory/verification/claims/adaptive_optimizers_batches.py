@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +18,7 @@ from icl_theory.tasks.features import Features, GroupFeatures, find_group_featur
 from icl_theory.tasks.mixture import TaskDistribution, TaskMixture
 from icl_theory.theory.adaptive_speeds import batch_speed, group_speed, sign_learning_time
 from icl_theory.theory.aligned_adam import AlignedAdam
+from icl_theory.theory.aligned_muon import AlignedMuon
 from icl_theory.theory.upsampling import upsampled_learning_times
 from icl_theory.training.gradient_descent import gd
 from icl_theory.training.losses import MomentsLoss
@@ -42,6 +43,15 @@ class Training:
 
 
 ALL_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+PLANE_ODDS = (0.5, 2.0)  # on either side of a point of the plane of shares and batch sizes
+
+
+class Arm(NamedTuple):
+    """Batch size, factor of the late group, and β_2 of Adam."""
+
+    batch: int
+    factor: float
+    b2: float = 0.999
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +70,7 @@ class Settings:
     adam: Training = Training(1e-3, 8_000, ALL_BATCHES)
     muon: Training = Training(1e-3, 4_000, ALL_BATCHES)
     short_memory: float = 0.95
+    plane: tuple[tuple[float, int], ...] = ((0.005, 16), (0.005, 128), (0.1, 1), (0.1, 8), (0.4, 1), (0.4, 4))
     full_factors: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
     rhos: tuple[float, ...] = (0.0, 0.02, 0.06)
     num_rows: int = 4000
@@ -123,15 +134,21 @@ def in_batches(settings: Settings, heads: AlignedHeads) -> dict[str, Any]:
     shape = (len(OPTIMIZERS), len(ALL_BATCHES), len(settings.factors))
     measured = np.full((*shape, settings.num_seeds, 2), np.nan)
     predicted, law = np.full((*shape, 2), np.nan), np.full((*shape, 2), np.nan)
+    plane = [
+        Arm(batch, odds * share / (1.0 - share) * (1.0 - settings.share) / settings.share)
+        for share, batch in settings.plane
+        for odds in PLANE_ODDS
+    ]
     for place, name in enumerate(OPTIMIZERS):
-        arms = [(b, factor) for b in getattr(settings, name).batches for factor in settings.factors]
-        extra = [(1, factor) for factor in settings.factors] if name == "adam" else []
-        found = _trained(settings, heads, name, arms, extra)
-        for times, (batch, factor) in zip(found, arms, strict=False):
-            at = (place, ALL_BATCHES.index(batch), settings.factors.index(factor))
-            measured[at], (predicted[at], law[at]) = times, _predictions(settings, heads, name, batch, factor)
-        if extra:
-            short = found[len(arms) :]
+        arms = [Arm(b, factor) for b in getattr(settings, name).batches for factor in settings.factors]
+        short = [Arm(1, factor, settings.short_memory) for factor in settings.factors]
+        found = _trained(settings, heads, name, [*arms, *short, *plane] if name == "adam" else arms)
+        if name == "adam":
+            found, short_times, plane_times = np.split(found, [len(arms), len(arms) + len(short)])
+        for times, arm in zip(found, arms, strict=True):
+            at = (place, ALL_BATCHES.index(arm.batch), settings.factors.index(arm.factor))
+            measured[at], (predicted[at], law[at]) = times, _predictions(settings, heads, name, arm)
+    expected = np.reshape([_predictions(settings, heads, "adam", arm)[0] for arm in plane], (-1, 2, 2))
     shares = [heads.shares(factor) for factor in settings.factors]
     memory = [
         heads.slow(np.array([batch_speed(each, 1, b2=settings.short_memory) for each in pair])) for pair in shares
@@ -144,29 +161,34 @@ def in_batches(settings: Settings, heads: AlignedHeads) -> dict[str, Any]:
         "law_learning_time": variable(f"{dims} feature", law, "theory: (z u* − u_0) / speed"),
         "share": variable("factor", [late for _, late in shares], "share of the late group"),
         "odds": variable("factor", [late / early for early, late in shares], "late : early"),
-        "short_learning_time": variable("factor seed feature", short, "Adam, b = 1, short memory: half learned"),
+        "short_learning_time": variable("factor seed feature", short_times, "Adam, b = 1, short memory: half learned"),
         "memory_learning_time": variable("factor feature", memory, "theory with the memory of β_2, b = 1"),
         "root_learning_time": variable("factor feature", root, "theory without that memory, b = 1"),
+        "plane_time": variable(
+            "point end seed feature", plane_times.reshape(-1, 2, *plane_times.shape[1:]), "Adam: half learned"
+        ),
+        "predicted_plane_time": variable("point end feature", expected, "theory: reduced map"),
+        "plane_odds": variable("end", PLANE_ODDS, "late : early, relative to the middle"),
+        "plane_share": variable("point", [share for share, _ in settings.plane], "share of the late group, middle"),
+        "plane_batch": variable("point", [batch for _, batch in settings.plane], "batch size"),
     }
 
 
-def _trained(
-    settings: Settings, heads: AlignedHeads, name: str, arms: list[tuple[int, float]], extra: list[tuple[int, float]]
-) -> np.ndarray:
-    """Return the learning times of all arms, those of `extra` with a short memory, as one program, (arms, seeds, D)."""
-    seeds, whole = settings.num_seeds, [*arms, *extra]
+def _trained(settings: Settings, heads: AlignedHeads, name: str, arms: list[Arm]) -> np.ndarray:
+    """Return the learning times of all arms, trained as one program, (arms, seeds, D)."""
+    seeds = settings.num_seeds
     loss, _ = make_minibatch_loss(
         heads.model, heads.mixture, batch_size=max(ALL_BATCHES), draw="groups", seed=settings.seed
     )
-    sizes = np.repeat([batch for batch, _ in whole], seeds)
-    shares = np.repeat([heads.shares(factor) for _, factor in whole], seeds, axis=0)
+    sizes = np.repeat([arm.batch for arm in arms], seeds)
+    shares = np.repeat([heads.shares(arm.factor) for arm in arms], seeds, axis=0)
     own, _ = loss.own_batches(len(sizes))
     own = own.replace(loss=with_shares(own.loss, shares)).with_batch_sizes(sizes)  # type: ignore[attr-defined]
     axes = loss.axes(loss=SHARES, source=GroupCounts(0), key=0)
     training = getattr(settings, name)
     hyper: dict[str, Any] = {"learning_rate": training.learning_rate}
     if name == "adam":
-        hyper["b2"] = np.repeat([0.999] * len(arms) + [settings.short_memory] * len(extra), seeds)
+        hyper["b2"] = np.repeat([arm.b2 for arm in arms], seeds)
     found = heads.times(
         own,
         loss.loss.graphdef,
@@ -178,7 +200,7 @@ def _trained(
         num_steps=training.num_steps,
         snapshots=settings.snapshots(training.num_steps),
     )
-    return found.reshape(len(whole), seeds, 2)
+    return found.reshape(len(arms), seeds, 2)
 
 
 SHARES = MomentsLoss(None, MomentsMixture(None, None, None, 0))  # type: ignore[arg-type]
@@ -189,22 +211,23 @@ def with_shares(loss: MomentsLoss, shares: np.ndarray) -> MomentsLoss:
     return loss._replace(moments=loss.moments._replace(shares=jnp.asarray(shares)))
 
 
-def _predictions(
-    settings: Settings, heads: AlignedHeads, name: str, batch: int, factor: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what theory predicts, and what the closed form alone says; NaN where there is neither."""
-    if name == "muon":
-        return np.full(2, np.nan), np.full(2, np.nan)
+def _predictions(settings: Settings, heads: AlignedHeads, name: str, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
+    """Return what theory predicts, and what the closed form alone says; NaN where there is none."""
     if name == "gd":
-        exact = upsampled_learning_times(heads.groups, np.array([1.0, factor]), start=heads.start)
+        exact = upsampled_learning_times(heads.groups, np.array([1.0, arm.factor]), start=heads.start)
         return exact, exact
-    law = heads.slow(group_speed(heads.shares(factor), batch, optimizer=name))
     if name == "sign":
+        law = heads.slow(group_speed(heads.shares(arm.factor), arm.batch, optimizer=name))
         return law, law
-    rate = settings.adam.learning_rate
-    groups = heads.upsampled(factor)
-    time = settings.snapshots(settings.adam.num_steps) * rate
-    return times_of(AlignedAdam(groups, heads.start, rate, batch), time, groups.upsampled()), law
+    training, groups = getattr(settings, name), heads.upsampled(arm.factor)
+    rate = training.learning_rate
+    time, features = settings.snapshots(training.num_steps) * rate, groups.upsampled()
+    if name == "muon":
+        return times_of(AlignedMuon(groups, heads.start, rate, batch_size=arm.batch), time, features), np.full(
+            2, np.nan
+        )
+    law = heads.slow(group_speed(heads.shares(arm.factor), arm.batch))
+    return times_of(AlignedAdam(groups, heads.start, rate, arm.batch), time, features), law
 
 
 def times_of(dynamics: Any, time: np.ndarray, features: Features) -> np.ndarray:

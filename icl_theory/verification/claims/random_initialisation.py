@@ -12,8 +12,9 @@ from icl_theory.analysis.simplicity_bias import simplicity_bias
 from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.spectra import linear_spectrum
 from icl_theory.theory.fixed_points import nested_plateau_losses
+from icl_theory.theory.random_start_cascade import RandomStartCascade
 from icl_theory.training.gradient_descent import gd
-from icl_theory.verification.changes import CONFIDENCE
+from icl_theory.verification.changes import CONFIDENCE, Change, known_median, typical_error
 from icl_theory.verification.claim import Claim, Progress, part_of
 from icl_theory.verification.ensembles import plateau_levels, random_starts, separate_model, train_ensemble
 from icl_theory.verification.judging import Reading
@@ -21,6 +22,7 @@ from icl_theory.verification.labels import bias_variables, dataset, variable
 from icl_theory.verification.statements import Statements
 
 STARTS = ("notes", "small")
+ALLOWED = {"notes": (0.02, 0.08, 0.1, 0.2), "small": (0.02, 0.02, 0.02, 0.04)}  # errors of learning times, by feature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +79,11 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
                 "seed learned", levels, "loss on the plateau with so many features learned; NaN for none"
             ),
             **bias_variables(bias, "seed"),
+            "predicted_learning_time": variable(
+                "seed feature",
+                RandomStartCascade.from_params(features, starts).learning_times(until=duration),
+                "the same by theory, from the start alone",
+            ),
         }
         parts.append(dataset(variables, learned=np.arange(1, settings.dim)))
     data = xr.concat(parts, xr.Variable("start", list(STARTS)))
@@ -143,6 +150,71 @@ def still_simple_first_from_a_larger_start(data: xr.Dataset) -> Reading:
     agreement = data.rank_agreement.sel(start="notes").fillna(-1.0)  # a run that learns nothing counts as disagreement
     median, low, high = median_interval(agreement.values, confidence=CONFIDENCE)
     return Reading(median, interval=(low, high))
+
+
+@table.at_most(
+    "Every start's learning times are predicted from the start alone, entries of v, k, q of size {case} (median error "
+    "over starts, in units of the allowed, worst of 4 features)",
+    bound=1.0,
+    source="notes §16",
+    predictor=RandomStartCascade,
+    figure="random_starts",
+    cases={"notes": "0.1, 0.05, 0.05; allowed 2, 8, 10 and 20 %", "small": "0.02, 0.01, 0.01; allowed 2, 2, 2 and 4 %"},
+)
+def learning_times_of_every_start_are_predicted(data: xr.Dataset, start: str) -> list[Change]:
+    case = data.sel(start=start)
+    return [error.over(allowed) for error, allowed in zip(_errors(case), ALLOWED[start], strict=True)]
+
+
+@table.at_least(
+    "Predicted and measured learning times rise and fall together over starts, entries {case} (correlation of ln t_d, "
+    "least of 4 features)",
+    bound=0.8,
+    source="notes §16",
+    predictor=RandomStartCascade,
+    figure="random_starts",
+    cases={"notes": "0.1, 0.05, 0.05", "small": "0.02, 0.01, 0.01"},
+)
+def predictions_follow_the_start(data: xr.Dataset, start: str) -> np.ndarray:
+    case = data.sel(start=start)
+    logs = np.log([case.predicted_learning_time.values.T, case.learning_time.values.T])  # (2, D, seeds)
+    learned = np.asarray(np.isfinite(logs).all(axis=0))
+    return np.asarray([np.corrcoef(logs[:, d, known])[0, 1] for d, known in enumerate(learned)])
+
+
+@table.agrees(
+    "Medians of t_2/t_1, t_3/t_1 and t_4/t_1 over starts are predicted, entries 0.02, 0.01, 0.01",
+    rtol=0.05,
+    source="notes §16",
+    predictor=RandomStartCascade,
+    figure="random_starts",
+)
+def medians_of_ratios_are_predicted(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    small = data.sel(start="small")
+    predicted, measured = (
+        known_median(times[:, 1:] / times[:, :1])
+        for times in (small.predicted_learning_time.values, small.learning_time.values)
+    )
+    return predicted, measured
+
+
+@table.at_most(
+    "The error of predicted learning times falls with the initial scale: at a fifth of it the median error is below "
+    "half (features 2 to 4, largest share)",
+    bound=0.5,
+    source="notes §16",
+    predictor=RandomStartCascade,
+    figure="random_starts",
+)
+def error_falls_with_the_start(data: xr.Dataset) -> np.ndarray:
+    notes, small = ([error.median for error in _errors(data.sel(start=start))] for start in STARTS)
+    return np.divide(small, notes)[1:]
+
+
+def _errors(case: xr.Dataset) -> list[Change]:
+    """Return the typical relative error of predicted learning times, for each feature."""
+    times = (case.predicted_learning_time.values.T, case.learning_time.values.T)
+    return [typical_error(predicted, measured) for predicted, measured in zip(*times, strict=True)]
 
 
 CLAIM = Claim(

@@ -10,10 +10,12 @@ import xarray as xr
 from icl_theory.analysis.simplicity_bias import simplicity_bias
 from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.spectra import linear_spectrum
+from icl_theory.theory.aligned_dynamics import Ascent
+from icl_theory.theory.random_start_cascade import RandomStartCascade
 from icl_theory.training.sam import sam
 from icl_theory.verification.claim import Claim, Progress, part_of
 from icl_theory.verification.claims.sam_simplicity_bias_aligned import AlignedSettings, measure_aligned
-from icl_theory.verification.claims.sam_simplicity_bias_statements import table
+from icl_theory.verification.claims.sam_simplicity_bias_random_starts import table
 from icl_theory.verification.ensembles import merged_model, random_starts, separate_model, train_ensemble
 from icl_theory.verification.labels import bias_variables, dataset, variable
 
@@ -75,6 +77,10 @@ def measure(settings: Settings, progress: Progress) -> xr.Dataset:
             f"{prefix}strength": variable(f"{along} feature", strength, "w_d / w_d*"),
             **bias_variables(bias, f"{prefix}rho seed", prefix),
         }
+        if maker is separate_model:
+            cascade = RandomStartCascade.from_params(features, starts)
+            predicted = [cascade._replace(ascent=Ascent(rho)).learning_times(until=duration) for rho in rhos]
+            variables["predicted_learning_time"] = variable("rho seed feature", predicted, "the same by theory")
     return dataset(variables, rho=list(settings.rhos), merged_rho=list(settings.merged_rhos), arm=["gd", "sam"])
 
 

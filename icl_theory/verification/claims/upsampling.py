@@ -20,13 +20,14 @@ from icl_theory.tasks.sampling import sample_prompts
 from icl_theory.tasks.spectra import linear_spectrum
 from icl_theory.theory.hitting_time import hitting_time
 from icl_theory.theory.moment_flow import MomentFlow
+from icl_theory.theory.random_start_cascade import RandomStartCascade
 from icl_theory.theory.upsampling import upsampled_learning_times, upsampled_loss
 from icl_theory.training.run import Run
 from icl_theory.upsampling.factor import example_weights
 from icl_theory.upsampling.lateness import late_by_clustering, late_by_threshold
 from icl_theory.verification.claim import Claim, Progress
 from icl_theory.verification.claims.finite_data_arms import Pilot, judge, weighted_arms
-from icl_theory.verification.claims.upsampling_statements import table
+from icl_theory.verification.claims.upsampling_random_starts import table
 from icl_theory.verification.ensembles import (
     aligned_start,
     measure_arms,
@@ -192,7 +193,7 @@ def _random(settings: Settings) -> Variables:
     upsampled += [("early", factor) for factor in settings.early_factors]
     make_model = separate_model(4, settings.num_heads, settings.init_scale)
     model, starts = random_starts(make_model, settings.num_seeds, settings.seed)
-    measured, drive = [], []
+    measured, drive, predicted = [], [], []
     for mixture, late, duration in cases.values():
         arms = [np.where(late == (group == "late"), factor, 1.0) for group, factor in upsampled]
         moments = [reduced_population(mixture.upsampled(arm)) for arm in arms]
@@ -204,8 +205,14 @@ def _random(settings: Settings) -> Variables:
             duration=duration,
             num_snapshots=settings.num_snapshots,
         )
-        measured.append(measure_arms(run, find_features(mixture), len(arms)))
-        drive.append([find_group_features(mixture).upsampled(arm).drive for arm in arms])
+        features = find_features(mixture)
+        measured.append(measure_arms(run, features, len(arms)))
+        own = [find_group_features(mixture).upsampled(arm) for arm in arms]
+        drive.append([each.drive for each in own])
+        half = [0.5 * features.optimum / each.optimum for each in own]
+        cascades = [RandomStartCascade.from_params(each, starts) for each in own]
+        pairs = zip(cascades, half, strict=True)
+        predicted.append([cascade.learning_times(fraction=share, until=duration) for cascade, share in pairs])
     bias = SimplicityBias(*(np.stack(fields) for fields in zip(*measured, strict=True)))
     labels = [f"{group} × {factor:g}" for group, factor in upsampled]
     return {
@@ -214,6 +221,9 @@ def _random(settings: Settings) -> Variables:
         "factor": variable("upsampled", [factor for _, factor in upsampled], "κ on those groups"),
         "drive": variable("groups upsampled feature", drive, "a_d of the upsampled mixture"),
         **bias_variables(bias, "groups upsampled seed"),
+        "predicted_learning_time": variable(
+            "groups upsampled seed feature", predicted, "learning times by theory, from each start alone"
+        ),
     }
 
 
