@@ -90,13 +90,13 @@ class NoiseScale(NamedTuple):
         scaled = np.divide(moved, size, out=np.zeros_like(moved), where=size > 0)
         return np.einsum("b,crbh->crh", np.sqrt(self.sizes), scaled)
 
-    def ratio(
+    def gains(
         self, times: tuple[float, float], factor: float, batch_size: float, *, optimizer: str = "adamw"
-    ) -> Float[np.ndarray, " R"]:
-        """Predict the ratio R of learning times when the late are upsampled by κ.
+    ) -> Float[np.ndarray, "R 2"]:
+        """Predict by how much upsampling by κ divides the learning times of the early and the late.
 
-        A learning time divides by the factor by which κ raises the group's mean pace, from the first checkpoint to that
-        time. Paces are those at the states of the run that was measured, linear in time between its checkpoints.
+        That is the factor on the mean pace of a group from the first checkpoint to its learning time. Paces are those
+        at the states of the run that was measured, linear in time between its checkpoints.
 
         Args:
             times: Median learning times of the early and the late in that run.
@@ -114,8 +114,15 @@ class NoiseScale(NamedTuple):
             if not (np.all(mean_before > 0) and np.all(mean_after > 0)):
                 remedy = "its pace is not seen beyond noise; measure with more examples"
                 raise InputError("noise scale", f"{name} examples", remedy)
-            found.append(times[group] * mean_before / mean_after)
-        return found[LATE] / found[EARLY]
+            found.append(mean_after / mean_before)
+        return np.stack(found, -1)
+
+    def ratio(
+        self, times: tuple[float, float], factor: float, batch_size: float, *, optimizer: str = "adamw"
+    ) -> Float[np.ndarray, " R"]:
+        """Predict the ratio R of learning times when the late are upsampled by κ; arguments and errors as `gains`."""
+        early, late = self.gains(times, factor, batch_size, optimizer=optimizer).T
+        return np.asarray(times[LATE] / times[EARLY] * early / late)
 
     def _mean(self, paces: Float[np.ndarray, "C R"], until: float) -> Float[np.ndarray, " R"]:
         if len(self.steps) == 1 or until <= self.steps[0]:
@@ -197,7 +204,7 @@ def sparse(share: float, count: int) -> NoiseScale:
     return NoiseScale(np.zeros(1), names, np.ones(2), signal, np.zeros((1, 1, 2, 2)), counts)
 
 
-def save_noise_scale(path: Path, found: NoiseScale) -> None:
+def save_noise_scale(found: NoiseScale, path: Path) -> None:
     """Write a measurement as `.npz`.
 
     Raises:

@@ -22,6 +22,7 @@ from icl_theory.cli import finetune as command
 from icl_theory.llm.job import job as jobs
 from icl_theory.llm.model.checkpoint import load_decoder
 from icl_theory.llm.training.run_checkpoints import Checkpoints
+from icl_theory.upsampling.noise_scale import load_noise_scale
 
 QUICK = ["--length", 16, "--batch-size", 4, "--learning-rate", 0.005, "--quiet"]
 
@@ -53,6 +54,7 @@ def test_a_whole_job(tmp_path, model, digits, asked, capsys):
     out = tmp_path / "out"
     arguments = ["finetune", model, digits, "--out", out, "--eval", asked, "--max-new", 4, *QUICK]
     arguments += ["--upsample", "--recorded-steps", 60, "--record-every", 6, "--steps", 100, "--max-factor", 3]
+    arguments += ["--noise-scale"]
     assert run_command(*arguments) == 0
     said = capsys.readouterr().out
     assert "1 that are longer than --length; the longest has 44 tokens" in said
@@ -80,6 +82,16 @@ def test_a_whole_job(tmp_path, model, digits, asked, capsys):
     assert report["upsampling"]["factor"] == found.factor > 1
     assert found.late[10:].all()
     assert report["examples"] == {"given": 21, "used": 20, "rows": len(found.indices())}
+    noise = load_noise_scale(out / "warmup" / "noise.npz")
+    assert noise.steps.tolist() == [0, 3, 15, 60]  # the start, a sixteenth, a quarter, the end
+    assert noise.counts.tolist() == [np.sum(~found.late), found.late.sum()]
+    early, late = noise.critical_batch()[0, 0]
+    assert f"step 0: early {early:.3g} (" in said
+    assert f"late {late:.3g} (" in said
+    assert "by adamw's law at batches of 4" in said
+    assert f"factor {found.factor:.3g}: R × " in said
+    again = icl.upsample(record, optimizer="adamw", batch_size=4, noise=noise)  # it goes into the rule
+    assert "the measured noise" in again.why
     assert (out / "warmup" / "upsampling.png").stat().st_size > 10_000
     assert not (out / "warmup" / "run").exists()
 
@@ -524,6 +536,7 @@ HOST = """
 import os, sys
 from icl_theory.cli import main
 from icl_theory.llm.training.run_checkpoints import Checkpoints
+from icl_theory.upsampling.noise_scale import load_noise_scale
 save, count, most = Checkpoints.save, [], int(sys.argv[1])
 def stopping(self, *arguments):
     save(self, *arguments)

@@ -60,6 +60,8 @@ def test_a_mesh_and_parts_of_a_batch_change_nothing(model):
     late = np.arange(12) < 6
     whole = measure_noise(model, some, late, batches=3, rows=2)
     parts = measure_noise(model, some, late, batches=3, rows=2, together=1, mesh=make_mesh())
+    single = measure_noise(model, some, late, batches=6)  # the same examples, in other batches
+    np.testing.assert_allclose(whole.signal[0, 0, :, 0, 1], single.signal[0, 0, :, 0, 1], rtol=1e-3, atol=1e-7)
     np.testing.assert_allclose(parts.variance, whole.variance, rtol=1e-4)
     np.testing.assert_allclose(parts.signal.sum(2), whole.signal.sum(2), rtol=1e-4)
 

@@ -108,7 +108,7 @@ def test_critical_batch_sizes():
 
 def test_a_measurement_is_kept_in_a_file(tmp_path):
     found = sparse(0.1, 50)
-    save_noise_scale(tmp_path / "noise.npz", found)
+    save_noise_scale(found, tmp_path / "noise.npz")
     again = load_noise_scale(tmp_path / "noise.npz")
     for ours, theirs in zip(again, found, strict=True):
         np.testing.assert_array_equal(ours, theirs)
