@@ -1,6 +1,9 @@
 """Signal and noise of gradients: unbiased with a right spread where both are known, and the law's known cases."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from icl_theory.errors import InputError
@@ -74,6 +77,33 @@ def test_groups_without_a_common_feature_move_at_the_speed_of_the_theory(batch):
         speeds = group_speed(np.array([1 - late, late]), batch)
         np.testing.assert_allclose(found.paces(factor, batch)[0, 0], speeds)
         np.testing.assert_allclose(found.paces(factor, batch, optimizer="sgd")[0, 0], [1 - late, late])
+
+
+@pytest.mark.parametrize("batch", [4, 64])
+def test_the_law_is_the_mean_step_of_adam_at_fixed_weights(batch):
+    """In two blocks of noise 1 and 3, in which a quarter of late examples, upsampled by 3, pull with and against."""
+    draw, counts, block = np.random.default_rng(4), (300, 100), np.repeat([1.0, 3.0], WEIGHTS // 2)
+    ways = 0.15 * np.ones(WEIGHTS), 0.3 * np.repeat([1.0, -0.2], WEIGHTS // 2)  # mean gradients, alike in a block
+    sets = [draw.normal(size=(count, WEIGHTS)) for count in counts]
+    sets = [(one - one.mean(0) + way) * block for one, way in zip(sets, ways, strict=True)]
+    found = []
+    for half in (slice(0, WEIGHTS // 2), slice(WEIGHTS // 2, None)):
+        means = np.stack([one[:, half].mean(0) for one in sets])
+        found.append((means @ means.T, [one[:, half].var(0).sum() for one in sets]))
+    signal, variance = (np.array(part)[None, None] for part in zip(*found, strict=True))
+    noise = NoiseScale(np.zeros(1), np.array(["a", "b"]), np.full(2, 15), signal, variance, np.array(counts))
+
+    gradients, chances = np.concatenate(sets), np.repeat([0.5 / 300, 0.5 / 100], counts)  # κπ/(1 − π + κπ) = ½
+    rows = draw.choice(400, size=(20000, batch), p=chances)
+    adam = optax.scale_by_adam()
+
+    def step(state, given):
+        update, state = adam.update(given, state)
+        return state, update
+
+    steps = jax.lax.scan(step, adam.init(np.zeros(WEIGHTS)), jnp.asarray(gradients[rows].mean(1)))[1]
+    mean = np.asarray(steps[4000:]).mean(0)
+    np.testing.assert_allclose(noise.paces(3.0, batch)[0, 0], [one.mean(0) @ mean for one in sets], rtol=0.05)
 
 
 def test_shared_noise_makes_adam_feel_upsampling_as_gradient_descent():
