@@ -111,6 +111,7 @@ def test_a_whole_job(tmp_path, model, digits, asked, capsys):
 def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits, capsys, monkeypatch, saves):
     options = ["--upsample", "--recorded-steps", 8, "--record-every", 2, "--steps", 12, "--save-every", 4, *QUICK]
     options += ["--sharpness", "fsam", "--optimizer", "muon", "--packing", "--factor", 2, "--remaining", 0.9]
+    options += ["--noise-scale"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run_command("finetune", model, digits, "--out", whole, *options) == 0
     save, count = Checkpoints.save, []
@@ -128,6 +129,10 @@ def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits,
     assert run_command("finetune", model, digits, "--out", parts, *options) == 0
     for name in ("loss.csv", "warmup/weights.csv"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    measured = [load_noise_scale(out / "warmup" / "noise.npz") for out in (whole, parts)]
+    assert measured[0].steps.tolist() == [0, 1, 2, 8]
+    for ours, theirs in zip(*measured, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     for ours, theirs in zip(weights(whole / "model"), weights(parts / "model"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     records = [icl.load_loss_record(folder / "warmup" / "losses.zarr") for folder in (whole, parts)]
@@ -360,6 +365,7 @@ def test_settings_of_upsampling_may_change_until_something_was_chosen(tmp_path, 
         (["--length", 3], "no example fits; the shortest has"),
         (["--weights", "nowhere.npy"], "there is no such file"),
         (["--recorded-steps", 5], "it belongs to upsampling"),
+        (["--noise-scale"], "it belongs to upsampling"),
         (["--id-field", "name", "--record-every", 2], "none in row 0"),
         (["--shards", 3], "it must divide the number of devices"),
         (["--preconditioned"], "it needs adamw"),

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import icl_theory as icl
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Tokenized
+from icl_theory.llm.job.noise import noise_lines
 from icl_theory.llm.model.checkpoint import load_decoder
 from icl_theory.llm.model.sharding import make_mesh
 from icl_theory.llm.training.noise_scale import measure_noise
+from icl_theory.llm.training.train import FinetuneConfig
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "llm" / "llama"
 LATE = np.arange(8) % 2 == 1
@@ -71,3 +74,16 @@ def test_a_group_that_is_too_small_is_refused(model):
         measure_noise(model, EXAMPLES, LATE, batches=5)
     with pytest.raises(InputError, match="late"):
         measure_noise(model, EXAMPLES, LATE[:3])
+
+
+def test_what_cannot_be_predicted_is_said(measured):
+    halves = np.where(LATE, 40.0, 10.0)
+    steps = np.arange(0.0, 101.0, 5.0)
+    record = icl.LossRecord(steps, np.clip(1 - steps[:, None] / (2 * halves), 0, None))
+    found = icl.upsample(record, factor=2.0)
+    adamw, muon = (noise_lines(measured, record, found, FinetuneConfig(optimizer=name)) for name in ("adamw", "muon"))
+    assert adamw[1].strip().startswith(f"step 5: early {measured.critical_batch()[0, 0, 0]:.3g} (")
+    assert [line.split(":")[0].split()[-1] for line in adamw[3:]] == ["1.5", "2", "3", "5"]
+    assert "no law" in muon[-1]
+    unseen = noise_lines(measured._replace(signal=-measured.signal), record, found, FinetuneConfig())
+    assert all("not seen" in line for line in unseen[3:])
