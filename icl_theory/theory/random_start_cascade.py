@@ -36,10 +36,9 @@ class RandomStartCascade(NamedTuple):
     their optimum by it, unless it goes on to others (`keeps_out`): then it stays as it is, and its other entries are
     dropped.
 
-    The smaller the start, the better. Median errors of learning times are 0 to 1 % where the entries of value, key and
-    query have standard deviations 0.02, 0.01 and 0.01, and 0 to 10 % at five times that (four features, five heads,
-    rank one). At higher rank they are smaller, except where two heads share a feature that both take at once; SAM was
-    not tried there.
+    The smaller the start, the better. Median errors of learning times are 0 to 2 % where the entries of value, key and
+    query have standard deviations 0.02, 0.01 and 0.01, and 0 to 10 % at five times that (four features, five heads).
+    One start in ten is off by 10 % and 20 %.
 
     Attributes:
         features: The features, with `entry_curvature`. With many starts they may have an axis of runs.

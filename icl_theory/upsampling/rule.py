@@ -1,7 +1,7 @@
 """The upsampling rule, from a record of losses to weights of examples (theory notes, §8).
 
 The ratio `R` is the median learning time of the late examples divided by that of the early ones. Upsampling the late by
-κ divides R by about κ. The rules:
+κ lowers it. The rules:
 
     ratio   κ = R / target; with target 1, late and early are learned at the same time
     excess  κ = (R − 1) / (target − 1), for a target above 1: where the units that learned the early go on to the late
