@@ -123,6 +123,11 @@ from .upsampling.lateness import (
 from .upsampling.loss_record import LossRecord as LossRecord
 from .upsampling.ratio_clusters import late_by_loss_ratios as late_by_loss_ratios, loss_ratios as loss_ratios
 from .upsampling.record_comparison import LossComparison as LossComparison, compare_losses as compare_losses
+from .upsampling.noise_scale import (
+    NoiseScale as NoiseScale,
+    load_noise_scale as load_noise_scale,
+    save_noise_scale as save_noise_scale,
+)
 from .upsampling.record_files import (
     LossRecorder as LossRecorder,
     load_loss_record as load_loss_record,

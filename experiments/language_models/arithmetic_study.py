@@ -151,7 +151,7 @@ def seeds_apart(settings: Settings, parts: Path, report: Callable[..., None]) ->
     for core in cores:
         free.put(core)
     report("training", done, len(paths))
-    with ProcessPoolExecutor(max(1, min(len(cores), len(missing))), context, _take_core, (free,)) as pool:
+    with ProcessPoolExecutor(max(1, min(len(cores), len(missing))), context, take_core, (free,)) as pool:
         running: dict[Future[None], str] = {
             pool.submit(one_seed, settings, optimizer, seed, paths[optimizer, seed]): f"{optimizer} seed {seed}"
             for optimizer, seed in missing
@@ -184,7 +184,7 @@ def available_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _take_core(free: Any) -> None:
+def take_core(free: Any) -> None:
     """Pin a worker to one core if the system allows it: two workers on a core each are faster than two sharing both."""
     with suppress(AttributeError, OSError):
         os.sched_setaffinity(0, {free.get()})

@@ -96,6 +96,11 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
     help="train by weights, copies or indices (tables) or weights (.npy), as icl-theory upsample writes them",
 )
 @click.option("--upsample", "upsampling", is_flag=True, help="record a first run, find who is late, begin anew")
+@click.option(
+    "--noise-scale",
+    is_flag=True,
+    help="with --upsample: measure the gradient noise of late and early, and predict what factors do",
+)
 @click.option("--recorded-steps", type=int, help="steps of the first run  [default: one epoch]")
 @click.option(
     "--record-every",
@@ -142,6 +147,7 @@ def finetune_command(
     id_field: str | None,
     weights: Path | None,
     upsampling: bool,
+    noise_scale: bool,
     recorded_steps: int | None,
     record_every: int | None,
     dtype: str | None,
@@ -230,6 +236,7 @@ def finetune_command(
         weights=weights,
         upsampling=chosen if upsampling else None,
         recorded_steps=recorded_steps,
+        noise_scale=noise_scale,
         record_every=record_every,
     )
     mesh = make_mesh(shards) if jax.device_count() > 1 or shards != 1 else None

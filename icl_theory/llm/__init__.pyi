@@ -16,6 +16,7 @@ from .data.problems import load_rows as load_rows
 # Training
 from .training.config import FinetuneConfig as FinetuneConfig
 from .training.train import Finetuned as Finetuned, finetune as finetune
+from .training.noise_scale import measure_noise as measure_noise
 
 # Evaluation
 from .evaluation.answers import Evaluation as Evaluation, is_right as is_right, judge as judge

@@ -23,6 +23,7 @@ from icl_theory.cli import finetune as command
 from icl_theory.llm.job import job as jobs
 from icl_theory.llm.model.checkpoint import load_decoder
 from icl_theory.llm.training.run_checkpoints import Checkpoints
+from icl_theory.upsampling.noise_scale import load_noise_scale
 
 QUICK = ["--length", 16, "--batch-size", 4, "--learning-rate", 0.005, "--quiet"]
 
@@ -54,6 +55,7 @@ def test_a_whole_job(tmp_path, model, digits, asked, capsys):
     out = tmp_path / "out"
     arguments = ["finetune", model, digits, "--out", out, "--eval", asked, "--max-new", 4, *QUICK]
     arguments += ["--upsample", "--recorded-steps", 60, "--record-every", 6, "--steps", 100, "--max-factor", 3]
+    arguments += ["--noise-scale"]
     assert run_command(*arguments) == 0
     said = capsys.readouterr().out
     assert "1 that are longer than --length; the longest has 44 tokens" in said
@@ -81,6 +83,16 @@ def test_a_whole_job(tmp_path, model, digits, asked, capsys):
     assert report["upsampling"]["factor"] == found.factor > 1
     assert found.late[10:].all()
     assert report["examples"] == {"given": 21, "used": 20, "rows": len(found.indices())}
+    noise = load_noise_scale(out / "warmup" / "noise.npz")
+    assert noise.steps.tolist() == [0, 3, 15, 60]  # the start, a sixteenth, a quarter, the end
+    assert noise.counts.tolist() == [np.sum(~found.late), found.late.sum()]
+    early, late = noise.critical_batch()[0, 0]
+    assert f"step 0: early {early:.3g} (" in said
+    assert f"late {late:.3g} (" in said
+    assert "by adamw's law at batches of 4" in said
+    assert f"factor {found.factor:.3g}: R × " in said
+    again = icl.upsample(record, optimizer="adamw", batch_size=4, noise=noise)  # it goes into the rule
+    assert "the measured noise" in again.why
     assert (out / "warmup" / "upsampling.png").stat().st_size > 10_000
     assert not (out / "warmup" / "run").exists()
 
@@ -100,6 +112,7 @@ def test_a_whole_job(tmp_path, model, digits, asked, capsys):
 def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits, capsys, monkeypatch, saves):
     options = ["--upsample", "--recorded-steps", 8, "--record-every", 2, "--steps", 12, "--save-every", 4, *QUICK]
     options += ["--sharpness", "fsam", "--optimizer", "muon", "--packing", "--factor", 2, "--remaining", 0.9]
+    options += ["--noise-scale"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run_command("finetune", model, digits, "--out", whole, *options) == 0
     save, count = Checkpoints.save, []
@@ -117,6 +130,10 @@ def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits,
     assert run_command("finetune", model, digits, "--out", parts, *options) == 0
     for name in ("loss.csv", "warmup/weights.csv"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    measured = [load_noise_scale(out / "warmup" / "noise.npz") for out in (whole, parts)]
+    assert measured[0].steps.tolist() == [0, 1, 2, 8]
+    for ours, theirs in zip(*measured, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     for ours, theirs in zip(weights(whole / "model"), weights(parts / "model"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     records = [icl.load_loss_record(folder / "warmup" / "losses.zarr") for folder in (whole, parts)]
@@ -368,6 +385,7 @@ def test_settings_of_upsampling_may_change_until_something_was_chosen(tmp_path, 
         (["--length", 3], "no example fits; the shortest has"),
         (["--weights", "nowhere.npy"], "there is no such file"),
         (["--recorded-steps", 5], "it belongs to upsampling"),
+        (["--noise-scale"], "it belongs to upsampling"),
         (["--id-field", "name", "--record-every", 2], "none in row 0"),
         (["--shards", 3], "it must divide the number of devices"),
         (["--preconditioner", "current"], "it needs adamw"),
@@ -546,6 +564,7 @@ HOST = """
 import os, sys
 from icl_theory.cli import main
 from icl_theory.llm.training.run_checkpoints import Checkpoints
+from icl_theory.upsampling.noise_scale import load_noise_scale
 save, count, most = Checkpoints.save, [], int(sys.argv[1])
 def stopping(self, *arguments):
     save(self, *arguments)

@@ -168,6 +168,13 @@ trained = finetune(decoder, EXAMPLES, dataclasses.replace(CONFIG, batch_size=8),
 assert max(held) < 1.1 * 3 * ((sum(sizes) - uncut) / 4 + uncut) + 4096, (max(held), sum(sizes))
 assert len(trained.model.embedding[...].addressable_shards[0].data.ravel()) == whole / 4
 
+# noise is measured as on one
+from icl_theory.llm.training.noise_scale import measure_noise
+late = np.arange(len(EXAMPLES)) % 2 == 1
+alone, apart = (measure_noise(decoder, EXAMPLES, late, batches=3, mesh=m) for m in (None, mesh))
+np.testing.assert_allclose(apart.signal, alone.signal, rtol=2e-3, atol=1e-6 * alone.signal.max())
+np.testing.assert_allclose(apart.variance, alone.variance, rtol=2e-3)
+
 # and it is asked as it lies
 prompts = [example.tokens[:3].tolist() for example in EXAMPLES]
 alone = generate(on_devices(in_hosts(trained.model), None), prompts, max_new=5)

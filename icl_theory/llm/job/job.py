@@ -4,7 +4,8 @@ Each stage leaves a file. A job that was stopped resumes after the last finished
 
     settings.json               what was asked for; a folder of another job is refused
     before.jsonl, after.jsonl   replies to the evaluation problems
-    warmup/                     with upsampling: a first run, its losses.zarr, weights.csv and a picture of the choice
+    warmup/                     with upsampling: a first run, its losses.zarr, weights.csv and a picture of the choice,
+                                and noise.npz if the noise scale was asked for
     run/                        checkpoints
     losses.zarr                 losses of the examples, if asked for
     loss.csv                    loss of each step
@@ -44,6 +45,7 @@ from icl_theory.llm.job.folder import (
     CURVE,
     LOSSES,
     MODEL,
+    NOISE,
     REPORT,
     RUN,
     WARMUP,
@@ -52,8 +54,9 @@ from icl_theory.llm.job.folder import (
     read_report,
     write_settings,
 )
+from icl_theory.llm.job.noise import noise_lines, noise_of_run
 from icl_theory.llm.job.placement import in_hosts, memory_said, on_devices
-from icl_theory.llm.job.report import accuracies, loss_numbers, outcome, upsampling_numbers
+from icl_theory.llm.job.report import accuracies, loss_numbers, outcome, save_pictures, upsampling_numbers
 from icl_theory.llm.job.settings import Job
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.peft_format import save_adapter
@@ -63,12 +66,11 @@ from icl_theory.llm.training.config import FinetuneConfig
 from icl_theory.llm.training.train import Finetuned, finetune
 from icl_theory.results import exists, writing
 from icl_theory.upsampling.data_file import Scan
-from icl_theory.upsampling.loss_record import LossRecord
-from icl_theory.upsampling.picture import save_upsampling_picture, with_examples
+from icl_theory.upsampling.noise_scale import load_noise_scale, save_noise_scale
 from icl_theory.upsampling.record_files import LossRecorder, load_loss_record
 from icl_theory.upsampling.rule import Upsampling, upsample
 from icl_theory.upsampling.selections import save_selection
-from icl_theory.upsampling.summary import group_text, line, summary
+from icl_theory.upsampling.summary import line, summary
 
 KIND = "kind"  # field by which accuracies are split if the problems have it
 TRAINING = "lower --batch-size or --length, raise --accumulate or --shards, or give --remat"
@@ -243,7 +245,7 @@ class _Stages:
                 job.training, num_steps=steps, schedule="constant", warmup=min(job.training.warmup, steps)
             )
             everyone = np.arange(len(examples.rows))
-            self.trained("recording", config, everyone, LossRecorder(losses, examples.ids), every, place / RUN)
+            ended = self.trained("recording", config, everyone, LossRecorder(losses, examples.ids), every, place / RUN)
             wait_for_all_hosts("recorded")
         record = load_loss_record(losses).for_ids(examples.ids)
         found = upsample(record, seed=job.training.seed, **(job.upsampling or {}))
@@ -254,27 +256,23 @@ class _Stages:
         if not found.chosen.any():
             remedy = "change --late or --remaining, or record more steps into another folder"
             raise InputError("--upsample", "no one to upsample", remedy)
+        if job.noise_scale and not weights.is_file():
+            with memory_said(TRAINING):
+                noise = noise_of_run(
+                    self.model.decoder, ended.model, examples, config, found.late, mesh=self.mesh, report=self.report
+                )
+            if self.first:
+                (place / NOISE).unlink(missing_ok=True)  # of a choice that was not kept
+                save_noise_scale(noise, place / NOISE)
+            wait_for_all_hosts("noise")
+        if job.noise_scale:
+            for text in noise_lines(load_noise_scale(place / NOISE), record, found, job.training):
+                self.say(text)
         if self.first and not weights.is_file():
-            self.draw(record, found, place)
+            save_pictures(record, found, examples, Path(job.data).name, place / "upsampling")
             save_selection(weights, "weights", found, copies, Scan(len(copies), examples.ids, examples.named_by, ()))
             shutil.rmtree(place / RUN, ignore_errors=True)  # its weights and optimizer state are no longer needed
         return found
-
-    def draw(self, record: LossRecord, found: Upsampling, place: Path) -> None:
-        """Save pictures of the upsampling."""
-        examples, names = self.examples, self.examples.ids.to_pylist()
-        figure = with_examples(
-            record,
-            found,
-            rows_of=lambda wanted: [dict(examples.rows[row]) for row in wanted],
-            name_of=lambda row: f"{examples.named_by} {names[row]}",
-            title=f"{Path(self.job.data).name}: factor {found.factor:.3g} on {group_text(found)}; {found.why}",
-        )
-        for suffix in (".png", ".svg"):
-            path = place / f"upsampling{suffix}"
-            if not exists(path):
-                with writing(path) as partial:
-                    save_upsampling_picture(figure, partial)
 
     def trained(
         self,
