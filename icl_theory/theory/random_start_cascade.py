@@ -88,7 +88,7 @@ class RandomStartCascade(NamedTuple):
         takes keep the small strength of all heads together.
 
         Returns:
-            The strengths, (T, D), or (runs, T, D) for many starts.
+            The strengths, (T, D), or (runs, T, D) for many starts. They are NaN where `MOST_STEPS` steps are too few.
 
         Raises:
             InputError: As in `run`.
@@ -103,7 +103,8 @@ class RandomStartCascade(NamedTuple):
             until: Time at which to stop.
 
         Returns:
-            The times; infinity for a feature that no head takes, or not by `until`.
+            The times; infinity for a feature that no head takes, or not by `until`; NaN if `MOST_STEPS` steps were too
+            few to know.
 
         Raises:
             InputError: As in `run`; or the fraction is not between 0 and `FINISHED`.
@@ -118,7 +119,8 @@ class RandomStartCascade(NamedTuple):
     def run(self, until: float = np.inf) -> Cascade:
         """Integrate until a time, or until no head that could take a feature is left.
 
-        At most `MOST_STEPS` steps are taken, so give the time if you know when training ends.
+        At most `MOST_STEPS` steps are taken, so give the time if you know when training ends. What is not learned by
+        then is not known (NaN).
 
         Raises:
             InputError: Shapes differ, the features lack the curvature of entries or a drive, or ρ is negative.
@@ -192,7 +194,7 @@ def _strengths(
     """Return the strengths at times, (runs, T, D)."""
     strength, finished = sample_heads(heads, drive, entries, out, brake, ascent, at)
     optimum = drive / np.diagonal(entries, axis1=-2, axis2=-1)
-    since = np.maximum(at[..., None] - finished[:, None], 0.0)
+    since = np.fmax(at[..., None] - finished[:, None], 0.0)
     rate = 6.0 * drive * np.cbrt(optimum)
     return optimum[:, None] - (optimum[:, None] - strength) * np.exp(-rate[:, None] * since)
 
@@ -208,7 +210,8 @@ def _crossings(
     high, low = (np.take_along_axis(share, place[:, None], axis=1)[:, 0] for place in (after, before))
     end, begin = (np.take_along_axis(found.time, place, axis=1) for place in (after, before))
     part = np.divide(fraction - low, high - low, out=np.ones_like(high), where=high > low)
-    return np.where(reached, begin + part * (end - begin), np.inf)
+    never = np.where(np.isnan(found.finished), np.nan, np.inf)
+    return np.where(reached, begin + part * (end - begin), never)
 
 
 def _padded(found: Cascade, length: int) -> Cascade:
