@@ -36,8 +36,9 @@ class Cascade(NamedTuple):
         strength: Strengths w_d at these times, (S, D).
         finished: Time at which each feature had 98 % of its optimum, (D,); infinity if never, NaN if `MOST_STEPS` steps
             were too few to know.
-        head: Number of the head that takes each feature, (D,); −1 where none does.
-        dormant: Heads that have taken no feature, (H,).
+        head: Number of the head that led at 98 %, (D,); −1 where no feature came so far. A feature that heads share may
+            rest at less, and then has a learning time at ½ and no head.
+        dormant: Heads that led no feature at 98 %, (H,).
     """
 
     time: np.ndarray

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from icl_theory.analysis.trajectory import Trajectory
-from icl_theory.errors import InputError, as_floats, check_number, check_shape
+from icl_theory.errors import InputError, as_floats, check_finite, check_number, check_shape
 from icl_theory.numerics.cpu_workers import Workers
 from icl_theory.tasks.features import Features
 from icl_theory.theory.aligned_dynamics import Ascent
@@ -140,6 +140,7 @@ class RandomStartCascade(NamedTuple):
         Arrays have runs first. The last block is filled up, so that all blocks run as one program.
         """
         drive, entries = self._checked()
+        self._check_times(times, axes_of_times)
         key, query = (self._rows(part) for part in (self.key, self.query))
         given: list[tuple[Any, int]] = [(self.value, 1), (key, 3), (query, 3), (drive, 1), (entries, 2)]
         given += [(keeps_out(drive, entries), 2), (self.brake, 0), (self.ascent.rho, 0), (times, axes_of_times)]
@@ -154,6 +155,19 @@ class RandomStartCascade(NamedTuple):
         """Return keys or queries with the axis R."""
         return np.expand_dims(part, -2) if np.ndim(part) == np.ndim(self.value) + 1 else part
 
+    def _check_times(self, times: Any, axes: int) -> None:
+        """Raise `InputError` unless times are at or above 0, and ascend where there are several."""
+        field = "time" if axes else "until"
+        values = as_floats(field, times)
+        runs = np.shape(self.value)[:-1]
+        shapes = [values.shape[-1:], (*runs, *values.shape[-1:])] if axes else [()]
+        if values.shape not in shapes or (axes and not (values.ndim and values.size)):
+            raise InputError(
+                field, f"shape {values.shape}", "give (T,) or (runs, T)" if axes else "give one number"
+            )
+        if not np.all(values >= 0) or (axes and not (np.isfinite(values).all() and np.all(np.diff(values) >= 0))):
+            raise InputError(field, times, "give ascending finite times from 0 on" if axes else "give a time from 0 on")
+
     def _checked(self) -> tuple[np.ndarray, np.ndarray]:
         drive, entries = np.asarray(self.features.drive, float), self.features.entry_curvature
         if entries is None:
@@ -161,11 +175,17 @@ class RandomStartCascade(NamedTuple):
         if not np.all(drive > 0):
             raise InputError("features.drive", drive, "every feature needs a positive drive")
         value = as_floats("value", self.value)
+        if value.ndim not in (1, 2) or not value.size:
+            raise InputError("value", f"shape {value.shape}", "give (H,) or (runs, H), with at least one head and run")
         dim, rows = drive.shape[-1], np.shape(self._rows(self.key))[-2:-1]
         check_shape("key", self._rows(self.key), (*value.shape, *rows, dim))
         check_shape("query", self._rows(self.query), (*value.shape, *rows, dim))
+        for name, part in (("value", value), ("key", self.key), ("query", self.query)):
+            check_finite(name, as_floats(name, part))
         if drive.ndim > 1:
             check_shape("features.drive", drive, (*value.shape[:-1], dim))
+        if np.shape(self.ascent.rho) not in ((), value.shape[:-1]):
+            raise InputError("rho", f"shape {np.shape(self.ascent.rho)}", "give one number, or one for each start")
         for rho in np.ravel(self.ascent.rho).tolist():
             check_number("rho", rho, minimum=0.0)
         check_number("brake", self.brake, minimum=0.0)

@@ -283,6 +283,26 @@ def test_starts_at_the_edges_and_bad_input():
             call()
 
 
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda c: c._replace(value=np.full(H, np.nan)).run(), "value = .*finite"),
+        (lambda c: c._replace(key=np.full((H, D), np.inf)).run(), "key = .*finite"),
+        (lambda c: c.run(np.nan), "until = nan: give a time from 0 on"),
+        (lambda c: c.learning_times(until=-1.0), "until = -1.0: give a time from 0 on"),
+        (lambda c: c.strengths(np.array([2.0, 1.0])), "time = .*ascending"),
+        (lambda c: c.strengths(np.array([0.0, np.nan])), "time = .*ascending"),
+        (lambda c: c.strengths(np.ones((3, 2))), "time = 'shape"),
+        (lambda c: c._replace(value=np.zeros(0), key=np.zeros((0, D)), query=np.zeros((0, D))).run(), "at least one"),
+        (lambda c: c._replace(ascent=icl.Ascent(np.zeros(3))).run(), "rho = 'shape"),
+        (lambda c: icl.RandomStartCascade(FOUR, *starts(0, 0.1)).run(), "at least one head"),
+    ],
+)
+def test_bad_starts_times_and_radii_are_named(call, named):
+    with pytest.raises(InputError, match=named):
+        call(icl.RandomStartCascade(FOUR, *(part[0] for part in starts(1, 0.1))))
+
+
 def test_a_radius_beyond_the_trap_learns_nothing():
     heads = [part[0] for part in starts(1, 0.01)]
     trapped = icl.RandomStartCascade(FOUR, *heads, icl.Ascent(1.0))
