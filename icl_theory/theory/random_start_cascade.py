@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from icl_theory.analysis.trajectory import Trajectory
-from icl_theory.errors import InputError, as_floats, check_number, check_shape
+from icl_theory.errors import InputError, as_floats, check_finite, check_number, check_shape
 from icl_theory.numerics.cpu_workers import Workers
 from icl_theory.tasks.features import Features
 from icl_theory.theory.aligned_dynamics import Ascent
@@ -87,7 +87,7 @@ class RandomStartCascade(NamedTuple):
         takes keep the small strength of all heads together.
 
         Returns:
-            The strengths, (T, D), or (runs, T, D) for many starts.
+            The strengths, (T, D), or (runs, T, D) for many starts. They are NaN where `MOST_STEPS` steps are too few.
 
         Raises:
             InputError: As in `run`.
@@ -102,7 +102,8 @@ class RandomStartCascade(NamedTuple):
             until: Time at which to stop.
 
         Returns:
-            The times; infinity for a feature that no head takes, or not by `until`.
+            The times; infinity for a feature that no head takes, or not by `until`; NaN if `MOST_STEPS` steps were too
+            few to know.
 
         Raises:
             InputError: As in `run`; or the fraction is not between 0 and `FINISHED`.
@@ -117,7 +118,8 @@ class RandomStartCascade(NamedTuple):
     def run(self, until: float = np.inf) -> Cascade:
         """Integrate until a time, or until no head that could take a feature is left.
 
-        At most `MOST_STEPS` steps are taken, so give the time if you know when training ends.
+        At most `MOST_STEPS` steps are taken, so give the time if you know when training ends. What is not learned by
+        then is not known (NaN).
 
         Raises:
             InputError: Shapes differ, the features lack the curvature of entries or a drive, or ρ is negative.
@@ -137,6 +139,7 @@ class RandomStartCascade(NamedTuple):
         Arrays have runs first. The last block is filled up, so that all blocks run as one program.
         """
         drive, entries = self._checked()
+        self._check_times(times, axes_of_times)
         key, query = (self._rows(part) for part in (self.key, self.query))
         given: list[tuple[Any, int]] = [(self.value, 1), (key, 3), (query, 3), (drive, 1), (entries, 2)]
         given += [(keeps_out(drive, entries), 2), (self.brake, 0), (self.ascent.rho, 0), (times, axes_of_times)]
@@ -151,6 +154,19 @@ class RandomStartCascade(NamedTuple):
         """Return keys or queries with the axis R."""
         return np.expand_dims(part, -2) if np.ndim(part) == np.ndim(self.value) + 1 else part
 
+    def _check_times(self, times: Any, axes: int) -> None:
+        """Raise `InputError` unless times are at or above 0, and ascend where there are several."""
+        field = "time" if axes else "until"
+        values = as_floats(field, times)
+        runs = np.shape(self.value)[:-1]
+        shapes = [values.shape[-1:], (*runs, *values.shape[-1:])] if axes else [()]
+        if values.shape not in shapes or (axes and not (values.ndim and values.size)):
+            raise InputError(
+                field, f"shape {values.shape}", "give (T,) or (runs, T)" if axes else "give one number"
+            )
+        if not np.all(values >= 0) or (axes and not (np.isfinite(values).all() and np.all(np.diff(values) >= 0))):
+            raise InputError(field, times, "give ascending finite times from 0 on" if axes else "give a time from 0 on")
+
     def _checked(self) -> tuple[np.ndarray, np.ndarray]:
         drive, entries = np.asarray(self.features.drive, float), self.features.entry_curvature
         if entries is None:
@@ -158,11 +174,17 @@ class RandomStartCascade(NamedTuple):
         if not np.all(drive > 0):
             raise InputError("features.drive", drive, "every feature needs a positive drive")
         value = as_floats("value", self.value)
+        if value.ndim not in (1, 2) or not value.size:
+            raise InputError("value", f"shape {value.shape}", "give (H,) or (runs, H), with at least one head and run")
         dim, rows = drive.shape[-1], np.shape(self._rows(self.key))[-2:-1]
         check_shape("key", self._rows(self.key), (*value.shape, *rows, dim))
         check_shape("query", self._rows(self.query), (*value.shape, *rows, dim))
+        for name, part in (("value", value), ("key", self.key), ("query", self.query)):
+            check_finite(name, as_floats(name, part))
         if drive.ndim > 1:
             check_shape("features.drive", drive, (*value.shape[:-1], dim))
+        if np.shape(self.ascent.rho) not in ((), value.shape[:-1]):
+            raise InputError("rho", f"shape {np.shape(self.ascent.rho)}", "give one number, or one for each start")
         for rho in np.ravel(self.ascent.rho).tolist():
             check_number("rho", rho, minimum=0.0)
         check_number("brake", self.brake, minimum=0.0)
@@ -191,7 +213,7 @@ def _strengths(
     """Return the strengths at times, (runs, T, D)."""
     strength, finished = sample_heads(heads, drive, entries, out, brake, ascent, at)
     optimum = drive / np.diagonal(entries, axis1=-2, axis2=-1)
-    since = np.maximum(at[..., None] - finished[:, None], 0.0)
+    since = np.fmax(at[..., None] - finished[:, None], 0.0)
     rate = 6.0 * drive * np.cbrt(optimum)
     return optimum[:, None] - (optimum[:, None] - strength) * np.exp(-rate[:, None] * since)
 
@@ -207,7 +229,8 @@ def _crossings(
     high, low = (np.take_along_axis(share, place[:, None], axis=1)[:, 0] for place in (after, before))
     end, begin = (np.take_along_axis(found.time, place, axis=1) for place in (after, before))
     part = np.divide(fraction - low, high - low, out=np.ones_like(high), where=high > low)
-    return np.where(reached, begin + part * (end - begin), np.inf)
+    never = np.where(np.isnan(found.finished), np.nan, np.inf)
+    return np.where(reached, begin + part * (end - begin), never)
 
 
 def _padded(found: Cascade, length: int) -> Cascade:

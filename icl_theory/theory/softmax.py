@@ -41,7 +41,9 @@ def softmax_cascade(features: Features, params: Mapping[str, Any], num_context: 
     """Return the cascade of softmax attention, to leading order in scores and in 1/N.
 
     Drives and curvatures are those of linear attention times `(N/(N+1))²`, and `value_brake` is added. Strengths are to
-    be read as shares `E[ŷ y_d]/E[y_d²] = λ_d w_d` of a feature in the predictions.
+    be read as shares `E[ŷ y_d]/E[y_d²] = λ_d w_d` of a feature in the predictions. The loss of `predict` is that of the
+    linear model with these drives and curvatures, without the cost `(Σ_h v_h)² E[ȳ²]`. The features must be those of
+    one group without label noise, which is not checked.
 
     Raises:
         InputError: As in `RandomStartCascade.from_params`; or the features have no curvature of entries.
