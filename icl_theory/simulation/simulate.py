@@ -114,7 +114,8 @@ def _simulate(config: RunConfig, progress: Progress | None, folding: Progress | 
         track=EffectiveMatrix(loss.graphdef),
         progress=progress,
     )
-    prediction, predicted_bias, never = None, None, ()
+    prediction, predicted_bias = None, None
+    never: tuple[int, ...] = ()
     if features is None:
         strength = np.full((len(run.step), config.dim), np.nan)
         trajectory, bias = Trajectory(run.time, run.loss, strength), None
