@@ -24,8 +24,8 @@ ASCENTS: dict[str, Callable[[float], Ascent]] = {  # the ascent step of each opt
     "unnormalised-sam": lambda rho: Ascent(rho, normalised=False),
 }
 PREDICTABLE = (  # for messages
-    "separate heads of rank 1 (gd, sam, unnormalised-sam; init = aligned, or random if every feature has a drive) and "
-    "merged heads (gd), with population data, reduced blocks and no fixed task"
+    "separate heads of rank 1 (gd, sam, unnormalised-sam; init = aligned, or random if every feature has a drive), of "
+    "higher rank (gd, random) and merged heads (gd), with population data, reduced blocks and no fixed task"
 )
 
 
@@ -33,9 +33,9 @@ def theory_of(config: RunConfig) -> Theory | None:
     """Return which reduced system predicts the whole curve of a run, or None if none does.
 
     `"aligned"` has one head aligned with each feature, under gradient descent or SAM, and is exact. `"merged"` has
-    merged heads from a random start under gradient descent. `"cascade"` has separate heads of rank one from a random
-    start under gradient descent or SAM, and needs a positive drive of every feature. The last two are gradient flow,
-    and accurate for a small start. All need infinite data and a common eigenbasis.
+    merged heads from a random start under gradient descent. `"cascade"` has separate heads from a random start under
+    gradient descent, at rank one under SAM too, and needs a positive drive of every feature. The last two are gradient
+    flow, and accurate for a small start. All need infinite data and a common eigenbasis.
     """
     if (config.data, config.blocks, config.scores) != ("population", "reduced", "linear") or has_fixed_task(config):
         return None
@@ -43,7 +43,8 @@ def theory_of(config: RunConfig) -> Theory | None:
         return "aligned"
     if config.model == "merged" and config.optimizer == "gd":
         return "merged"
-    separate = (config.model, config.rank, config.init) == ("separate", 1, "random") and config.optimizer in ASCENTS
+    ranks = config.rank == 1 or config.optimizer == "gd"
+    separate = (config.model, config.init) == ("separate", "random") and config.optimizer in ASCENTS and ranks
     return "cascade" if separate and _every_feature_has_a_drive(config) else None
 
 
@@ -58,6 +59,14 @@ def predicted_dynamics(config: RunConfig, features: Features | None, params: PyT
     if theory == "cascade":
         return RandomStartCascade.from_params(features, params, ASCENTS[config.optimizer](config.rho))
     return MergedFlow(features, effective_head(params["value"], params["merged"], features))
+
+
+def features_without_a_head(dynamics: Dynamics, learned: np.ndarray) -> tuple[int, ...]:
+    """Return the features, from 0, that were not learned and that no head can take, however long a run is."""
+    if learned.all() or not isinstance(dynamics, RandomStartCascade) or np.any(np.asarray(dynamics.ascent.rho) > 0):
+        return ()
+    never = ~learned & np.isposinf(dynamics.learning_times())
+    return tuple(np.flatnonzero(never).tolist())
 
 
 def _every_feature_has_a_drive(config: RunConfig) -> bool:

@@ -19,7 +19,7 @@ from icl_theory.models.parameters import aligned_parameters
 from icl_theory.moments.empirical import prompt_moments
 from icl_theory.simulation.build import build_mixture, build_model, config_features, hyperparameters, prompts_key
 from icl_theory.simulation.config import RunConfig, optimizer_factory
-from icl_theory.simulation.prediction import predicted_dynamics
+from icl_theory.simulation.prediction import features_without_a_head, predicted_dynamics
 from icl_theory.simulation.simulation import Simulation
 from icl_theory.tasks.prompts import Prompts, concatenate_prompts
 from icl_theory.tasks.sampling import sample_prompt_chunks
@@ -115,6 +115,7 @@ def _simulate(config: RunConfig, progress: Progress | None, folding: Progress | 
         progress=progress,
     )
     prediction, predicted_bias = None, None
+    never: tuple[int, ...] = ()
     if features is None:
         strength = np.full((len(run.step), config.dim), np.nan)
         trajectory, bias = Trajectory(run.time, run.loss, strength), None
@@ -125,6 +126,7 @@ def _simulate(config: RunConfig, progress: Progress | None, folding: Progress | 
         if dynamics is not None:
             prediction = dynamics.predict(run.time)
             predicted_bias = simplicity_bias(prediction, features, threshold=config.threshold)
+            never = features_without_a_head(dynamics, np.isfinite(bias.times))
     return Simulation(
         config=config,
         run=run,
@@ -136,4 +138,5 @@ def _simulate(config: RunConfig, progress: Progress | None, folding: Progress | 
         predicted_bias=predicted_bias,
         comparison=None if prediction is None else compare(prediction, trajectory),
         start_norm=float(np.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(params)))),
+        never=never,
     )

@@ -26,6 +26,7 @@ class Simulation(NamedTuple):
         predicted_bias: Learning times and the other measures of the prediction, at the same snapshots.
         comparison: The largest deviations from the prediction; None without one.
         start_norm: ‖θ(0)‖, the norm of all parameters at the start.
+        never: Features that this run did not learn and for which theory has no head left, from 0, however long the run.
     """
 
     config: RunConfig
@@ -38,3 +39,4 @@ class Simulation(NamedTuple):
     predicted_bias: SimplicityBias | None
     comparison: Comparison | None
     start_norm: float
+    never: tuple[int, ...] = ()

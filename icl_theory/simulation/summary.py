@@ -120,6 +120,10 @@ def _remarks(simulation: Simulation, learned: np.ndarray) -> list[str]:
     if not learned.any() and config.optimizer == "sam" and config.rho > TRAPPING * start:
         share = config.rho / start
         return [f"{text}: ρ is {share:.2g} times the start's length; SAM stalls near the saddle (notes, §6); lower rho"]
+    if simulation.never:
+        without = ", ".join(str(d + 1) for d in simulation.never)
+        told = [f"{text}; theory: no head is left for feature {without}; raise num_heads"]
+        return told if len(simulation.never) == np.sum(~learned) else [f"{told[0]}, and train longer (num_steps)"]
     return [f"{text}; train longer (num_steps), or with a larger learning_rate or init_scale"]
 
 

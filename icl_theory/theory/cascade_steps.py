@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from icl_theory.theory.aligned_dynamics import Ascent
-from icl_theory.theory.cascade_flow import FlowArgs, diagonal, head_strengths, heads_velocity, residual_drives, resting
+from icl_theory.theory.cascade_flow import HeadFlow
 from icl_theory.theory.stabilised_steps import STABLE, stabilised_step
 
 FINISHED = 0.98  # share of w_d* at which a head has done with its feature
@@ -73,7 +73,7 @@ def integrate_heads(
     Returns:
         The cascade, with runs first in every field.
     """
-    pieces = list(_pieces(heads, FlowArgs.of(drive, entries, out, brake, ascent, until)))
+    pieces = list(_pieces(heads, HeadFlow.of(drive, entries, out, brake, ascent, until)))
     time, strength = (np.concatenate(parts, axis=-1) for parts in zip(*(piece[1:] for piece in pieces), strict=True))
     owns, finished = np.asarray(pieces[-1][0].owns), _finished(pieces[-1][0])
     head = np.where(owns.any(0), owns.argmax(0), -1)
@@ -95,7 +95,7 @@ def sample_heads(
         The strengths, NaN where they are not known, and the times `finished` of `Cascade`.
     """
     found, finished = np.empty((*at.shape, drive.shape[-1])), np.empty(0)
-    for state, time, strength in _pieces(heads, FlowArgs.of(drive, entries, out, brake, ascent, at[:, -1])):
+    for state, time, strength in _pieces(heads, HeadFlow.of(drive, entries, out, brake, ascent, at[:, -1])):
         for run, times in enumerate(at):
             rest = slice(np.searchsorted(times, time[run, 0]), None)  # a later piece overwrites what is beyond this one
             for d, column in enumerate(strength[run]):
@@ -130,7 +130,7 @@ def _finished(state: _State) -> np.ndarray:
     return np.where(np.isinf(finished) & ~done, np.nan, finished)
 
 
-def _pieces(heads: Sequence[np.ndarray], args: FlowArgs) -> Iterator[tuple[_State, np.ndarray, np.ndarray]]:
+def _pieces(heads: Sequence[np.ndarray], args: HeadFlow) -> Iterator[tuple[_State, np.ndarray, np.ndarray]]:
     """Yield the state after many steps, the times (runs, S) and the strengths (runs, D, S), beginning at the last."""
     with jax.enable_x64(True):
         state = _State.begin(*(jnp.asarray(np.moveaxis(part, 0, -1)) for part in heads))
@@ -151,22 +151,22 @@ def _pieces(heads: Sequence[np.ndarray], args: FlowArgs) -> Iterator[tuple[_Stat
 
 
 @jax.jit
-def _advance(state: _State, args: FlowArgs) -> tuple[_State, tuple[Array, Array]]:
+def _advance(state: _State, args: HeadFlow) -> tuple[_State, tuple[Array, Array]]:
     return jax.lax.scan(lambda now, _: _step(now, args), state, None, length=STEPS_AT_ONCE)
 
 
-def _step(state: _State, args: FlowArgs) -> tuple[_State, tuple[Array, Array]]:
+def _step(state: _State, args: HeadFlow) -> tuple[_State, tuple[Array, Array]]:
     """Take one step with a length of its own for each run.
 
     The method is the classical Runge–Kutta method. A head that rests at its optimum without being done would need short
     steps there all the time. If there is one, a method takes its place that is stable at longer steps.
     """
-    optimum = args.drive / diagonal(args.entries)
-    rest = resting(state.owns, args.keeps_out, state.key.shape[1])
+    optimum = args.drive / args.curvature
+    rest = args.resting(state.owns, state.key.shape[1])
     heads = (state.value, state.key, state.query)
 
     def velocity(at: Any) -> tuple[Array, ...]:
-        return heads_velocity(at, state.owns, rest, args)
+        return args.velocity(at, state.owns, rest)
 
     start = velocity(heads)
     short, long = _rates(heads, start, state.owns, rest, args)
@@ -194,7 +194,7 @@ def _step(state: _State, args: FlowArgs) -> tuple[_State, tuple[Array, Array]]:
 
     value, key, query = jax.lax.cond(stabilised, lambda: stabilised_step(velocity, heads, start, length), classical)
     time = state.time + length
-    parts = head_strengths((value, key, query))
+    parts = args.strengths((value, key, query))
     strength = jnp.sum(jnp.where(rest[:, None] & ~state.owns, 0.0, parts), 0)
     newly = (strength >= FINISHED * optimum) & ~state.owns.any(0)
     leading = jnp.argmax(jnp.where(rest[:, None], -jnp.inf, parts), 0)
@@ -204,7 +204,7 @@ def _step(state: _State, args: FlowArgs) -> tuple[_State, tuple[Array, Array]]:
     return _State(time, value, key, query, owns, finished, done), (time, strength)
 
 
-def _rates(heads: Any, velocity: Any, owns: Array, rest: Array, args: FlowArgs) -> tuple[Array, Array]:
+def _rates(heads: Any, velocity: Any, owns: Array, rest: Array, args: HeadFlow) -> tuple[Array, Array]:
     """Return the rates that steps of the classical and of the stabilised method must resolve, (runs,).
 
     A head changes, and comes to its optimum, at a rate below `2 · pull · size`. If it rests there, its steps need only
@@ -214,7 +214,7 @@ def _rates(heads: Any, velocity: Any, owns: Array, rest: Array, args: FlowArgs) 
     length = jnp.abs(value), jnp.sqrt(jnp.sum(key**2, (1, 2))), jnp.sqrt(jnp.sum(query**2, (1, 2)))
     size = sum(length) + jnp.where(args.ascent.normalised, args.ascent.rho, 0.0)  # where the velocity is taken
     parts = length[0][:, None] * jnp.sum(jnp.abs(key * query), 1)
-    pull = jnp.max(jnp.abs(residual_drives(heads, owns, rest, args)), 0) + jnp.sum(diagonal(args.entries) * parts, 1)
+    pull = jnp.max(jnp.abs(args.residual(heads, owns, rest)), 0) + jnp.sum(args.curvature * parts, 1)
     rates = jnp.where(rest, 0.0, 2.0 * pull * size)
     brake = 2.0 * args.brake * jnp.sum(~rest, 0)
     changes = _changes(heads, velocity)

@@ -161,9 +161,7 @@ class RandomStartCascade(NamedTuple):
         runs = np.shape(self.value)[:-1]
         shapes = [values.shape[-1:], (*runs, *values.shape[-1:])] if axes else [()]
         if values.shape not in shapes or (axes and not (values.ndim and values.size)):
-            raise InputError(
-                field, f"shape {values.shape}", "give (T,) or (runs, T)" if axes else "give one number"
-            )
+            raise InputError(field, f"shape {values.shape}", "give (T,) or (runs, T)" if axes else "give one number")
         if not np.all(values >= 0) or (axes and not (np.isfinite(values).all() and np.all(np.diff(values) >= 0))):
             raise InputError(field, times, "give ascending finite times from 0 on" if axes else "give a time from 0 on")
 

@@ -225,7 +225,7 @@ def test_a_radius_beyond_the_trap_is_predicted_to_learn_nothing(tmp_path, capsys
 @pytest.mark.parametrize(
     "options",
     [
-        ["--rank", "2"],
+        ["--rank", "2", "--optimizer", "sam"],
         ["--model", "merged", "--optimizer", "sam"],
         ["--scores", "softmax", "--data", "prompts", "--num-prompts", "40"],
         ["--data", "prompts", "--num-prompts", "40"],

@@ -71,7 +71,7 @@ def test_compare_takes_medians_over_seeds_and_says_when_there_is_nothing_to_comp
     assert run_command("sweep", "seed=0:7", "num_context=8,31", *merged, "--out", "merged") == 0
     assert run_command("compare", "merged", "--variable", "final_loss") == 0
     assert run_command("compare", "merged", "--select", "num_context=8", "--out", "points") == 0
-    assert run_command("sweep", "seed=0:3", *SHORT, "--rank", "2", "--out", "rank") == 0
+    assert run_command("sweep", "seed=0:3", *SHORT, "--blocks", "full", "--out", "rank") == 0
     assert run_command("sweep", "seed=0:3", *SHORT, "--out", "short") == 0
     capsys.readouterr()
     error = refused(capsys, "compare", "rank")

@@ -5,6 +5,7 @@ import pytest
 
 from icl_theory import InputError, RunConfig, simulate
 from icl_theory.simulation.prediction import theory_of
+from icl_theory.simulation.summary import lines
 from icl_theory.sweeps.batched_runs import Cache, run_batch
 from icl_theory.sweeps.comparison import draw_comparison, summary_of
 from icl_theory.sweeps.plan import Plan
@@ -80,6 +81,18 @@ def test_a_run_with_a_feature_without_drive_has_no_prediction(tmp_path):
     assert not np.isnan(found.learning_time_error[1]).any()
 
 
+def test_features_for_which_no_head_is_left_are_named():
+    found = simulate(RunConfig.from_mapping({"num_heads": 1, "num_steps": 300, "num_snapshots": 30}))
+    assert found.never == (2, 3)
+    assert "no head is left for feature 3, 4" in " ".join(lines(found))
+
+
+def test_heads_of_rank_two_have_a_prediction():
+    """The bound was set after a first run, which had 3 %."""
+    found = simulate(RunConfig.from_mapping({"rank": 2}))
+    np.testing.assert_allclose(found.predicted_bias.times, found.bias.times, rtol=0.1)
+
+
 def test_a_zero_start_stays_in_theory_too(tmp_path):
     found = sweep({"num_steps": 200, "num_snapshots": 20}, grid={"init_scale": [0.0, 0.1]}, out=tmp_path / "s")
     assert np.isposinf(found.predicted_learning_time[0]).all()
@@ -89,7 +102,7 @@ def test_a_zero_start_stays_in_theory_too(tmp_path):
 @pytest.mark.parametrize(
     "base",
     [
-        {"rank": 2},
+        {"rank": 2, "optimizer": "sam"},
         {"model": "merged", "optimizer": "sam"},
         {"model": "cubic-mlp"},
         {"scores": "softmax", "data": "prompts"},

@@ -412,7 +412,7 @@ def test_axes_are_read(text, values):
         ({"points": [{}]}, "points"),
         ({"points": {"rho": 1}}, "points"),
         ({"points": [{"seed": 1}], "grid": {"seed": [1]}}, "one axis only"),
-        ({"grid": {"seed": [1, 2]}, "base": {"rank": 2}, "system": "reduced"}, "separate heads of rank 1"),
+        ({"grid": {"seed": [1, 2]}, "base": {"blocks": "full"}, "system": "reduced"}, "separate heads of rank 1"),
         ({"grid": {"seed": [1, 2]}, "system": "both"}, "auto"),
         ({"grid": {"num_steps": [10, 20]}, "curves": True}, "one schedule"),
         ({"grid": {"seed": [1, 2], "fixed_task_share": [0.0, 0.5]}, "base": {"init": "aligned"}}, "init"),

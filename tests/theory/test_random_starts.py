@@ -1,6 +1,7 @@
 """Random starts of rank-one heads: the escape of one, the cascade, and when a learned head takes further features."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -9,6 +10,7 @@ from scipy.integrate import solve_ivp
 import icl_theory as icl
 from icl_theory.errors import InputError
 from icl_theory.theory import cascade_steps
+from icl_theory.theory.cascade_flow import HeadFlow
 from icl_theory.theory.cascade_steps import Cascade, integrate_heads, sample_heads
 from icl_theory.theory.head_escape import _Head, escape_time
 from icl_theory.theory.head_stability import invasion_rate, keeps_out
@@ -340,6 +342,24 @@ def test_what_too_few_steps_leave_open_is_not_known(monkeypatch):
     assert np.array_equal(np.isnan(run.finished), run.head < 0)
     assert np.array_equal(np.isnan(strength[-1]), np.isnan(run.finished))
     assert np.isfinite(strength[0]).all()
+
+
+def test_the_velocity_is_that_of_the_model_for_one_small_head():
+    """One head of no learned feature moves as gradient flow on the population loss."""
+    heads = tuple(part[:, :1] for part in starts(1, 0.3))
+    model = icl.SeparateAttention(D, 1, rngs=nnx.Rngs(0))
+    loss, _ = icl.make_loss(model, ONE_GROUP)
+    axes = FOUR.directions.T
+    params = {"value": heads[0][0], "key": (heads[1][0] @ axes)[:, None], "query": (heads[2][0] @ axes)[:, None]}
+    entries = FOUR.entry_curvature[None]
+    flow = HeadFlow.of(FOUR.drive[None], entries, keeps_out(FOUR.drive[None], entries), np.zeros(1), icl.Ascent(), 1.0)
+    with jax.enable_x64(True):
+        given = (heads[0].T, heads[1][0][:, None, :, None], heads[2][0][:, None, :, None])
+        none = np.zeros((1, D, 1), bool)
+        found = flow.velocity(tuple(map(jnp.asarray, given)), jnp.asarray(none), jnp.zeros((1, 1), bool))
+        slope = jax.grad(loss)(params)
+    np.testing.assert_allclose(found[0][0, 0], -slope["value"][0], rtol=1e-5)
+    np.testing.assert_allclose(found[1][0, 0, :, 0], -slope["key"][0, 0] @ FOUR.directions, rtol=1e-4, atol=1e-6)
 
 
 def test_stabilised_steps_are_of_second_order_and_stable():
