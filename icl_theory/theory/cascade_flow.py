@@ -60,8 +60,8 @@ class HeadFlow(NamedTuple):
         others = self.entries * (1.0 - jnp.eye(key.shape[2]))[..., None]
         large = jnp.any(owns, 1) & ~rest  # heads that have learned and go on: all see their entries off the diagonal
         own = jnp.where(large, 0.0, value)[:, None, None]
-        against_query = jnp.einsum("der,hkser->hksdr", others, query[:, :, None] * query[:, None])
-        against_key = jnp.einsum("der,hksdr->hkser", others, key[:, :, None] * key[:, None])
+        against_query = jnp.sum(others * (query[:, :, None] * query[:, None])[:, :, :, None], 4)
+        against_key = jnp.sum(others * (key[:, :, None] * key[:, None])[:, :, :, :, None], 3)
         on_query = residual * query - own * jnp.sum(key[:, None] * against_query, 2)  # Ψ q
         on_key = residual * key - own * jnp.sum(query[:, None] * against_key, 2)  # Ψᵀ k
 

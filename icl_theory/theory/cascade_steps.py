@@ -189,7 +189,7 @@ def _step(state: _State, args: HeadFlow) -> tuple[_State, tuple[Array, Array]]:
 
     def classical() -> tuple[Array, ...]:
         first = tuple(part / 6.0 for part in start)
-        (_, mean), _ = jax.lax.scan(stage, (start, first), (jnp.asarray(STAGES), jnp.asarray(WEIGHTS)))
+        (_, mean), _ = jax.lax.scan(stage, (start, first), (jnp.asarray(STAGES), jnp.asarray(WEIGHTS)), unroll=True)
         return moved(mean, 1.0)
 
     value, key, query = jax.lax.cond(stabilised, lambda: stabilised_step(velocity, heads, start, length), classical)

@@ -19,7 +19,7 @@ from icl_theory.theory.cascade_steps import FINISHED, Cascade, integrate_heads, 
 from icl_theory.theory.head_stability import keeps_out
 
 DESCENT = Ascent()
-BLOCK = 512  # starts that are integrated together
+BLOCK = 64  # starts that are integrated together: as many as fit into a core's cache
 
 
 class RandomStartCascade(NamedTuple):
