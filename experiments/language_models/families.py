@@ -7,6 +7,7 @@ solution, all others by the result alone.
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -35,6 +36,14 @@ class Family(NamedTuple):
 
 def _expression(entry: Entry) -> tuple[str, str, str]:
     return f"{entry['metadata']['expression']} =", entry["answer"], entry["answer"]
+
+
+def _chain(entry: Entry) -> tuple[str, str, str]:
+    """Ask for sums of products; the answers of the generator are left out, as it works from left to right."""
+    text = entry["metadata"]["expression"]
+    parts = re.findall(r"([+-]?)([\d*]+)", text.replace(" ", ""))
+    answer = str(sum((-1 if sign == "-" else 1) * math.prod(map(int, part.split("*"))) for sign, part in parts))
+    return f"{text} =", answer, answer
 
 
 def _function(name: str) -> Asking:
@@ -108,7 +117,7 @@ FAMILIES = {
     ),
     "products": Family(
         0.14,
-        _expression,
+        (_chain, _expression, _expression),
         (
             (
                 "basic_arithmetic",

@@ -107,7 +107,7 @@ class Study:
         )
         self.count = len(self.sets[0]["train"])
         self.followed = min(settings.followed, self.count)
-        models = [a_decoder(settings.model, seed) if model is None else model.decoder for seed in seeds]
+        models = [a_decoder(*SIZES[settings.model], seed) if model is None else model.decoder for seed in seeds]
         self.trainer = PackedTrainer(training, self.seeds, examples, models)
         self._tested = list(buckets([[self.text.tokenized(row) for row in own["test"]] for own in self.sets]))
 
@@ -195,9 +195,8 @@ class Study:
         return found
 
 
-def a_decoder(size: str, seed: int) -> Decoder:
-    """Return a decoder of a size in `SIZES`, with four heads and an MLP four times as wide as the decoder."""
-    width, layers = SIZES[size]
+def a_decoder(width: int, layers: int, seed: int) -> Decoder:
+    """Return a decoder with four heads and an MLP four times as wide as the decoder."""
     config = DecoderConfig(len(LETTERS), width, 4 * width, layers, 4, 4, width // 4, gated=False)
     return Decoder(config, rngs=nnx.Rngs(seed))
 

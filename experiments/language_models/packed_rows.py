@@ -32,7 +32,7 @@ class Layout(NamedTuple):
     """Packed batches of S steps, each with R rows of T tokens.
 
     Attributes:
-        places: (S, R, T) place of each token in the flat array; 0 for padding.
+        places: (S, R, T) place of each token in the flat array; 0 for padding, which holds no learned token.
         segments: (S, R, T) number of the example in its row, from 1; 0 for padding.
         weights: (S, R) weight of each row in the loss.
     """

@@ -192,7 +192,7 @@ def advance_of(graph: Any, optimizer: str, sharpness: str, decay: float) -> Any:
     ) -> Any:
         def body(place: Any, learner: Any) -> Any:
             places, segments, weights = (array[place] for array in layout)
-            batch = Batch(tokens[places], learned[places] & (segments > 0), weights, segments)
+            batch = Batch(tokens[places], learned[places], weights, segments)
             return step(learner, batch, rates[place], rho)[0]
 
         return jax.lax.fori_loop(begin, end, body, learner)
