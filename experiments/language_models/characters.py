@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,15 @@ LETTERS = "$\n 0123456789+-*/=.,:()?abcdefghijklmnopqrstuvwxyz"  # the first end
 END = 0
 
 
+NUMBER = re.compile(r"[\d.]+")
+
+
 class Characters:
-    """Tokenization of prompt, line break, completion and end; it has what `Prompting` has for rows of text."""
+    """Tokenization of prompt, line break, completion and end; it has what `Prompting` has for rows of text.
+
+    Numbers of completions are written from their last digit, in which order they can be worked out; `decode` turns them
+    back.
+    """
 
     stop = (END,)
 
@@ -25,7 +33,7 @@ class Characters:
         Raises:
             InputError: a character that has no token.
         """
-        asked, answered = self.asked(row), [*_tokens(row["completion"]), END]
+        asked, answered = self.asked(row), [*_tokens(turned(row["completion"])), END]
         return Tokenized(np.array(asked + answered, np.int32), np.arange(len(asked) + len(answered)) >= len(asked))
 
     def asked(self, row: Mapping[str, Any]) -> list[int]:
@@ -33,8 +41,18 @@ class Characters:
         return _tokens(f"{row['prompt']}\n")
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens."""
-        return "".join(LETTERS[token] for token in tokens)
+        """Return the completion that tokens write."""
+        return turned("".join(LETTERS[token] for token in tokens))
+
+
+def turned(text: str) -> str:
+    """Return a text with the characters of each number in the opposite order.
+
+    Examples:
+        >>> turned("-3.625, 0.0"), turned(turned("7/23"))
+        ('-526.3, 0.0', '7/23')
+    """
+    return NUMBER.sub(lambda found: found[0][::-1], text)
 
 
 def _tokens(text: str) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.language_models import mathematics
-from experiments.language_models.characters import Characters
+from experiments.language_models.characters import LETTERS, Characters, turned
 from experiments.language_models.families import FAMILIES, PLAIN_FAMILIES, shares
 from experiments.language_models.mathematics import draw, identity, take
 from experiments.language_models.mathematics_runs import a_decoder
@@ -94,8 +94,15 @@ def test_a_decoder_from_scratch_reads_all_but_stories(sets):
         else:
             found = text.tokenized(row)
             assert len(found.tokens) <= 64
-            assert text.decode(found.tokens[:-1]) == f"{row['prompt']}\n{row['completion']}"
+            assert text.decode(found.tokens[found.learned][:-1]) == row["completion"]
+            assert "".join(LETTERS[token] for token in found.tokens[~found.learned]) == f"{row['prompt']}\n"
             assert found.learned.sum() == len(row["completion"]) + 1
+
+
+def test_answers_are_written_from_their_last_digit():
+    assert turned("-1218, 4.25") == "-8121, 52.4"
+    found = Characters().tokenized({"prompt": "40 + 2 =", "completion": "42"})
+    assert "".join(LETTERS[token] for token in found.tokens) == "40 + 2 =\n24$"
 
 
 def test_shares_are_unequal_and_whole():
