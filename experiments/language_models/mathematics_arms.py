@@ -28,12 +28,12 @@ NAMES = (
     "recipe",
     "recipe, random",
     "fresh late",
-    "fresh random",
+    "plain, longer",
+    "recipe, equal epochs",
     "late, first half",
     "late, second half",
     "late, by weight",
-    "plain, longer",
-    "recipe, equal epochs",
+    "fresh random",
     "early",
     "fsam",
     "fsam, half the steps",
@@ -116,7 +116,7 @@ def arms(found: Found, kinds: Sequence[str], fresh: Sequence[str], draws: int, s
     sets |= {f"fresh {name}": with_fresh(sets[name], kinds, fresh) for name in ("late", "random")}
     plain = steady(whole)
     longer = len(sets["recipe"]) / count
-    return {
+    made = {
         PLAIN: Arm(plain),
         **{name: Arm(steady(rows)) for name, rows in sets.items()},
         "late, first half": Arm(Course(moved, whole)),
@@ -128,6 +128,7 @@ def arms(found: Found, kinds: Sequence[str], fresh: Sequence[str], draws: int, s
         "fsam": Arm(plain, sharpness="fsam"),
         "fsam, half the steps": Arm(plain, 0.5, "fsam"),
     }
+    return {name: made[name] for name in NAMES}
 
 
 def steady(rows: np.ndarray) -> Course:

@@ -64,7 +64,7 @@ class Settings:
     train: int = 6000
     test: int = 2000
     records: int = 24
-    followed: int = 2000
+    followed: int = 1000
     rho: float = 0.02
 
     @property

@@ -7,6 +7,7 @@ gain that a study can see is the one for which the test has the wanted power.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -24,7 +25,7 @@ STUDIES = {
     "SmolLM2-135M, words": "checkpoint-words-h200",
 }
 SEEDS = (5, 8, 16, 24)
-LEVELS = (0.05, 0.0125)  # of one test, and of the first of four by Holm's procedure
+LEVELS = (0.05, 0.05 / 6)  # of one test, and of the first of six by Holm's procedure
 POWER = 0.8
 
 
@@ -46,16 +47,21 @@ def visible(spread: float, seeds: int, level: float = 0.05, wanted: float = POWE
     return spread * float(brentq(lambda ratio: power(ratio, 1.0, seeds, level) - wanted, 1e-3, 10.0))
 
 
+def spread_of(arms: dict[str, Any], optimizer: str, other: str) -> float:
+    """Return the standard deviation over seeds of the accuracy of late × κ minus that of another arm."""
+    late, against = (np.array(arms[f"{optimizer} {arm}"]["accuracy"]) for arm in ("late", other))
+    return float((late - against).std(ddof=1))
+
+
 def lines() -> list[str]:
     """Return a table: spread of the gain of late × κ, and the gains that some numbers of seeds can see."""
-    head = "".join(f"{f'n={seeds}, {level:g}':>12}" for level in LEVELS for seeds in SEEDS)
+    head = "".join(f"{f'n={seeds}, {level:.2g}':>12}" for level in LEVELS for seeds in SEEDS)
     found = [f"{'study':20} {'optimizer':9} {'late minus':10} spread{head}"]
     for name, file in STUDIES.items():
         arms = load_study(MEASURED / f"{file}.json")["arms"]
         for optimizer in ("adamw", "muon"):
             for other in ("plain", "random"):
-                late, against = (np.array(arms[f"{optimizer} {arm}"]["accuracy"]) for arm in ("late", other))
-                spread = float((late - against).std(ddof=1))
+                spread = spread_of(arms, optimizer, other)
                 gains = "".join(f"{visible(spread, seeds, level):12.3f}" for level in LEVELS for seeds in SEEDS)
                 found.append(f"{name:20} {optimizer:9} {other:10} {spread:6.3f}{gains}")
     return found

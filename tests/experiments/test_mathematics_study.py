@@ -3,20 +3,23 @@
 import gzip
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy.stats import ttest_1samp
+from tiny_model import write_tiny_model
 
 from experiments.language_models import mathematics_report, mathematics_runs, mathematics_study
 from experiments.language_models.mathematics_arms import NAMES, arms, find, mixed, recipe_steps, with_fresh
 from experiments.language_models.mathematics_mediation import mediation, slopes
-from experiments.language_models.mathematics_report import difference, gathered, holm, lines, verdict
+from experiments.language_models.mathematics_report import PRIMARY, difference, gathered, holm, lines, verdict
 from experiments.language_models.mathematics_study import Clock
 from experiments.language_models.packed_trainer import record_steps
-from experiments.language_models.power import power, visible
+from experiments.language_models.power import MEASURED, power, spread_of, visible
 from icl_theory.errors import InputError
+from icl_theory.llm.evaluation.study import load_study
 
 COUNT = 60
 KINDS = [f"k {place % 3}" for place in range(COUNT)]
@@ -195,6 +198,29 @@ def test_problems_alone_are_drawn(small, tmp_path):
     }
 
 
+def test_a_pretrained_model_reads_stories_and_words_its_answers(small, tmp_path, monkeypatch):
+    model = write_tiny_model(tmp_path / "model")
+    settings = mathematics_runs.Settings(str(model), **GIVEN)
+    study = mathematics_runs.Study(settings, (0,), tmp_path / "study")
+    assert "stories" in settings.families
+    row = study.sets[0]["test"][0]
+    tokens = study.text.tokenized(row)
+    assert study.decode(tokens.tokens[tokens.learned]) == row["completion"]
+    found = study.tested(study.trainer.start.params)
+    assert len(found["accuracy"]) == 1
+    assert found["loss"][0] > 1
+    assert found["cut"] != [0.0]  # an untrained model does not stop
+    monkeypatch.setattr(mathematics_runs, "generate", lambda decoder, prompts, **_: [answer(study, p) for p in prompts])
+    assert study.tested(study.trainer.start.params)["accuracy"] == [1.0]
+
+
+def answer(study, prompt):
+    """The right reply to a prompt, as tokens."""
+    (row,) = (row for row in study.sets[0]["test"] if study.text.asked(row) == prompt)
+    tokens = study.text.tokenized(row)
+    return tokens.tokens[tokens.learned][:-1].tolist()
+
+
 def test_seeds_trained_together_share_a_file(small, tmp_path):
     """As on an accelerator: the same losses as alone."""
     settings = mathematics_runs.Settings("0.4M", **GIVEN)
@@ -296,6 +322,29 @@ def test_power_is_that_of_simulated_tests():
         rejected = (ttest_1samp(draws, 0, axis=1).pvalue < level).mean()
         assert power(0.05, 0.06, 12, level) == pytest.approx(rejected, abs=0.025)
     assert power(visible(0.06, 12), 0.06, 12) == pytest.approx(0.8)
+
+
+PROTOCOL = Path(mathematics_study.__file__).with_name("PROTOCOL.md").read_text()
+ROWS = {
+    ("0.1 M from scratch", "arithmetic-cpu"): ("adamw", "muon"),
+    ("0.8 M from scratch", "arithmetic-h200"): ("adamw",),
+    ("SmolLM2-135M, sums", "checkpoint-sums-cpu"): ("adamw",),
+    ("SmolLM2-135M, words", "checkpoint-words-h200"): ("adamw",),
+}
+
+
+@pytest.mark.parametrize(("study", "optimizer"), [(one, name) for one, names in ROWS.items() for name in names])
+def test_the_protocol_gives_the_power_of_its_designs(study, optimizer):
+    spread = spread_of(load_study(MEASURED / f"{study[1]}.json")["arms"], optimizer, "plain")
+    cells = [spread, *(visible(spread, seeds) for seeds in (5, 8, 16)), visible(spread, 16, 0.05 / 6)]
+    name = {"adamw": "AdamW", "muon": "Muon"}[optimizer]
+    assert f"| {study[0]}, {name} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |" in PROTOCOL
+
+
+def test_the_protocol_names_every_comparison_and_arm():
+    for name in {name for pair in PRIMARY for name in pair}:
+        assert f"`{name}`" in PROTOCOL
+    assert f"{visible(1, 16) * 0.027:.3f} {visible(1, 5) * 0.012:.3f}" == "0.020 0.020"
 
 
 def test_a_folder_without_plain_runs(tmp_path):
