@@ -136,8 +136,9 @@ def lines(arms: Arms) -> list[str]:
     pairs = [pair for pair in PRIMARY if set(pair) <= set(arms)]
     found = [difference(arms, *pair) for pair in pairs]
     chances = [float(ttest_1samp(one, 0).pvalue) if len(one) > 1 else 1.0 for one in found]
-    told += ["", "primary comparisons (Holm over those made)"]
-    for pair, one, chance, rejected in zip(pairs, found, chances, holm(chances), strict=True):
+    told += ["", f"primary comparisons (Holm's procedure over all {len(PRIMARY)})"]
+    missing = [1.0] * (len(PRIMARY) - len(pairs))
+    for pair, one, chance, rejected in zip(pairs, found, chances, holm([*chances, *missing]), strict=False):
         told.append(f"{_minus(*pair)} {_interval(one)}  p = {chance:.4f}: {verdict(one, rejected)}")
     told += ["", "secondary comparisons"]
     told += [f"{_minus(*pair)} {_interval(difference(arms, *pair))}" for pair in SECONDARY if set(pair) <= set(arms)]

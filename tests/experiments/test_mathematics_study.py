@@ -238,17 +238,13 @@ def test_seeds_trained_together_share_a_file(small, tmp_path):
     assert len(found["arm"]["accuracy"]) == 2
 
 
-def test_a_clock_leaves_time_for_the_longest_run(monkeypatch):
+def test_a_clock_leaves_time_for_another_run(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(mathematics_study.time, "time", lambda: now[0])
     clock = Clock(100.0)
-
-    def run():
-        now[0] += 40
-
-    for over in (False, True):
-        clock.timed(run)
-        assert clock.over is over  # 40 + 40 fits, 80 + 40 does not
+    for seconds, over in ((45, False), (20, False), (20, True)):  # at 45, 65 and 85
+        clock.timed(lambda seconds=seconds: now.append(now.pop() + seconds))
+        assert clock.over is over
     assert not Clock(None).over
 
 
