@@ -272,6 +272,18 @@ def test_a_wide_interval_is_undecided():
     assert verdict(np.array([0.1, -0.1, 0.05]), rejected=False) == "undecided"
 
 
+def test_a_single_comparison_is_judged_as_the_first_of_six():
+    found = made_up(0.0)
+    gains = np.array([0.01, 0.03, 0.02, -0.01, 0.025, 0.0, 0.015, 0.02])
+    found = {
+        "plain": found["plain"],
+        "late": found["late"] | {"accuracy": (found["plain"]["accuracy"] + gains).tolist()},
+    }
+    assert 0.05 / 6 < ttest_1samp(gains, 0).pvalue < 0.05
+    (told,) = (line for line in lines(found) if line.startswith("late minus plain"))
+    assert told.endswith(": undecided")
+
+
 def test_holm_stops_at_the_first_that_stands():
     """The example of Holm's procedure with four hypotheses: 0.005 and 0.01 fall, 0.03 stands, and so does 0.04."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
