@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from figures import (
+    adaptive_optimizers,
     context_lengths,
     feature_strengths,
     generalisation,
@@ -49,6 +50,7 @@ FIGURES: dict[str, FigureSpec] = {
         softmax.FIGURE,
         weights.FIGURE,
         many_features.FIGURE,
+        adaptive_optimizers.FIGURE,
         language_models.FIGURE,
         language_models.LARGER,
         language_models.CHECKPOINT_SUMS,

@@ -55,6 +55,8 @@ from .moments.population_full import full_population_moments as full_population_
 from .training.sam import perturb as perturb, sam as sam, unnormalised_sam as unnormalised_sam
 from .training.losses import MomentsLoss as MomentsLoss, PromptsLoss as PromptsLoss, make_loss as make_loss
 from .training.gradient_descent import gd as gd
+from .training.minibatches import Minibatches as Minibatches, make_minibatch_loss as make_minibatch_loss
+from .training.muon import muon as muon
 from .training.run import Run as Run
 from .training.tracked import (
     EffectiveMatrix as EffectiveMatrix,
@@ -76,12 +78,15 @@ from .analysis.trajectory import (
 )
 
 # Theory: what should be learned when
+from .theory.adaptive_speeds import group_speed as group_speed, upsampling_exponent as upsampling_exponent
+from .theory.aligned_adam import AlignedAdam as AlignedAdam
 from .theory.aligned_dynamics import (
     AlignedClosedForm as AlignedClosedForm,
     AlignedDescent as AlignedDescent,
     AlignedFlow as AlignedFlow,
     Ascent as Ascent,
 )
+from .theory.aligned_muon import AlignedMuon as AlignedMuon
 from .theory.fixed_points import nested_plateau_losses as nested_plateau_losses, plateau_loss as plateau_loss
 from .theory.head_escape import escape_time as escape_time
 from .theory.hitting_time import hitting_time as hitting_time
@@ -118,6 +123,11 @@ from .upsampling.lateness import (
 from .upsampling.loss_record import LossRecord as LossRecord
 from .upsampling.ratio_clusters import late_by_loss_ratios as late_by_loss_ratios, loss_ratios as loss_ratios
 from .upsampling.record_comparison import LossComparison as LossComparison, compare_losses as compare_losses
+from .upsampling.noise_scale import (
+    NoiseScale as NoiseScale,
+    load_noise_scale as load_noise_scale,
+    save_noise_scale as save_noise_scale,
+)
 from .upsampling.record_files import (
     LossRecorder as LossRecorder,
     load_loss_record as load_loss_record,

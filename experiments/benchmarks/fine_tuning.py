@@ -95,7 +95,7 @@ def compiled(case: Case, rows: int, length: int, dtype: Any) -> tuple[Any, Any, 
     config = SHAPES[case.model]
     model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype, remat=case.remat))
     graph, learner = start_shapes(model, case.optimizer)
-    step = make_step(graph, case.optimizer, sharpness=case.sharpness)
+    step = make_step(graph, case.optimizer, sharpness=case.sharpness, dtype=dtype)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     batch = jax.eval_shape(lambda: a_batch(config, rows, length))
     made = step.lower(learner, batch, number, number).compile()  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from icl_theory.errors import InputError
+from icl_theory.errors import InputError, check_number
 
 
 class Trajectory(NamedTuple):
@@ -81,3 +81,16 @@ def relative_error(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def _deviation(predicted: np.ndarray, measured: np.ndarray) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.max(np.abs(predicted - measured)) / np.max(np.abs(measured)))
+
+
+def whole_steps(time: np.ndarray, learning_rate: float) -> np.ndarray:
+    """Return the steps `time / η`.
+
+    Raises:
+        InputError: The learning rate is not positive, or a time is no multiple of it.
+    """
+    check_number("learning_rate", learning_rate, minimum=0.0, exclusive=True)
+    steps = np.round(np.asarray(time) / learning_rate).astype(int)
+    if not np.allclose(steps * learning_rate, time, rtol=1e-6):
+        raise InputError("time", time, f"give multiples of the learning rate {learning_rate:g}")
+    return steps

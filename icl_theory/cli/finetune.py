@@ -29,7 +29,24 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
 @click.option("--optimizer", type=click.Choice(("adamw", "muon")), default="adamw", show_default=True)
 @click.option("--sharpness", type=click.Choice(("none", "sam", "fsam")), default="none", show_default=True)
 @click.option("--rho", default=0.05, show_default=True, help="size of the perturbation of sam and fsam")
-@click.option("--preconditioned", is_flag=True, help="perturb as the second moment of adamw scales")
+@click.option(
+    "--preconditioner",
+    type=click.Choice(("none", "current", "past")),
+    default="none",
+    show_default=True,
+    help="scale the perturbation by the second moment of adamw, with this step's gradient or of past steps alone",
+)
+@click.option(
+    "--lora-rank", default=0, show_default=True, help="train low-rank adapters (LoRA) of this rank; 0 for all weights"
+)
+@click.option("--lora-alpha", default=16.0, show_default=True, help="scale of the adapters, divided by the rank")
+@click.option("--lora-dropout", default=0.0, show_default=True, help="share of the adapters' inputs that is dropped")
+@click.option(
+    "--lora-matrices",
+    default="query,value",
+    show_default=True,
+    help="adapted matrices, of query, key, value, output, gate, up and down",
+)
 @click.option("--learning-rate", default=2e-5, show_default=True, help="peak of the learning rate")
 @click.option("--warmup", default=0, show_default=True, help="steps in which the learning rate rises")
 @click.option("--schedule", type=click.Choice(("cosine", "linear", "constant")), default="cosine", show_default=True)
@@ -79,6 +96,11 @@ FIRST_OPTIONS = ("late", "remaining", "floor", "target", "factor", "max_factor",
     help="train by weights, copies or indices (tables) or weights (.npy), as icl-theory upsample writes them",
 )
 @click.option("--upsample", "upsampling", is_flag=True, help="record a first run, find who is late, begin anew")
+@click.option(
+    "--noise-scale",
+    is_flag=True,
+    help="with --upsample: measure the gradient noise of late and early, and predict what factors do",
+)
 @click.option("--recorded-steps", type=int, help="steps of the first run  [default: one epoch]")
 @click.option(
     "--record-every",
@@ -125,6 +147,7 @@ def finetune_command(
     id_field: str | None,
     weights: Path | None,
     upsampling: bool,
+    noise_scale: bool,
     recorded_steps: int | None,
     record_every: int | None,
     dtype: str | None,
@@ -168,7 +191,7 @@ def finetune_command(
         from icl_theory.llm.job.job import run_job
         from icl_theory.llm.job.settings import Job
         from icl_theory.llm.model.sharding import make_mesh
-        from icl_theory.llm.training.train import FinetuneConfig
+        from icl_theory.llm.training.config import FinetuneConfig
     except ImportError as error:
         raise InputError("finetune", str(error), "install what it needs: pip install 'icl-theory[llm]'") from None
     if steps is not None and epochs is not None:
@@ -213,6 +236,7 @@ def finetune_command(
         weights=weights,
         upsampling=chosen if upsampling else None,
         recorded_steps=recorded_steps,
+        noise_scale=noise_scale,
         record_every=record_every,
     )
     mesh = make_mesh(shards) if jax.device_count() > 1 or shards != 1 else None

@@ -18,6 +18,8 @@ from icl_theory.upsampling import GROUPS
 from icl_theory.upsampling.data_file import Scan, check_form, check_outside, form_of
 from icl_theory.upsampling.data_files import copy_unchanged, open_data
 from icl_theory.upsampling.loss_record import LossRecord, match_ids
+from icl_theory.upsampling.noise_scale import load_noise_scale
+from icl_theory.upsampling.optimizer_rule import OPTIMIZERS, check_optimizer
 from icl_theory.upsampling.paraphrases import Paraphrases
 from icl_theory.upsampling.picture import save_upsampling_picture, with_examples
 from icl_theory.upsampling.record_files import load_loss_record
@@ -68,6 +70,9 @@ FILE: Any = click.Path(path_type=Path)
 @click.option("--tried-factor", type=float, help="factor under which the other record was made (rule secant)")
 @click.option("--factor", type=float, help="the factor itself, instead of a rule")
 @click.option("--max-factor", type=float, help=f"most that a rule may give  [default: {MAX_FACTOR:g}]")
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="find the factor by the law of this optimizer")
+@click.option("--batch-size", type=int, help="rows of a step, on which the law of adamw depends")
+@click.option("--noise-scale", type=FILE, help="noise.npz of a measured model  [default: groups that share no feature]")
 @click.option("--group", type=click.Choice(GROUPS), default="late", show_default=True, help="late, or a control")
 @click.option("--augment", type=FILE, help="table of paraphrases by example id, used instead of copies")
 @click.option("--id-field", help="field of DATA that holds the ids of LOSSES  [default: id, else the row, from 0]")
@@ -88,6 +93,7 @@ def upsample_command(
     floor: str,
     rule: str | None,
     other: Path | None,
+    noise_scale: Path | None,
     augment: Path | None,
     id_field: str | None,
     by_row: bool,
@@ -111,6 +117,8 @@ def upsample_command(
       excess   factor = (R − 1) / (target − 1): the late begin when the early are learned, by the same units
       match    factor = R / R of --other, such as a record under SAM
       secant   corrects --tried-factor by what it did, seen in --other
+    With --optimizer sgd, ratio is as above. Under adamw a factor acts through the noise of batches alone: the command
+    finds it by that law, or says that none lowers R and what to do instead.
 
     \b
     Recipes:
@@ -121,6 +129,7 @@ def upsample_command(
     Examples:
       icl-theory upsample train.jsonl losses.parquet
       icl-theory upsample train.jsonl losses.zarr --factor 2 --augment paraphrases.jsonl --out train2.jsonl
+      icl-theory upsample train.jsonl losses.zarr --optimizer adamw --batch-size 64
       icl-theory upsample train.parquet losses.npz --late clusters --write weights --out weights.npy
     """
     check_number("--seed", seed, minimum=0, integer=True)
@@ -135,6 +144,8 @@ def upsample_command(
         settings |= {name: value for name, value in RECIPES[recipe].items() if settings.get(name) is None}
     settings = {"late": "quantile=0.5" if late is None else late} | settings
     check_settings(**{name: value for name, value in settings.items() if name in SELECTING}, by=by)
+    law = (settings["optimizer"], settings["batch_size"], noise_scale)
+    check_optimizer(*law, rule=rule or "ratio", factor=settings["factor"])
     data = open_data(data_file)
     out = out or _default_out(data_file, write)
     if not dry_run:
@@ -147,6 +158,7 @@ def upsample_command(
             records["other"] = load_loss_record(other, gaps=gaps)
         named = any(record.ids is not None for record in records.values())
         with_ids = not by_row and (named or augment is not None or id_field is not None)
+        settings["noise"] = None if noise_scale is None else load_noise_scale(noise_scale)
         scan = data.scan(id_field, with_ids=with_ids, progress=lambda done, total: report("reading data", done, total))
         matched = {name: _matched(record, scan) for name, record in records.items()}
         record, ids = matched["record"]

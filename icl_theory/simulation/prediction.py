@@ -14,7 +14,7 @@ from icl_theory.simulation.config import RunConfig
 from icl_theory.tasks.features import Features
 from icl_theory.theory.aligned_dynamics import AlignedDescent, Ascent
 from icl_theory.theory.fixed_points import nested_plateau_losses
-from icl_theory.theory.merged_dynamics import MergedFlow, effective_start
+from icl_theory.theory.merged_dynamics import MergedFlow, effective_head
 from icl_theory.theory.random_start_cascade import RandomStartCascade
 
 Theory = Literal["aligned", "merged", "cascade"]
@@ -57,7 +57,7 @@ def predicted_dynamics(config: RunConfig, features: Features | None, params: PyT
         return AlignedDescent(features, np.full(config.dim, config.init_scale), config.learning_rate, ascent)
     if theory == "cascade":
         return RandomStartCascade.from_params(features, params, ASCENTS[config.optimizer](config.rho))
-    return MergedFlow(features, effective_start(params["value"], params["merged"], features))
+    return MergedFlow(features, effective_head(params["value"], params["merged"], features))
 
 
 def _every_feature_has_a_drive(config: RunConfig) -> bool:

@@ -17,7 +17,7 @@ from icl_theory.sweeps.measures import measure
 from icl_theory.tasks.features import Features
 from icl_theory.theory import reduced_loss as reduced
 from icl_theory.theory.aligned_dynamics import Ascent
-from icl_theory.theory.merged_dynamics import effective_start
+from icl_theory.theory.merged_dynamics import effective_head
 from icl_theory.theory.random_start_cascade import RandomStartCascade
 from icl_theory.training.run import Run, snapshot_schedule
 from icl_theory.training.train import train_many
@@ -54,8 +54,8 @@ def predict_runs(
         strength = reduced.MergedStrength()
         values, matrices = (np.asarray(params[name]) for name in ("value", "merged"))
         each = [_rows(features, run) for run in range(len(configs))]
-        starts = [effective_start(*start) for start in zip(values, matrices, each, strict=True)]
-        begin = jax.vmap(reduced.merged_start)(jnp.asarray(starts, dtype), drive)
+        heads = jnp.asarray([effective_head(*start) for start in zip(values, matrices, each, strict=True)], dtype)
+        begin = {"value": heads[:, 0], "merged": heads[:, 1:]}
     loss = reduced.ReducedLoss(strength, drive, curvature, energy)
     run = train_many(loss, begin, loss_axes=0, track=strength, **settings)
     return measure(run, np.asarray(run.tracked, float), features, configs, curves=curves)

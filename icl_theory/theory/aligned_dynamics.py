@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from icl_theory.analysis.trajectory import Trajectory
+from icl_theory.analysis.trajectory import Trajectory, whole_steps
 from icl_theory.errors import InputError, check_number, check_shape
+from icl_theory.numerics.maps import iterate
 from icl_theory.numerics.norms import scaled_with_norm
 from icl_theory.numerics.tracing import is_traced
 from icl_theory.tasks.features import Features
@@ -101,10 +102,7 @@ class AlignedDescent(NamedTuple):
     def predict(self, time: np.ndarray) -> Trajectory:
         """Iterate the map and return the loss and strengths at the steps `time / η`."""
         _check(self.features, self.start, self.ascent)
-        check_number("learning_rate", self.learning_rate, minimum=0.0, exclusive=True)
-        steps = np.round(np.asarray(time) / self.learning_rate).astype(int)
-        if not np.allclose(steps * self.learning_rate, time, rtol=1e-6):
-            raise InputError("time", time, f"give multiples of the learning rate {self.learning_rate:g}")
+        steps = whole_steps(time, self.learning_rate)
         args = _arguments(self.features, self.ascent)
         values = descend(jnp.asarray(self.start, float), jnp.asarray(steps), self.learning_rate, args)
         return _as_trajectory(self.features, time, np.asarray(values))
@@ -124,7 +122,6 @@ class AlignedClosedForm(NamedTuple):
         return _as_trajectory(self.features, time, z * limit)
 
 
-@jax.jit
 def descend(start: Float[Array, " D"], steps: Any, learning_rate: Any, args: Any) -> Float[Array, "T D"]:
     """Return u at each of the ascending `steps` of the discrete map, with `args = (drive, curvature, ascent)`.
 
@@ -132,17 +129,13 @@ def descend(start: Float[Array, " D"], steps: Any, learning_rate: Any, args: Any
     error. Without it the map may land exactly on an unstable fixed point and never leave it. A learned feature becomes
     such a point under SAM (theory notes, §6).
     """
-    unit = ROUNDING_UNITS * jnp.finfo(start.dtype).eps
+    return jnp.asarray(iterate(_rounded_step, start, steps, (learning_rate, args)))
 
-    def advance(step: Any, u: Array) -> Array:
-        return (u + learning_rate * velocity(u, *args)) * (1.0 + unit * (1.0 - 2.0 * (step % 2)))
 
-    def look(carry: Any, stop: Any) -> tuple[Any, Array]:
-        step, u = carry
-        u = jax.lax.fori_loop(step, stop, advance, u)
-        return (stop, u), u
-
-    return jax.lax.scan(look, (jnp.zeros_like(steps[0]), start), steps)[1]
+def _rounded_step(step: Any, u: Array, args: Any) -> Array:
+    learning_rate, field = args
+    unit = ROUNDING_UNITS * jnp.finfo(u.dtype).eps
+    return (u + learning_rate * velocity(u, *field)) * (1.0 + unit * (1.0 - 2.0 * (step % 2)))
 
 
 def _field(u: Array, args: Any) -> Array:

@@ -1,4 +1,4 @@
-"""Integration of many rank-one heads that are coupled through strengths and learned heads (theory notes, §16).
+"""Integration of many heads that are coupled through strengths and learned heads (theory notes, §16).
 
 Runs are the last axis, so that numbers of one kind lie together. Each run has steps of its own length.
 """
@@ -14,13 +14,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from icl_theory.theory.aligned_dynamics import Ascent
+from icl_theory.theory.cascade_flow import FlowArgs, diagonal, head_strengths, heads_velocity, residual_drives, resting
+from icl_theory.theory.stabilised_steps import STABLE, stabilised_step
 
 FINISHED = 0.98  # share of w_d* at which a head has done with its feature
 STEP = 0.5  # length of a step, in units of the fastest head's time
+CHANGE = 0.05  # most relative change in a step of a head that rests at its optimum
+GAIN = 4.0  # factor by which steps must become longer to pay for the method that is stable at them
+RESTING = 30.0  # a head rests if it changes so many times slower than it could
 STEPS_AT_ONCE = 64
 KEPT = 16  # times as many steps are held at once
 MOST_STEPS = 8192
-STAGES, WEIGHTS = (0.0, 0.5, 0.5, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6)  # of the Runge–Kutta method
+STAGES, WEIGHTS = (0.5, 0.5, 1.0), (1 / 3, 1 / 3, 1 / 6)  # after the first, of the Runge–Kutta method
 
 
 class Cascade(NamedTuple):
@@ -29,9 +34,11 @@ class Cascade(NamedTuple):
     Attributes:
         time: Times of the integration, (S,).
         strength: Strengths w_d at these times, (S, D).
-        finished: Time at which each feature had 98 % of its optimum, (D,); infinity if never.
-        head: Number of the head that takes each feature, (D,); −1 where none does.
-        dormant: Heads that have taken no feature, (H,).
+        finished: Time at which each feature had 98 % of its optimum, (D,); infinity if never, NaN if `MOST_STEPS` steps
+            were too few to know.
+        head: Number of the head that led at 98 %, (D,); −1 where no feature came so far. A feature that heads share may
+            rest at less, and then has a learning time at ½ and no head.
+        dormant: Heads that led no feature at 98 %, (H,).
     """
 
     time: np.ndarray
@@ -42,28 +49,35 @@ class Cascade(NamedTuple):
 
 
 def integrate_heads(
-    heads: Sequence[np.ndarray], drive: np.ndarray, entries: np.ndarray, out: np.ndarray, ascent: Ascent, until: Any
+    heads: Sequence[np.ndarray],
+    drive: np.ndarray,
+    entries: np.ndarray,
+    out: np.ndarray,
+    brake: np.ndarray,
+    ascent: Ascent,
+    until: Any,
 ) -> Cascade:
     """Integrate heads (value, key, query) until a time, or until nothing is left to learn.
 
     Every array has runs first, so features, ρ and times may differ between runs.
 
     Args:
-        heads: Values (runs, H), keys and queries (runs, H, D).
+        heads: Values (runs, H), keys and queries (runs, H, R, D).
         drive: The drives a_d, (runs, D).
         entries: The curvatures C_de of entries, (runs, D, D).
         out: Whether a head that has learned d keeps out of e, (runs, D, D).
+        brake: The rate s at which the sum of values is braked, (runs,).
         ascent: SAM's ascent step, with ρ of shape (runs,).
         until: The times, (runs,). At most `MOST_STEPS` steps are taken.
 
     Returns:
         The cascade, with runs first in every field.
     """
-    pieces = list(_pieces(heads, _Args.of(drive, entries, out, ascent, until)))
+    pieces = list(_pieces(heads, FlowArgs.of(drive, entries, out, brake, ascent, until)))
     time, strength = (np.concatenate(parts, axis=-1) for parts in zip(*(piece[1:] for piece in pieces), strict=True))
-    owns, finished = np.asarray(pieces[-1][0].owns), np.asarray(pieces[-1][0].finished)
+    owns, finished = np.asarray(pieces[-1][0].owns), _finished(pieces[-1][0])
     head = np.where(owns.any(0), owns.argmax(0), -1)
-    return Cascade(time, np.moveaxis(strength, 1, -1), finished.T, head.T, ~owns.any(1).T)
+    return Cascade(time, np.moveaxis(strength, 1, -1), finished, head.T, ~owns.any(1).T)
 
 
 def sample_heads(
@@ -71,37 +85,24 @@ def sample_heads(
     drive: np.ndarray,
     entries: np.ndarray,
     out: np.ndarray,
+    brake: np.ndarray,
     ascent: Ascent,
     at: Float[np.ndarray, "runs T"],
 ) -> tuple[Float[np.ndarray, "runs T D"], Float[np.ndarray, "runs D"]]:
     """Integrate heads as `integrate_heads` does, and keep the strengths at ascending times alone.
 
     Returns:
-        The strengths, and the time at which each feature had 98 % of its optimum; infinity if never.
+        The strengths, NaN where they are not known, and the times `finished` of `Cascade`.
     """
     found, finished = np.empty((*at.shape, drive.shape[-1])), np.empty(0)
-    for state, time, strength in _pieces(heads, _Args.of(drive, entries, out, ascent, at[:, -1])):
+    for state, time, strength in _pieces(heads, FlowArgs.of(drive, entries, out, brake, ascent, at[:, -1])):
         for run, times in enumerate(at):
             rest = slice(np.searchsorted(times, time[run, 0]), None)  # a later piece overwrites what is beyond this one
             for d, column in enumerate(strength[run]):
                 found[run, rest, d] = np.interp(times[rest], time[run], column)
-        finished = np.asarray(state.finished).T
+        finished = _finished(state)
+    found[(at > time[:, -1:])[..., None] & np.isnan(finished)[:, None]] = np.nan
     return found, finished
-
-
-class _Args(NamedTuple):
-    drive: Array
-    entries: Array
-    keeps_out: Array
-    ascent: Ascent
-    until: Array
-
-    @classmethod
-    def of(cls, drive: Any, entries: Any, out: Any, ascent: Ascent, until: Any) -> _Args:
-        """The arguments with runs last."""
-        with jax.enable_x64(True):
-            drive, entries, out = (jnp.asarray(np.moveaxis(part, 0, -1)) for part in (drive, entries, out))
-            return cls(drive, entries, out, ascent._replace(rho=jnp.asarray(ascent.rho)), jnp.asarray(until))
 
 
 class _State(NamedTuple):
@@ -119,15 +120,21 @@ class _State(NamedTuple):
     def begin(cls, value: Array, key: Array, query: Array) -> _State:
         """The state at time 0."""
         runs = value.shape[-1]
-        never = jnp.full(key.shape[1:], jnp.inf)
-        return cls(jnp.zeros(runs), value, key, query, jnp.zeros(key.shape, bool), never, jnp.zeros(runs, bool))
+        owns, never = jnp.zeros((len(key), *key.shape[2:]), bool), jnp.full(key.shape[2:], jnp.inf)
+        return cls(jnp.zeros(runs), value, key, query, owns, never, jnp.zeros(runs, bool))
 
 
-def _pieces(heads: Sequence[np.ndarray], args: _Args) -> Iterator[tuple[_State, np.ndarray, np.ndarray]]:
+def _finished(state: _State) -> np.ndarray:
+    """Return when features were finished, (runs, D); infinity if never, NaN in a run that is not done."""
+    finished, done = np.asarray(state.finished).T, np.asarray(state.done)[:, None]
+    return np.where(np.isinf(finished) & ~done, np.nan, finished)
+
+
+def _pieces(heads: Sequence[np.ndarray], args: FlowArgs) -> Iterator[tuple[_State, np.ndarray, np.ndarray]]:
     """Yield the state after many steps, the times (runs, S) and the strengths (runs, D, S), beginning at the last."""
     with jax.enable_x64(True):
         state = _State.begin(*(jnp.asarray(np.moveaxis(part, 0, -1)) for part in heads))
-    time, strength = np.zeros((len(heads[0]), 1)), np.einsum("rh,rhd,rhd->rd", *heads)[..., None]
+    time, strength = np.zeros((len(heads[0]), 1)), np.einsum("nh,nhrd,nhrd->nd", *heads)[..., None]
     for _ in range(MOST_STEPS // (STEPS_AT_ONCE * KEPT)):
         times, strengths = [time[:, -1:]], [strength[..., -1:]]
         for _ in range(KEPT):
@@ -144,25 +151,31 @@ def _pieces(heads: Sequence[np.ndarray], args: _Args) -> Iterator[tuple[_State, 
 
 
 @jax.jit
-def _advance(state: _State, args: _Args) -> tuple[_State, tuple[Array, Array]]:
+def _advance(state: _State, args: FlowArgs) -> tuple[_State, tuple[Array, Array]]:
     return jax.lax.scan(lambda now, _: _step(now, args), state, None, length=STEPS_AT_ONCE)
 
 
-def _step(state: _State, args: _Args) -> tuple[_State, tuple[Array, Array]]:
-    """Take one step of the classical Runge–Kutta method, with a length of its own for each run."""
-    curvature = _diagonal(args.entries)
-    optimum = args.drive / curvature
-    rest = _resting(state.owns, args.keeps_out)
-    live = ~rest
+def _step(state: _State, args: FlowArgs) -> tuple[_State, tuple[Array, Array]]:
+    """Take one step with a length of its own for each run.
+
+    The method is the classical Runge–Kutta method. A head that rests at its optimum without being done would need short
+    steps there all the time. If there is one, a method takes its place that is stable at longer steps.
+    """
+    optimum = args.drive / diagonal(args.entries)
+    rest = resting(state.owns, args.keeps_out, state.key.shape[1])
     heads = (state.value, state.key, state.query)
-    residual = _residual(heads, state.owns, rest, args)
-    size = jnp.abs(state.value) + jnp.sqrt(jnp.sum(state.key**2, 1)) + jnp.sqrt(jnp.sum(state.query**2, 1))
-    size += jnp.where(args.ascent.normalised, args.ascent.rho, 0.0)  # the point at which the velocity is taken
-    parts = jnp.abs(state.value)[:, None] * jnp.abs(state.key * state.query)
-    pull = jnp.max(jnp.abs(residual), 0) + jnp.sum(curvature * parts, 1)
-    rate = jnp.max(jnp.where(live, 2.0 * pull * size, 0.0), 0)
-    still = ~state.done & (rate > 0) & (state.time < args.until)
-    length = jnp.where(still, jnp.minimum(STEP / jnp.where(rate > 0, rate, 1.0), args.until - state.time), 0.0)
+
+    def velocity(at: Any) -> tuple[Array, ...]:
+        return heads_velocity(at, state.owns, rest, args)
+
+    start = velocity(heads)
+    short, long = _rates(heads, start, state.owns, rest, args)
+    open_ = ~state.done & (short > 0) & (state.time < args.until)
+    gains = open_ & (GAIN * long < short)
+    stabilised = jnp.any(gains)
+    rate = jnp.where(gains, long, short)
+    still = open_ & (rate > 0)
+    length = jnp.where(still, jnp.minimum(STEP / jnp.where(still, rate, 1.0), args.until - state.time), 0.0)
 
     def moved(by: Any, share: Any) -> tuple[Array, ...]:
         return tuple(part + share * length * change for part, change in zip(heads, by, strict=True))
@@ -171,14 +184,17 @@ def _step(state: _State, args: _Args) -> tuple[_State, tuple[Array, Array]]:
         """Take the velocity at a share of the step along the last one, and add it to the mean with its weight."""
         last, mean = found
         share, weight = shares
-        now = _velocity(moved(last, share), state.owns, rest, args)
+        now = velocity(moved(last, share))
         return (now, tuple(total + weight * part for total, part in zip(mean, now, strict=True))), None
 
-    nothing = tuple(jnp.zeros_like(part) for part in heads)
-    (_, mean), _ = jax.lax.scan(stage, (nothing, nothing), (jnp.asarray(STAGES), jnp.asarray(WEIGHTS)))
-    value, key, query = moved(mean, 1.0)
+    def classical() -> tuple[Array, ...]:
+        first = tuple(part / 6.0 for part in start)
+        (_, mean), _ = jax.lax.scan(stage, (start, first), (jnp.asarray(STAGES), jnp.asarray(WEIGHTS)))
+        return moved(mean, 1.0)
+
+    value, key, query = jax.lax.cond(stabilised, lambda: stabilised_step(velocity, heads, start, length), classical)
     time = state.time + length
-    parts = value[:, None] * key * query
+    parts = head_strengths((value, key, query))
     strength = jnp.sum(jnp.where(rest[:, None] & ~state.owns, 0.0, parts), 0)
     newly = (strength >= FINISHED * optimum) & ~state.owns.any(0)
     leading = jnp.argmax(jnp.where(rest[:, None], -jnp.inf, parts), 0)
@@ -188,54 +204,32 @@ def _step(state: _State, args: _Args) -> tuple[_State, tuple[Array, Array]]:
     return _State(time, value, key, query, owns, finished, done), (time, strength)
 
 
-def _resting(owns: Array, keeps_out: Array) -> Array:
-    """Return the heads that have a feature and keep out of all that are not finished, (H, runs)."""
-    open_ = ~owns.any(0)  # (D, runs)
-    goes_on = jnp.einsum("hdr,der,er->hr", owns.astype(float), (~keeps_out).astype(float), open_.astype(float)) > 0
-    return owns.any(1) & ~goes_on
+def _rates(heads: Any, velocity: Any, owns: Array, rest: Array, args: FlowArgs) -> tuple[Array, Array]:
+    """Return the rates that steps of the classical and of the stabilised method must resolve, (runs,).
 
-
-def _velocity(heads: Any, owns: Array, rest: Array, args: _Args) -> tuple[Array, ...]:
-    """Return the velocity of all heads under gradient descent or SAM."""
-    plain = _gradient(heads, owns, rest, args)
-    squares = jnp.sum(plain[0] ** 2, 0) + sum(jnp.sum(part**2, (0, 1)) for part in plain[1:])
-    norm = jnp.sqrt(squares)
-    unit = jnp.where(norm > 0, 1.0 / jnp.where(norm > 0, norm, 1.0), 0.0)
-    scale = args.ascent.rho * jnp.where(args.ascent.normalised, unit, 1.0)
-    moved = tuple(part - scale * change for part, change in zip(heads, plain, strict=True))
-    return jax.lax.cond(jnp.any(args.ascent.rho > 0), lambda: _gradient(moved, owns, rest, args), lambda: plain)
-
-
-def _residual(heads: Any, owns: Array, rest: Array, args: _Args) -> Array:
-    """Return the drives that are left, (D, runs)."""
+    A head changes, and comes to its optimum, at a rate below `2 · pull · size`. If it rests there, its steps need only
+    be stable at that rate, and resolve what still changes. A learned head under normalised SAM never rests.
+    """
     value, key, query = heads
-    parts = jnp.where(rest[:, None] & ~owns, 0.0, value[:, None] * key * query)
-    left = args.drive - _diagonal(args.entries) * jnp.sum(parts, 0)
-    return jnp.where(jnp.any(owns & rest[:, None], 0), 0.0, left)  # the last 2 % would keep others going
+    length = jnp.abs(value), jnp.sqrt(jnp.sum(key**2, (1, 2))), jnp.sqrt(jnp.sum(query**2, (1, 2)))
+    size = sum(length) + jnp.where(args.ascent.normalised, args.ascent.rho, 0.0)  # where the velocity is taken
+    parts = length[0][:, None] * jnp.sum(jnp.abs(key * query), 1)
+    pull = jnp.max(jnp.abs(residual_drives(heads, owns, rest, args)), 0) + jnp.sum(diagonal(args.entries) * parts, 1)
+    rates = jnp.where(rest, 0.0, 2.0 * pull * size)
+    brake = 2.0 * args.brake * jnp.sum(~rest, 0)
+    changes = _changes(heads, velocity)
+    slow = STEP / CHANGE * changes
+    rests = (RESTING * slow < rates) & ~(jnp.asarray(args.ascent.normalised) & (args.ascent.rho > 0))
+    resolved = jnp.max(jnp.where(rests, slow, jnp.maximum(rates, changes)), 0)
+    stable = STEP / STABLE * jnp.sum(jnp.where(rests, rates, 0.0), 0)
+    return jnp.max(rates, 0) + brake, jnp.maximum(resolved, stable) + brake
 
 
-def _gradient(heads: Any, owns: Array, rest: Array, args: _Args) -> tuple[Array, ...]:
-    value, key, query = heads
-    residual = _residual(heads, owns, rest, args)
-    others = args.entries * (1.0 - jnp.eye(key.shape[1]))[..., None]
-    large = jnp.any(owns, 1) & ~rest  # heads that have learned and go on: all see their entries off the diagonal
-    own = jnp.where(large, 0.0, value)[:, None]
-    on_query = residual * query - own * key * jnp.einsum("der,her->hdr", others, query**2)  # Ψ q
-    on_key = residual * key - own * query * jnp.einsum("der,hdr->her", others, key**2)  # Ψᵀ k
-
-    def with_large() -> tuple[Array, Array]:
-        led = jnp.where(large, value, 0.0)[:, None]
-        matrix = others * jnp.sum((led * key)[:, :, None] * query[:, None], 0)
-        return jnp.sum(matrix * query[:, None], 2), jnp.sum(matrix * key[:, :, None], 1)
-
-    none = (jnp.zeros_like(query), jnp.zeros_like(key))
-    less_query, less_key = jax.lax.cond(jnp.any(large), with_large, lambda: none)
-    on_query, on_key = on_query - less_query, on_key - less_key
-    live = ~rest
-    change = (2.0 * jnp.sum(key * on_query, 1), 2.0 * value[:, None] * on_query, 2.0 * value[:, None] * on_key)
-    return tuple(part * (live if part.ndim == 2 else live[:, None]) for part in change)
-
-
-def _diagonal(entries: Array) -> Array:
-    """Return the curvatures c_d, (D, runs)."""
-    return jnp.diagonal(entries).T
+def _changes(heads: Any, velocity: Any) -> Array:
+    """Return the rate at which each head changes relative to itself, or its entries on a feature grow, (H, runs)."""
+    squares = heads[0] ** 2 + sum(jnp.sum(part**2, (1, 2)) for part in heads[1:])
+    moves = velocity[0] ** 2 + sum(jnp.sum(part**2, (1, 2)) for part in velocity[1:])
+    squares = jnp.where(squares > 0, squares, 1.0)
+    entries = jnp.maximum(sum(jnp.sum(part**2, 1) for part in heads[1:]), 1e-12 * squares[:, None])  # (H, D, runs)
+    growth = sum(jnp.sum(part * change, 1) for part, change in zip(heads[1:], velocity[1:], strict=True)) / entries
+    return jnp.maximum(jnp.max(growth, 1), jnp.sqrt(moves / squares))

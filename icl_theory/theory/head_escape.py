@@ -1,4 +1,4 @@
-"""Escape of one rank-one head from a plateau, in closed form (theory notes, §16)."""
+"""Escape of one head from a plateau, in closed form (theory notes, §16)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jaxtyping import Float
 from icl_theory.errors import InputError, as_floats, check_number, check_shape
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
-MOST_TURNS = 2  # a head that turns a third time goes to and fro for ever
-PIECES = 48  # of each quadrature, with geometrically growing lengths
+MOST_TURNS = 1  # v² is convex in V, so it has no second zero on the way back
+PIECES = 96  # of each quadrature, with geometrically growing lengths
 
 
 def escape_time(
     value: float,
-    key: Float[np.ndarray, " D"],
-    query: Float[np.ndarray, " D"],
+    key: Float[np.ndarray, " D"] | Float[np.ndarray, "R D"],
+    query: Float[np.ndarray, " D"] | Float[np.ndarray, "R D"],
     *,
     drive: Float[np.ndarray, " D"],
     strength: Float[np.ndarray, " D"],
@@ -33,14 +33,20 @@ def escape_time(
         p_d = p_d(0) exp(2 a_d V),   m_d = m_d(0) exp(−2 a_d V),
         v²  = v(0)² + ½ Σ_d [p_d² − p_d(0)² + m_d² − m_d(0)²],   t = ∫ dV / v.
 
-    Where v² is 0, v changes its sign and V goes back.
+    Where v² is 0, v changes its sign and V goes back. As v² is convex in V, a head turns once at most and then runs
+    away. It never escapes if nothing grows on the side it runs to, or if v² touches zero. Only the squares of p_d and
+    m_d occur, so a head of rank R does what one of rank one does whose p_d and m_d are the norms of its R entries on
+    feature d.
+
+    This closed form explains and checks `RandomStartCascade`, which integrates instead: heads share the drives that are
+    left while one of them comes to its optimum.
 
     Args:
         value: v(0).
-        key: Key k(0) in the features' basis.
+        key: Key k(0) in the features' basis, or keys (R, D).
         query: Query q(0) in the features' basis.
         drive: Drive a_d of each feature, 0 for those that are learned.
-        strength: Strength `v k_d q_d` of each feature at which the head has escaped, above its strength at the start.
+        strength: Strength `v Σ_r k_rd q_rd` of each feature at which the head has escaped, above that at the start.
 
     Returns:
         The time and the feature; (infinity, −1) if the head never escapes.
@@ -50,13 +56,16 @@ def escape_time(
     """
     key, query, drive, strength = map(as_floats, ("key", "query", "drive", "strength"), (key, query, drive, strength))
     check_number("value", value)
-    for name, array in {"query": query, "drive": drive, "strength": strength}.items():
-        check_shape(name, array, key.shape)
+    check_shape("query", query, key.shape)
+    for name, array in {"drive": drive, "strength": strength}.items():
+        check_shape(name, array, key.shape[-1:])
     if np.any(drive < 0):
         raise InputError("drive", drive, "give drives at or above 0")
-    if np.any(value * key * query >= strength):
+    key, query = np.atleast_2d(key), np.atleast_2d(query)
+    if np.any(value * np.sum(key * query, axis=0) >= strength):
         raise InputError("strength", strength, "give more than the head has at the start")
-    head, time = _Head(float(value), key, query, drive), 0.0
+    plus, minus = (np.linalg.norm(part, axis=0) / np.sqrt(2.0) for part in (key + query, key - query))
+    head, time = _Head(float(value), plus, minus, drive), 0.0
     sign = np.sign(value) or np.sign(head.slope())
     for _ in range(MOST_TURNS + 1):
         turn = head.turning_point(sign)
@@ -73,32 +82,40 @@ def escape_time(
 class _Head:
     """A head as a function of V, which is 0 at its start."""
 
-    def __init__(self, value: float, key: np.ndarray, query: np.ndarray, drive: np.ndarray):
-        self.value, self.drive = value, drive
-        self.plus, self.minus = (key + query) / np.sqrt(2.0), (key - query) / np.sqrt(2.0)
+    def __init__(self, value: float, plus: np.ndarray, minus: np.ndarray, drive: np.ndarray):
+        self.value, self.plus, self.minus, self.drive = value, plus, minus, drive
 
     def square(self, v: Any) -> Any:
         """v² at V."""
-        rate = 4.0 * self.drive * np.asarray(v, float)[..., None]
+        rate = self._rate(v)
         return self.value**2 + 0.5 * np.sum(self.plus**2 * np.expm1(rate) + self.minus**2 * np.expm1(-rate), axis=-1)
 
     def slope(self, v: float = 0.0) -> float:
         """Half the derivative of v² by V, which is that of v by the time over v; it rises with V."""
-        rate = 4.0 * self.drive * v
+        rate = self._rate(v)
         return float(np.sum(self.drive * (self.plus**2 * np.exp(rate) - self.minus**2 * np.exp(-rate))))
+
+    def grid(self, sign: float) -> np.ndarray:
+        """A grid of V in a direction: resolves growth by e^(1/8), until the fastest entries grew by e^200."""
+        grows = (self.plus if sign > 0 else self.minus) > 0
+        fastest = float(np.max(self.drive[grows], initial=0.0))
+        return sign * np.arange(1, 1601) / (16.0 * fastest) if fastest > 0 else np.zeros(0)
+
+    def _rate(self, v: Any) -> Any:
+        """4 a_d V; features without growing entries may have any, so it is cut off before exponentials overflow."""
+        return np.clip(4.0 * self.drive * np.asarray(v, float)[..., None], -600.0, 600.0)
 
     def lowest(self, sign: float) -> float:
         """The V in a direction at which v², a convex function, is smallest."""
-        far = _steps(self.drive)[-1:]
+        far = self.grid(sign)[-1:]
         if sign * self.slope() >= 0 or not far.size:
             return 0.0
-        return _bisected(lambda v: -sign * self.slope(v), 0.0, sign * float(far[0]))
+        return _bisected(lambda v: -sign * self.slope(v), 0.0, float(far[0]))
 
     def at(self, v: float) -> _Head:
         """The head at V, where v is 0."""
         grown = np.exp(2.0 * self.drive * v)
-        plus, minus = self.plus * grown, self.minus / grown
-        return _Head(0.0, (plus + minus) / np.sqrt(2.0), (plus - minus) / np.sqrt(2.0), self.drive)
+        return _Head(0.0, self.plus * grown, self.minus / grown, self.drive)
 
     def turning_point(self, sign: float) -> float | None:
         """The first V in a direction at which v² is 0, or None."""
@@ -111,11 +128,11 @@ class _Head:
         """The first V in a direction at which a feature has its strength, and the feature; (0, −1) if none has."""
 
         def excess(v: Any) -> Any:
-            rate = 4.0 * self.drive * np.asarray(v, float)[..., None]
+            rate = self._rate(v)
             product = 0.5 * (self.plus**2 * np.exp(rate) - self.minus**2 * np.exp(-rate))
             return sign * np.sqrt(np.maximum(self.square(v), 0.0))[..., None] * product - strength
 
-        grid = sign * _steps(self.drive)
+        grid = self.grid(sign)
         if last is not None:
             grid = grid[np.abs(grid) < abs(last)]
         crossed = excess(grid) >= 0
@@ -144,12 +161,6 @@ class _Head:
         place = begin + (end - begin) * np.sin(angle) ** 2
         speed = np.sqrt(np.maximum(self.square(place), 1e-300))
         return float(abs(end - begin) * np.sum(weight * 2.0 * np.sin(angle) * np.cos(angle) / speed))
-
-
-def _steps(drive: np.ndarray) -> np.ndarray:
-    """A grid of V > 0 that resolves growth by a factor e^(1/8), up to growth of a head by 10³⁰."""
-    largest = float(np.max(drive, initial=0.0))
-    return np.arange(1, 561) / (16.0 * largest) if largest > 0 else np.zeros(0)
 
 
 def _bisected(function: Callable[[float], float], begin: float, end: float) -> float:

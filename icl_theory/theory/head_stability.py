@@ -13,7 +13,8 @@ def keeps_out(
 
     Its entries on e follow `k̇_e = 2u (a_e q_e − α k_e)` and `q̇_e = 2u (a_e k_e − β q_e)` with `α = C_ed w_d*` and
     `β = C_de w_d*`, so they grow if `αβ < a_e²`. With one group of tasks that are equally likely in every direction
-    heads keep out of everything; with a group of its own for each feature, `C_de` is 0 and they take everything.
+    heads keep out of all slower features and take every faster one. With a group of its own for each feature, `C_de` is
+    0 and they take everything.
 
     Reference: theory notes, §16.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from icl_theory.analysis.trajectory import Trajectory
-from icl_theory.errors import InputError, check_number
+from icl_theory.errors import InputError, check_number, check_shape
 from icl_theory.tasks.features import Features
 from icl_theory.theory.gradient_flow import integrate
 
@@ -22,29 +22,59 @@ def effective_start(
     Near zero the flow is linear, `v̇_i = 2⟨U_i, A⟩`, `U̇_i = 2 v_i A` with `A = Σ_d a_d e_d e_dᵀ` and `Â = A/‖A‖`.
     Only the part of each head along the growing direction `(1, Â)/√2` survives, and all heads grow at the same rate.
     """
+    return float(np.linalg.norm(_growing(np.asarray(value), np.asarray(merged), features)))
+
+
+def effective_head(
+    value: Float[Array | np.ndarray, " H"], merged: Float[Array | np.ndarray, "H D D"], features: Features
+) -> Float[np.ndarray, " D+1"]:
+    """Return v(0) and s_d(0) of the head that merged heads become, for `MergedFlow`.
+
+    With the growing part of head i, `p_i = (v_i + ⟨U_i, Â⟩)/2` as in `effective_start`, and `n = p/‖p‖`:
+
+        v(0) = Σ_i n_i v_i,   s_d(0) = Σ_i n_i e_dᵀ U_i e_d
+
+    Rotating heads among each other, `v → Ov` and `U → OU`, leaves the flow as it is. After the rotation that turns p
+    onto one head, no other head has a part that grows near zero. For a start of size ε the learning times of that head
+    alone are off by `O(ε² ln(1/ε))/‖A‖`, those of the balanced head of `effective_start` by `O(ε)/‖A‖`.
+
+    Zeros if no head has a growing part.
+
+    Reference: theory notes, §16 (derived there).
+    """
+    value, merged = np.asarray(value), np.asarray(merged)
+    growing = _growing(value, merged, features)
+    entries = np.einsum("hij,id,jd->hd", merged, features.directions, features.directions)
+    return np.concatenate([[growing @ value], growing @ entries]) / (np.linalg.norm(growing) or 1.0)
+
+
+def _growing(value: np.ndarray, merged: np.ndarray, features: Features) -> np.ndarray:
+    """Return the growing part of each head, (H,)."""
     direction = (features.directions * (features.drive / np.linalg.norm(features.drive))) @ features.directions.T
-    growing = (np.asarray(value) + np.einsum("hij,ij->h", np.asarray(merged), direction)) / 2.0
-    return float(np.linalg.norm(growing))
+    return np.asarray((value + np.einsum("hij,ij->h", merged, direction)) / 2.0)
 
 
 class MergedFlow(NamedTuple):
     """Gradient flow of the effective head: `v̇ = 2 Σ_d s_d (a_d − c_d v s_d)`, `ṡ_d = 2 v (a_d − c_d v s_d)`.
 
-    The strengths are `w_d = v s_d`, the balanced start is `s_d(0) = v_0 a_d/‖a‖` (a `Dynamics`).
+    The strengths are `w_d = v s_d` (a `Dynamics`).
 
     Attributes:
         features: The drives and curvatures.
-        start: v_0 > 0 (see `effective_start`).
+        start: v(0) and s_d(0), (D+1,) (see `effective_head`); or v_0 > 0 of a balanced head, `s_d(0) = v_0 a_d/‖a‖`.
     """
 
     features: Features
-    start: float
+    start: float | Float[np.ndarray, " D+1"]
 
     def predict(self, time: np.ndarray) -> Trajectory:
         """Integrate from time 0."""
-        check_number("start", self.start, minimum=0.0, exclusive=True)
         drive = self.features.drive
-        begin = self.start * np.concatenate([[1.0], drive / np.linalg.norm(drive)])
+        begin = np.asarray(self.start, float)
+        if begin.ndim == 0:
+            check_number("start", self.start, minimum=0.0, exclusive=True)
+            begin = self.start * np.concatenate([[1.0], drive / np.linalg.norm(drive)])
+        check_shape("start", begin, (len(drive) + 1,))
         grid = np.concatenate([[0.0], np.asarray(time, float)])
         args = jnp.asarray(drive, float), jnp.asarray(self.features.curvature, float)
         values = integrate(_field, jnp.asarray(begin, float), grid, args)[1:]

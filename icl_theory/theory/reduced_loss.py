@@ -55,8 +55,3 @@ class MergedStrength(NamedTuple):
 def aligned_start(u: Any, dim: int) -> dict[str, Array]:
     """Return the coordinates of `AlignedStrength` with every `u_d = u`."""
     return {"root": jnp.full(dim, u * 3.0**0.5)}
-
-
-def merged_start(value: Any, drive: Float[Array, " D"]) -> dict[str, Array]:
-    """Return the coordinates of `MergedStrength` with `v = value` and `s = value · a/‖a‖` (see `effective_start`)."""
-    return {"value": value, "merged": value * drive / jnp.linalg.norm(drive)}

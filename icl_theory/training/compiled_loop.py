@@ -51,7 +51,7 @@ class Program:
     The numbers in `loss` and `track` are traced; the rest is structure.
 
     Attributes:
-        loss: Loss as a function of the parameters, a pytree.
+        loss: Loss as a function of the parameters, a pytree. If it has `at_step(step)`, each step trains on that loss.
         track: Function of the parameters whose value is recorded, a pytree.
         optimizer: Factory that makes an optax transformation from hyperparameters.
         many: Whether the program is for a block of runs.
@@ -127,11 +127,14 @@ def _through_snapshots(
     axes = program.axes
 
     def update_one(
-        loss: Any, hyperparameters: Any, params: PyTree, optimizer_state: PyTree, peak: Any
+        step: Any, loss: Any, hyperparameters: Any, params: PyTree, optimizer_state: PyTree, peak: Any
     ) -> tuple[Any, Any, Any]:
+        batch = loss.at_step(step) if hasattr(loss, "at_step") else loss
         value, params, optimizer_state = optimizer_step(
-            program.optimizer, hyperparameters, loss, params, optimizer_state
+            program.optimizer, hyperparameters, batch, params, optimizer_state
         )
+        if batch is not loss:  # one batch may be bad by chance: only snapshots, of all data, decide on divergence
+            value = jnp.where(jnp.isfinite(value), -jnp.inf, value)
         return params, optimizer_state, jnp.maximum(peak, value)  # NaN stays NaN
 
     def see_one(
@@ -148,12 +151,12 @@ def _through_snapshots(
     update: Any = update_one
     see: Any = see_one
     if program.many:
-        update = jax.vmap(update, in_axes=(axes.loss, -1, -1, -1, -1), out_axes=-1)
+        update = jax.vmap(update, in_axes=(None, axes.loss, -1, -1, -1, -1), out_axes=-1)
         see = jax.vmap(see, in_axes=(axes.loss, axes.track, -1, -1, -1, -1, -1, None), out_axes=(-1, 0))
 
     def snapshot(step: Any, state: State, stop: Any) -> tuple[Any, State, Any]:
         begun = (state.params, state.optimizer, jnp.full_like(limit, -jnp.inf))
-        advanced = jax.lax.fori_loop(step, stop, lambda _, now: update(loss, hyperparameters, *now), begun)
+        advanced = jax.lax.fori_loop(step, stop, lambda at, now: update(at, loss, hyperparameters, *now), begun)
         state, seen = see(loss, track, limit, state, *advanced, stop)
         return stop, state, seen
 

@@ -1,4 +1,4 @@
-"""Full-batch training of any loss with any optimizer, as one compiled scan run in chunks.
+"""Training of any loss, full batch or in minibatches, with any optimizer, as one compiled scan run in chunks.
 
 Everything that is a number (learning rate, ρ, spectra, prompts, number of steps, when to take a snapshot) is traced: a
 program is compiled once per structure (model, kind of loss, optimizer, shapes) and never again.
@@ -51,6 +51,7 @@ def train(
 
     Args:
         loss: Function `loss(params) -> scalar`: a callable pytree (see `make_loss`) or any function of the parameters.
+            One of `make_minibatch_loss` is trained on a batch a step; snapshots have the loss of all data.
         params: Initial parameters, a pytree of arrays.
         hyperparameters: Numbers that `optimizer` is called with, e.g. `{"learning_rate": 0.02, "rho": 0.05}`. They are
             traced; any other setting belongs in the factory, as in `functools.partial(optax.sgd, nesterov=True)`.

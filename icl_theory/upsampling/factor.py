@@ -2,7 +2,7 @@
 
 Plain numpy on plain arrays, for any model and any trainer; groups come from `icl_theory.upsampling.lateness`. The rule:
 upsampling the late examples by κ divides the ratio of learning times by κ, so κ is the measured ratio over the target
-ratio.
+ratio. That is exact for aligned heads with a group each; from random starts `excess_factor` holds (theory notes, §16).
 """
 
 from __future__ import annotations
@@ -86,15 +86,15 @@ def excess_factor(
     """Return `κ = r / (1 + (r − 1)(R_target − 1)/(R − 1))`, the factor for groups that one head learns in turn.
 
     It holds from small random starts, where a head that has learned the early group goes on to the late one: then
-    upsampling divides what R exceeds 1 by (nearly) κ, and not R itself. No factor brings R below `1 − (R − 1)/(r − 1)`.
+    upsampling divides what R exceeds 1 by (nearly) κ, and not R itself. The law holds as long as the late come second.
 
     Args:
         ratio: R > 1, measured or predicted.
-        target: R_target > 1, unless `drive_ratio` is finite; above the least ratio that a factor can reach.
+        target: R_target ≥ 1, above 1 if the drive ratio is infinite.
         drive_ratio: `r = a_1/a_d > 1`, the ratio of the drives. With infinity, `κ = (R − 1)/(R_target − 1)`.
 
     Raises:
-        InputError: A number is out of range, or no factor reaches the target.
+        InputError: A number is out of range.
 
     Reference: theory notes, §16.
     """
@@ -104,12 +104,10 @@ def excess_factor(
         raise InputError("ratio", ratio, "give more than 1; else the late are learned soon enough already")
     if not np.all(drive_ratio > 1):
         raise InputError("drive_ratio", drive_ratio, "give more than 1, the drive of the early over that of the late")
+    if not np.all((target > 1) | ((target == 1) & np.isfinite(drive_ratio))):
+        raise InputError("target", target, "give more than 1 (1 with a finite drive ratio): the late come second here")
     share = (target - 1.0) / (ratio - 1.0)
-    inverse = share + (1.0 - share) / drive_ratio  # 1/κ
-    if not np.all(inverse > 0):
-        least = np.max(1.0 - (ratio - 1.0) / (drive_ratio - 1.0))
-        raise InputError("target", target, f"no factor brings the ratio to it; give more than {least:.4g}")
-    return np.asarray(1.0 / inverse)
+    return np.asarray(1.0 / (share + (1.0 - share) / drive_ratio))
 
 
 def secant_factor(
@@ -117,8 +115,8 @@ def secant_factor(
 ) -> np.ndarray:
     """Improve a factor from the ratio that it achieved: `(R − R_∞)/(R_target − R_∞)`, `R_∞ = (κR' − R)/(κ − 1)`.
 
-    R is linear in 1/κ where groups share no feature, from aligned starts (R_∞ = 0) as from small random ones. So the
-    secant through the two ratios is the whole line, and R_∞ is the ratio that no factor can go below.
+    R is linear in 1/κ where groups share no feature: from aligned starts (with R_∞ = 0), and from small random ones as
+    long as R ≥ 1. There the secant through the two ratios is the whole line. R_∞ is its end at infinite κ.
 
     Args:
         factor: The κ that was tried; 1 stays 1.
@@ -128,7 +126,7 @@ def secant_factor(
 
     Raises:
         InputError: A number is not positive and finite, shapes do not broadcast, the first factor did not lower R, or
-            no factor reaches the target.
+            the target lies below R_∞.
 
     Reference: theory notes, §16.
     """
@@ -140,7 +138,7 @@ def secant_factor(
     left = np.where(tried, target - ratio + moved, 1.0)
     if not np.all(left > 0):
         least = np.max((ratio - moved)[left <= 0])
-        raise InputError("target", target, f"no factor brings the ratio to it; give more than {least:.4g}")
+        raise InputError("target", target, f"the line through both ratios ends above it; give more than {least:.4g}")
     return np.asarray(moved / left)
 
 

@@ -1,7 +1,7 @@
 """The upsampling rule, from a record of losses to weights of examples (theory notes, §8).
 
 The ratio `R` is the median learning time of the late examples divided by that of the early ones. Upsampling the late by
-κ divides R by about κ. The rules:
+κ lowers it. The rules:
 
     ratio   κ = R / target; with target 1, late and early are learned at the same time
     excess  κ = (R − 1) / (target − 1), for a target above 1: where the units that learned the early go on to the late
@@ -35,6 +35,8 @@ from icl_theory.upsampling.factor import (
 from icl_theory.upsampling.late_examples import Source, find_late
 from icl_theory.upsampling.lateness import example_learning_times, floor_of
 from icl_theory.upsampling.loss_record import LossRecord
+from icl_theory.upsampling.noise_scale import NoiseScale
+from icl_theory.upsampling.optimizer_rule import check_optimizer, median_times, optimizer_factor
 from icl_theory.upsampling.settings import MAX_FACTOR, check_settings, parse_late
 
 
@@ -94,6 +96,9 @@ def upsample(
     tried_factor: float | None = None,
     factor: float | None = None,
     max_factor: float | None = None,
+    optimizer: str | None = None,
+    batch_size: int | None = None,
+    noise: NoiseScale | None = None,
     group: str = "late",
     seed: int = 0,
 ) -> Upsampling:
@@ -131,6 +136,11 @@ def upsample(
         tried_factor: κ' of secant.
         factor: κ itself instead of a rule, at least 1.
         max_factor: An upper bound on the κ of a rule (default 5, chosen without theory).
+        optimizer: "sgd" or "adamw", for the κ that brings R to the target by the law of that optimizer
+            (`optimizer_rule`); κ is 1 where no factor lowers R. By default, and for "sgd" without `noise`, R / target.
+        batch_size: The rows of a step, which "adamw" needs.
+        noise: The measured signal and noise of the same groups (`load_noise_scale`). By default late and early examples
+            share no feature.
         group: "late", or a control group of equal size: "random" or "early".
         seed: Seed of the random control group.
 
@@ -148,6 +158,7 @@ def upsample(
     check_settings(
         late=late, remaining=remaining, floor=floor, group=group, rule=rule, factor=factor, **within, **given
     )
+    check_optimizer(optimizer, batch_size, noise, rule=rule, factor=factor)
     if len(record.steps) < 2:
         raise InputError("steps", f"{len(record.steps)} checkpoint", "a learning time needs at least two")
     levels = _floors(record, floor)
@@ -174,8 +185,16 @@ def upsample(
             seen = _times(other, remaining, _floors(other, floor))
             achieved = _ratio(other, late_ones, seen)
             bound = "at least " if np.isinf(np.median(seen[late_ones])) else ""
-        kappa, why = _rule(rule, ratio, achieved, 1.0 if target is None else float(target), tried_factor, bound)
-        largest = MAX_FACTOR if max_factor is None else float(max_factor)
+        wanted, largest = (
+            1.0 if target is None else float(target),
+            MAX_FACTOR if max_factor is None else float(max_factor),
+        )
+        if optimizer is None or (optimizer == "sgd" and noise is None):
+            kappa, why = _rule(rule, ratio, achieved, wanted, tried_factor, bound)
+        else:
+            law: dict[str, Any] = {"optimizer": optimizer, "batch_size": batch_size, "noise": noise}
+            medians = median_times(times, late_ones, float(record.steps[-1]))
+            kappa, why = optimizer_factor(medians, late_ones, target=wanted, largest=largest, **law)
         if kappa > largest:
             kappa, why = largest, f"{why} → {kappa:.3g}, limited to {largest:g}"
         elif kappa < 1.0:

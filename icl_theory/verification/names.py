@@ -21,7 +21,9 @@ NAMES = {
     "softmax": "Softmax attention",
     "weights": "Weights and what the flow conserves",
     "many_features": "Thirty-two features",
+    "random_starts_beyond": "Random starts beyond rank one and linear scores",
     "principal_components": "Regression on principal components",
+    "adaptive_optimizers": "Adaptive optimizers and batch size",
     "phase_diagram": "Phase diagram of the reduced flow",  # only for a figure; it has no statements
 }
 

@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 from flax import nnx
 from helpers import refused, run_command
+from safetensors.numpy import load_file
 from tiny_model import write_rows, write_tiny_model
 
 import icl_theory as icl
@@ -22,6 +23,7 @@ from icl_theory.cli import finetune as command
 from icl_theory.llm.job import job as jobs
 from icl_theory.llm.model.checkpoint import load_decoder
 from icl_theory.llm.training.run_checkpoints import Checkpoints
+from icl_theory.upsampling.noise_scale import load_noise_scale
 
 QUICK = ["--length", 16, "--batch-size", 4, "--learning-rate", 0.005, "--quiet"]
 
@@ -53,6 +55,7 @@ def test_a_whole_job(tmp_path, model, digits, asked, capsys):
     out = tmp_path / "out"
     arguments = ["finetune", model, digits, "--out", out, "--eval", asked, "--max-new", 4, *QUICK]
     arguments += ["--upsample", "--recorded-steps", 60, "--record-every", 6, "--steps", 100, "--max-factor", 3]
+    arguments += ["--noise-scale"]
     assert run_command(*arguments) == 0
     said = capsys.readouterr().out
     assert "1 that are longer than --length; the longest has 44 tokens" in said
@@ -80,6 +83,16 @@ def test_a_whole_job(tmp_path, model, digits, asked, capsys):
     assert report["upsampling"]["factor"] == found.factor > 1
     assert found.late[10:].all()
     assert report["examples"] == {"given": 21, "used": 20, "rows": len(found.indices())}
+    noise = load_noise_scale(out / "warmup" / "noise.npz")
+    assert noise.steps.tolist() == [0, 3, 15, 60]  # the start, a sixteenth, a quarter, the end
+    assert noise.counts.tolist() == [np.sum(~found.late), found.late.sum()]
+    early, late = noise.critical_batch()[0, 0]
+    assert f"step 0: early {early:.3g} (" in said
+    assert f"late {late:.3g} (" in said
+    assert "by adamw's law at batches of 4" in said
+    assert f"factor {found.factor:.3g}: R × " in said
+    again = icl.upsample(record, optimizer="adamw", batch_size=4, noise=noise)  # it goes into the rule
+    assert "the measured noise" in again.why
     assert (out / "warmup" / "upsampling.png").stat().st_size > 10_000
     assert not (out / "warmup" / "run").exists()
 
@@ -99,6 +112,7 @@ def test_a_whole_job(tmp_path, model, digits, asked, capsys):
 def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits, capsys, monkeypatch, saves):
     options = ["--upsample", "--recorded-steps", 8, "--record-every", 2, "--steps", 12, "--save-every", 4, *QUICK]
     options += ["--sharpness", "fsam", "--optimizer", "muon", "--packing", "--factor", 2, "--remaining", 0.9]
+    options += ["--noise-scale"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run_command("finetune", model, digits, "--out", whole, *options) == 0
     save, count = Checkpoints.save, []
@@ -116,10 +130,33 @@ def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits,
     assert run_command("finetune", model, digits, "--out", parts, *options) == 0
     for name in ("loss.csv", "warmup/weights.csv"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    measured = [load_noise_scale(out / "warmup" / "noise.npz") for out in (whole, parts)]
+    assert measured[0].steps.tolist() == [0, 1, 2, 8]
+    for ours, theirs in zip(*measured, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     for ours, theirs in zip(weights(whole / "model"), weights(parts / "model"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     records = [icl.load_loss_record(folder / "warmup" / "losses.zarr") for folder in (whole, parts)]
     np.testing.assert_array_equal(records[0].losses, records[1].losses)
+
+
+def test_adapters_are_saved_alone_and_merged(tmp_path, model, digits, capsys):
+    """`model` plus `(α/r) B A` of `adapter` in the named matrices, and nothing else changed."""
+    out = tmp_path / "out"
+    options = ["--lora-rank", 2, "--lora-alpha", 6, "--lora-dropout", 0.1, "--lora-matrices", "key, down"]
+    options += ["--epochs", 2, "--packing", *QUICK]
+    assert run_command("finetune", model, digits, "--out", out, *options) == 0
+    assert "rank 2 on key, down: 0.000576 million weights" in capsys.readouterr().out
+    described = json.loads((out / "adapter" / "adapter_config.json").read_text())
+    assert described["base_model_name_or_path"] == str(model)
+    assert described["target_modules"] == ["down_proj", "k_proj"]
+    adapter = load_file(out / "adapter" / "adapter_model.safetensors")
+    before, after = (load_file(folder / "model.safetensors") for folder in (model, out / "model"))
+    for name, weight in before.items():
+        a, b = (adapter.get(f"base_model.model.{name.removesuffix('.weight')}.lora_{x}.weight") for x in "AB")
+        assert (a is not None) == ("k_proj" in name or "down_proj" in name)
+        np.testing.assert_allclose(after[name], weight if a is None else weight + 3 * b @ a, rtol=1e-5, atol=1e-7)
+        assert a is None or np.abs(b).max() > 1e-3
 
 
 DISTURBED = """
@@ -348,9 +385,12 @@ def test_settings_of_upsampling_may_change_until_something_was_chosen(tmp_path, 
         (["--length", 3], "no example fits; the shortest has"),
         (["--weights", "nowhere.npy"], "there is no such file"),
         (["--recorded-steps", 5], "it belongs to upsampling"),
+        (["--noise-scale"], "it belongs to upsampling"),
         (["--id-field", "name", "--record-every", 2], "none in row 0"),
         (["--shards", 3], "it must divide the number of devices"),
-        (["--preconditioned"], "it needs adamw"),
+        (["--preconditioner", "current"], "it needs adamw"),
+        (["--lora-alpha", 4], "lora_alpha = 4.0: it belongs to adapters; give lora_rank too"),
+        (["--lora-rank", 2, "--lora-matrices", "query,w"], "lora_matrices = 'w': give one of query"),
         (["--eval", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--learning-rate", "nan"], "learning_rate"),
         (["--save-every", 0], "save_every"),
@@ -360,7 +400,7 @@ def test_settings_of_upsampling_may_change_until_something_was_chosen(tmp_path, 
         (["--max-new", 5], "it belongs to --eval"),
         (["--length", 65], "the model reads 64 tokens at most"),
         (["--shards", 0], "give a whole number at least 1"),
-        (["--preconditioned", "--dry-run"], "it needs adamw"),
+        (["--preconditioner", "past", "--dry-run"], "it needs adamw"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, model, digits, capsys, options, said):
@@ -524,6 +564,7 @@ HOST = """
 import os, sys
 from icl_theory.cli import main
 from icl_theory.llm.training.run_checkpoints import Checkpoints
+from icl_theory.upsampling.noise_scale import load_noise_scale
 save, count, most = Checkpoints.save, [], int(sys.argv[1])
 def stopping(self, *arguments):
     save(self, *arguments)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import icl_theory as icl
 from icl_theory.upsampling import parquet_data
 from icl_theory.upsampling.conversations import texts_of
+from icl_theory.upsampling.noise_scale import save_noise_scale, sparse
 from icl_theory.upsampling.record_files import SUFFIXES
 
 COUNT = 12
@@ -609,3 +610,32 @@ def test_fields_of_the_usual_shapes(row, prompt, completion):
     found = texts_of(row)
     assert (found is None) == (prompt is None)
     assert found is None or found == (prompt, completion, "text" in row)
+
+
+def test_an_optimizer_has_its_own_factor_or_none(tmp_path, capsys):
+    """Of twelve rows four are late: in batches of one a factor helps AdamW, in batches of twelve one of 2 does not."""
+    data = write_data(tmp_path / "train.jsonl", rows())
+    icl.save_loss_record(icl.LossRecord(STEPS, LOSSES, IDS), tmp_path / "losses.npz")
+    noisy = sparse(1 / 3, COUNT)._replace(variance=np.full((1, 1, 2, 2), 1e6))
+    save_noise_scale(noisy, tmp_path / "noise.npz")
+    command = ["upsample", data, tmp_path / "losses.npz", "--late", "quantile=0.67", "--quiet"]
+    found = {}
+    for name, options in {
+        "one": ["1"],
+        "all": ["12", "--max-factor", 2],
+        "noisy": ["12", "--noise-scale", tmp_path / "noise.npz"],
+    }.items():
+        out = tmp_path / f"{name}.jsonl"
+        assert run_command(*command, "--optimizer", "adamw", "--out", out, "--batch-size", *options) == 0
+        found[name] = len(read_data(out)), capsys.readouterr().out
+    assert found["one"][0] > COUNT
+    assert "AdamW in batches of 1, by groups that share nothing: R 4 →" in found["one"][1]
+    assert found["all"][0] == COUNT
+    assert "no factor changes the pace" in found["all"][1]
+    assert found["noisy"][0] == COUNT + 3 * 4  # as under SGD: each late row four times
+    assert "the measured noise: R 4 → 1" in found["noisy"][1]
+    assert "the set has 12 examples" in refused(capsys, *command, "--optimizer", "adamw", "--batch-size", 13)
+    assert "no law says" in refused(capsys, *command, "--optimizer", "muon")
+    assert "belongs to an optimizer" in refused(capsys, *command, "--noise-scale", tmp_path / "noise.npz")
+    options = ["--optimizer", "sgd", "--noise-scale", data]
+    assert "finetune --noise-scale" in refused(capsys, *command, *options)

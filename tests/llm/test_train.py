@@ -17,7 +17,8 @@ from icl_theory.llm.data.batches import Tokenized
 from icl_theory.llm.model.checkpoint import load_decoder
 from icl_theory.llm.model.sharding import cut, make_mesh
 from icl_theory.llm.training import train
-from icl_theory.llm.training.train import Batches, FinetuneConfig, finetune
+from icl_theory.llm.training.config import FinetuneConfig
+from icl_theory.llm.training.train import Batches, finetune
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "llm" / "llama"
 SIZES = [6 + row % 3 for row in range(10)]
@@ -125,6 +126,15 @@ for optimizer, packing in (("adamw", False), ("muon", True)):
         for ours, theirs in zip(other, parts[0], strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
 
+adapters = {"lora_rank": 4, "lora_dropout": 0.25, "batch_size": 8}
+config = dataclasses.replace(CONFIG, **adapters)
+whole, found = (finetune(load_decoder(GOLDEN), EXAMPLES, config, mesh=mesh) for mesh in (None, make_mesh(2)))
+np.testing.assert_allclose(whole.losses, found.losses, rtol=2e-3)
+assert np.abs(np.diff(whole.losses)).min() > 1e-4
+for weight in (found.model.blocks[0].attention.query.kernel, found.model.blocks[0].attention.query.adapter.a):
+    assert weight[...].addressable_shards[0].data.size == weight[...].size / 2
+del whole, found, weight
+
 from icl_theory.llm.data.batches import pad
 from icl_theory.llm.model.sharding import place, place_rows
 from icl_theory.llm.training.step import begin, make_step, start
@@ -140,7 +150,7 @@ for leaf in (learner.params["embedding"], learner.optimizer[0].mu["embedding"]):
     assert leaf.addressable_shards[0].data.size == whole / 4
 
 # no device holds more than its quarter of the weights and of Adam's two moments, and what cannot be cut
-del learner, leaf, found, parts, other, ours, theirs, batch
+del learner, leaf, parts, other, ours, theirs, batch
 from flax import nnx
 from icl_theory.llm.model.generate import generate
 from icl_theory.llm.job.placement import in_hosts, on_devices
@@ -158,6 +168,13 @@ trained = finetune(decoder, EXAMPLES, dataclasses.replace(CONFIG, batch_size=8),
 assert max(held) < 1.1 * 3 * ((sum(sizes) - uncut) / 4 + uncut) + 4096, (max(held), sum(sizes))
 assert len(trained.model.embedding[...].addressable_shards[0].data.ravel()) == whole / 4
 
+# noise is measured as on one
+from icl_theory.llm.training.noise_scale import measure_noise
+late = np.arange(len(EXAMPLES)) % 2 == 1
+alone, apart = (measure_noise(decoder, EXAMPLES, late, batches=3, mesh=m) for m in (None, mesh))
+np.testing.assert_allclose(apart.signal, alone.signal, rtol=2e-3, atol=1e-6 * alone.signal.max())
+np.testing.assert_allclose(apart.variance, alone.variance, rtol=2e-3)
+
 # and it is asked as it lies
 prompts = [example.tokens[:3].tolist() for example in EXAMPLES]
 alone = generate(on_devices(in_hosts(trained.model), None), prompts, max_new=5)
@@ -167,7 +184,7 @@ assert generate(trained.model, prompts, max_new=5, mesh=mesh, batch_size=3) == a
 
 
 def test_on_several_devices_as_on_one():
-    """Weights whole or cut, AdamW padded and Muon packed with accumulation, functional SAM in both."""
+    """Weights whole or cut, AdamW padded and Muon packed with accumulation, functional SAM; adapters with dropout."""
     done = subprocess.run(
         [sys.executable, "-c", ON_FOUR, str(Path(__file__).parent)],
         env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
@@ -258,8 +275,8 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
 
 
 def test_bad_settings_leave_no_folder(tmp_path):
-    with pytest.raises(InputError, match="preconditioned"):
-        FinetuneConfig(length=8, optimizer="muon", sharpness="sam", preconditioned=True)
+    with pytest.raises(InputError, match="preconditioner"):
+        FinetuneConfig(length=8, optimizer="muon", sharpness="sam", preconditioner="past")
     with pytest.raises(InputError, match="length"):
         finetune(load_decoder(GOLDEN), EXAMPLES, FinetuneConfig(length=4), folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()

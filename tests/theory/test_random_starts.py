@@ -8,9 +8,11 @@ from scipy.integrate import solve_ivp
 
 import icl_theory as icl
 from icl_theory.errors import InputError
+from icl_theory.theory import cascade_steps
 from icl_theory.theory.cascade_steps import Cascade, integrate_heads, sample_heads
-from icl_theory.theory.head_escape import escape_time
+from icl_theory.theory.head_escape import _Head, escape_time
 from icl_theory.theory.head_stability import invasion_rate, keeps_out
+from icl_theory.theory.stabilised_steps import STABLE, stabilised_step
 
 FOUR = icl.find_features(icl.TaskMixture.single([0.4, 0.3, 0.2, 0.1], num_context=31))
 H, D = 5, 4
@@ -45,28 +47,56 @@ def trained(mixture, heads, rate, duration, rho=0.0):
     return icl.learning_times(run.time, strength / features.optimum)
 
 
-def test_escape_of_a_head_equals_its_flow():
+@pytest.mark.parametrize("shape", [(D,), (2, D)], ids=["rank one", "rank two"])
+def test_escape_of_a_head_equals_its_flow(shape):
     """Heads of all signs, some of which turn; the quadrature against a solver."""
     draw, goal, turned = np.random.default_rng(1), 0.05 * FOUR.optimum, 0
     for _ in range(40):
         scale = 10 ** draw.uniform(-2, -1)
-        value, key, query = scale * draw.normal(), 0.5 * scale * draw.normal(size=D), 0.5 * scale * draw.normal(size=D)
+        value, (key, query) = scale * draw.normal(), 0.5 * scale * draw.normal(size=(2, *shape))
         time, feature = escape_time(value, key, query, drive=FOUR.drive, strength=goal)
 
-        def field(t, y):
-            v, k, q = y[0], y[1 : 1 + D], y[1 + D :]
-            return np.concatenate([[2 * np.sum(FOUR.drive * k * q)], 2 * v * FOUR.drive * q, 2 * v * FOUR.drive * k])
+        def parts(y):
+            return y[0], *y[1:].reshape(2, *shape)
 
-        events = [lambda t, y, d=d: y[0] * y[1 + d] * y[1 + D + d] - goal[d] for d in range(D)]
+        def field(t, y):
+            v, k, q = parts(y)
+            pushes = (2 * np.sum(FOUR.drive * k * q), 2 * v * FOUR.drive * q, 2 * v * FOUR.drive * k)
+            return np.concatenate([np.ravel(push) for push in pushes])
+
+        def strength(y):
+            v, k, q = parts(y)
+            return v * (k * q).reshape(-1, D).sum(0)
+
+        events = [lambda t, y, d=d: strength(y)[d] - goal[d] for d in range(D)]
         for event in events:
             event.terminal = True
-        found = solve_ivp(
-            field, (0, 1e6), [value, *key, *query], method="DOP853", rtol=1e-11, atol=1e-15, events=events
-        )
+        begin = np.array([value, *key.ravel(), *query.ravel()])
+        found = solve_ivp(field, (0, 1e6), begin, method="DOP853", rtol=1e-11, atol=1e-15, events=events)
         assert len(found.t_events[feature])
         assert time == pytest.approx(found.t[-1], rel=1e-8)
         turned += found.y[0, 0] * found.y[0, -1] < 0
     assert turned > 3
+
+
+def test_a_head_with_entries_on_a_slow_feature_alone_escapes():
+    """With k = q = v = s it follows v̇ = 2a v² and has the strength v³ at `(1/s − 1/v)/(2a)`."""
+    slow, goal = np.array([0.0, 0.0, 0.0, 1e-3]), 0.05 * FOUR.optimum
+    time, feature = escape_time(1e-3, slow, slow, drive=FOUR.drive, strength=goal)
+    assert feature == 3
+    assert time == pytest.approx((1e3 - 1.0 / np.cbrt(goal[3])) / (2.0 * FOUR.drive[3]), rel=1e-8)
+    fading = slow[[3, 1, 2, 0]]  # a fast feature whose entries only decay, beside the slow one
+    assert escape_time(1e-3, slow + fading, slow - fading, drive=FOUR.drive, strength=goal)[1] == 3
+
+
+def test_a_head_turns_once_at_most():
+    """v² is convex in V: heads of all signs, whose second zero is sought beyond the first."""
+    draw = np.random.default_rng(2)
+    for _ in range(50):
+        value, (plus, minus) = draw.normal(), np.abs(draw.normal(size=(2, D)))
+        head = _Head(value, plus, minus, FOUR.drive)
+        turn = head.turning_point(np.sign(value))
+        assert turn is None or head.at(turn).turning_point(-np.sign(value)) is None
 
 
 def test_escape_of_heads_that_do_not_move_and_bad_input():
@@ -175,12 +205,13 @@ def test_many_starts_are_each_as_alone_and_parameters_are_read(monkeypatch):
     whole, times = together.run(), together.learning_times()
     drive, entries = FOUR.drive, FOUR.entry_curvature
     alike = [np.broadcast_to(part, (3, *part.shape)) for part in (drive, entries, keeps_out(drive, entries))]
-    direct = integrate_heads(heads, *alike, icl.Ascent(np.zeros(3)), np.full(3, np.inf))
+    rows = (heads[0], *(part[:, :, None] for part in heads[1:]))
+    direct = integrate_heads(rows, *alike, np.zeros(3), icl.Ascent(np.zeros(3)), np.full(3, np.inf))
     assert isinstance(whole, Cascade)
     np.testing.assert_allclose(direct.strength, whole.strength, rtol=1e-9)
     monkeypatch.setattr("icl_theory.theory.cascade_steps.KEPT", 1)  # several pieces
     at = np.linspace(0.0, [500.0, 1000.0, 1500.0], 301, axis=1)
-    sampled, finished = sample_heads(heads, *alike, icl.Ascent(np.zeros(3)), at)
+    sampled, finished = sample_heads(rows, *alike, np.zeros(3), icl.Ascent(np.zeros(3)), at)
     for row in range(3):
         wanted = [np.interp(at[row], direct.time[row], column) for column in direct.strength[row].T]
         np.testing.assert_allclose(sampled[row].T, wanted, rtol=1e-3, atol=1e-6)  # the last step ends at the last time
@@ -240,7 +271,7 @@ def test_starts_at_the_edges_and_bad_input():
     heads = [part[0] for part in starts(1, 0.1)]
     params = {"value": heads[0], "key": heads[1][:, None], "query": heads[2][:, None]}
     for call, named in (
-        (lambda: icl.RandomStartCascade.from_params(FOUR, params | {"key": np.zeros((H, 2, D))}), "rank = 2"),
+        (lambda: icl.RandomStartCascade.from_params(FOUR, params | {"key": np.zeros((H, 2, D))}).run(), "query = "),
         (lambda: icl.RandomStartCascade.from_params(FOUR, {"value": heads[0]}), "SeparateAttention"),
         (lambda: icl.RandomStartCascade(FOUR, *heads).learning_times(fraction=0.99), "fraction = 0.99"),
         (lambda: icl.RandomStartCascade(FOUR, *heads, icl.Ascent(-1.0)).run(), "rho = -1"),
@@ -252,6 +283,79 @@ def test_starts_at_the_edges_and_bad_input():
             call()
 
 
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda c: c._replace(value=np.full(H, np.nan)).run(), "value = .*finite"),
+        (lambda c: c._replace(key=np.full((H, D), np.inf)).run(), "key = .*finite"),
+        (lambda c: c.run(np.nan), "until = nan: give a time from 0 on"),
+        (lambda c: c.learning_times(until=-1.0), "until = -1.0: give a time from 0 on"),
+        (lambda c: c.strengths(np.array([2.0, 1.0])), "time = .*ascending"),
+        (lambda c: c.strengths(np.array([0.0, np.nan])), "time = .*ascending"),
+        (lambda c: c.strengths(np.ones((3, 2))), "time = 'shape"),
+        (lambda c: c._replace(value=np.zeros(0), key=np.zeros((0, D)), query=np.zeros((0, D))).run(), "at least one"),
+        (lambda c: c._replace(ascent=icl.Ascent(np.zeros(3))).run(), "rho = 'shape"),
+        (lambda c: icl.RandomStartCascade(FOUR, *starts(0, 0.1)).run(), "at least one head"),
+    ],
+)
+def test_bad_starts_times_and_radii_are_named(call, named):
+    with pytest.raises(InputError, match=named):
+        call(icl.RandomStartCascade(FOUR, *(part[0] for part in starts(1, 0.1))))
+
+
 def test_a_radius_beyond_the_trap_learns_nothing():
     heads = [part[0] for part in starts(1, 0.01)]
-    assert np.isinf(icl.RandomStartCascade(FOUR, *heads, icl.Ascent(1.0)).learning_times(until=1e4)).all()
+    trapped = icl.RandomStartCascade(FOUR, *heads, icl.Ascent(1.0))
+    assert np.isinf(trapped.learning_times(until=1e3)).all()
+
+
+SHARING = icl.TaskMixture.create(
+    [icl.TaskDistribution.create([1.0, 0.5, 0.3, 0.2][::step], num_context=31) for step in (1, -1)], [0.6, 0.4]
+)
+
+
+def test_heads_that_rest_without_being_done_do_not_stop_the_cascade(monkeypatch):
+    """With t_4 of the order of 1/start; the same method with short steps throughout is the reference."""
+    features, heads = icl.find_features(SHARING), starts(8, 0.004, seed=1)
+    found = icl.RandomStartCascade(features, *heads).learning_times()
+    assert np.isfinite(found).all()
+    monkeypatch.setattr(cascade_steps, "MOST_STEPS", 2**16)
+    monkeypatch.setattr(cascade_steps, "GAIN", np.inf)
+    jax.clear_caches()
+    exact = icl.RandomStartCascade(features, *heads).learning_times()
+    jax.clear_caches()
+    assert np.median(np.abs(np.log(found / exact)), axis=0).max() < 0.01
+
+
+def test_what_too_few_steps_leave_open_is_not_known(monkeypatch):
+    """NaN, and not infinity, which means never; what was learned by then is known."""
+    heads = [part[0] for part in starts(1, 0.1)]
+    whole = icl.RandomStartCascade(FOUR, *heads)
+    known, time = whole.learning_times(), np.linspace(0.0, 5000.0, 101)
+    monkeypatch.setattr(cascade_steps, "MOST_STEPS", 64)
+    monkeypatch.setattr(cascade_steps, "KEPT", 1)
+    short, run, strength = whole.learning_times(), whole.run(), whole.strengths(time)
+    assert 0 < np.isfinite(short).sum() < D
+    assert np.array_equal(short, np.where(np.isfinite(short), known, np.nan), equal_nan=True)
+    assert np.array_equal(np.isnan(run.finished), run.head < 0)
+    assert np.array_equal(np.isnan(strength[-1]), np.isnan(run.finished))
+    assert np.isfinite(strength[0]).all()
+
+
+def test_stabilised_steps_are_of_second_order_and_stable():
+    """Against the closed form of y' = −y + y²/2."""
+
+    def end(velocity, steps, length):
+        state = (np.ones(()),)
+        for _ in range(steps):
+            state = stabilised_step(velocity, state, velocity(state), length)
+        return float(state[0])
+
+    with jax.enable_x64(True):
+        exact = 2.0 / (1.0 + np.e)
+        errors = [abs(end(lambda y: (-y[0] + 0.5 * y[0] ** 2,), steps, 1.0 / steps) - exact) for steps in (8, 16)]
+        assert errors[1] < 1e-4
+        assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.3)
+        for share, stable in ((0.3, True), (0.99, True), (1.1, False)):
+            rate = share * STABLE
+            assert (abs(end(lambda y, rate=rate: (-rate * y[0],), 3, 1.0)) <= 1.0) == stable

@@ -90,7 +90,7 @@ def test_what_the_ratio_exceeds_one_by_is_divided():
     for given, named in (
         ({"ratio": 0.9, "target": 2.0}, "ratio = 0.9"),
         ({"ratio": 5.0, "target": 1.0}, "give more than 1"),
-        ({"ratio": 5.0, "target": 0.5, "drive_ratio": 10.0}, "give more than 0.5556"),
+        ({"ratio": 5.0, "target": 0.9, "drive_ratio": 10.0}, "target = 0.9"),
         ({"ratio": 5.0, "target": 2.0, "drive_ratio": 1.0}, "drive_ratio = 1"),
         ({"ratio": 5.0, "target": np.nan}, "target = nan"),
     ):

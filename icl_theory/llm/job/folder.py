@@ -19,11 +19,11 @@ from icl_theory.results import exists, first_difference
 from icl_theory.upsampling.data_file import check_outside
 from icl_theory.upsampling.data_files import HUB
 
-SETTINGS, REPORT, MODEL, RUN = "settings.json", "report.json", "model", "run"
+SETTINGS, REPORT, MODEL, ADAPTER, RUN = "settings.json", "report.json", "model", "adapter", "run"
 BEFORE, AFTER, LOSSES, CURVE = "before.jsonl", "after.jsonl", "losses.zarr", "loss.csv"
 PARTIAL = ".partial"  # suffix of settings that are being written
 HALF_WRITTEN = ".*.????????"  # folders in which `results.writing` writes
-WARMUP, WEIGHTS = "warmup", "weights.csv"
+WARMUP, WEIGHTS, NOISE = "warmup", "weights.csv", "noise.npz"
 ASKING = (
     "model",
     "evaluation",
@@ -63,7 +63,7 @@ def spent(folder: Path, settings: Iterable[str]) -> set[str]:
     if any(map(exists, begun)):
         return set(settings)
     if exists(folder / WARMUP / LOSSES):
-        return set(settings) - {"upsampling"}  # nothing was chosen yet
+        return set(settings) - {"upsampling", "noise_scale"}  # nothing was chosen yet
     return set(ASKING) if exists(folder / BEFORE) else set()
 
 

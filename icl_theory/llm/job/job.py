@@ -4,11 +4,13 @@ Each stage leaves a file. A job that was stopped resumes after the last finished
 
     settings.json               what was asked for; a folder of another job is refused
     before.jsonl, after.jsonl   replies to the evaluation problems
-    warmup/                     with upsampling: a first run, its losses.zarr, weights.csv and a picture of the choice
+    warmup/                     with upsampling: a first run, its losses.zarr, weights.csv and a picture of the choice,
+                                and noise.npz if the noise scale was asked for
     run/                        checkpoints
     losses.zarr                 losses of the examples, if asked for
     loss.csv                    loss of each step
-    model/                      the trained model, as `transformers` loads it
+    model/                      the trained model, as `transformers` loads it; adapters are merged
+    adapter/                    adapters alone, if they were trained, as PEFT loads them
     report.json                 all numbers; once it exists, the job is done
 """
 
@@ -37,11 +39,13 @@ from icl_theory.llm.evaluation.answers import Evaluation
 from icl_theory.llm.evaluation.evaluation import evaluate, read_replies, write_replies
 from icl_theory.llm.job import plan
 from icl_theory.llm.job.folder import (
+    ADAPTER,
     AFTER,
     BEFORE,
     CURVE,
     LOSSES,
     MODEL,
+    NOISE,
     REPORT,
     RUN,
     WARMUP,
@@ -50,21 +54,23 @@ from icl_theory.llm.job.folder import (
     read_report,
     write_settings,
 )
+from icl_theory.llm.job.noise import noise_lines, noise_of_run
 from icl_theory.llm.job.placement import in_hosts, memory_said, on_devices
-from icl_theory.llm.job.report import accuracies, loss_numbers, outcome, upsampling_numbers
+from icl_theory.llm.job.report import accuracies, loss_numbers, outcome, save_pictures, upsampling_numbers
 from icl_theory.llm.job.settings import Job
 from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.peft_format import save_adapter
 from icl_theory.llm.model.pretrained import Model, find_model, load_model, save_model
 from icl_theory.llm.model.sharding import check_rows, decided_by_first_host, wait_for_all_hosts
-from icl_theory.llm.training.train import FinetuneConfig, Finetuned, finetune
+from icl_theory.llm.training.config import FinetuneConfig
+from icl_theory.llm.training.train import Finetuned, finetune
 from icl_theory.results import exists, writing
 from icl_theory.upsampling.data_file import Scan
-from icl_theory.upsampling.loss_record import LossRecord
-from icl_theory.upsampling.picture import save_upsampling_picture, with_examples
+from icl_theory.upsampling.noise_scale import load_noise_scale, save_noise_scale
 from icl_theory.upsampling.record_files import LossRecorder, load_loss_record
 from icl_theory.upsampling.rule import Upsampling, upsample
 from icl_theory.upsampling.selections import save_selection
-from icl_theory.upsampling.summary import group_text, line, summary
+from icl_theory.upsampling.summary import line, summary
 
 KIND = "kind"  # field by which accuracies are split if the problems have it
 TRAINING = "lower --batch-size or --length, raise --accumulate or --shards, or give --remat"
@@ -107,12 +113,9 @@ def run_job(
         InputError: settings, data, model or folder that do not fit together; out of memory; diverging training.
     """
     begun = time.monotonic()
-    for name, value, least in (
-        ("save_every", save_every, 1),
-        ("eval_batch_size", asked_together, 1),
-        ("show", show, 0),
-    ):
-        check_number(name, value, minimum=least, integer=True)
+    check_number("save_every", save_every, minimum=1, integer=True)
+    check_number("eval_batch_size", asked_together, minimum=1, integer=True)
+    check_number("show", show, minimum=0, integer=True)
     rows = load_rows(job.data)
     problems = None if job.evaluation is None else load_rows(job.evaluation)
     settings = job.described()
@@ -136,7 +139,8 @@ def run_job(
         check_rows(job.training.batch_size, mesh, job.training.accumulate)
     copies = plan.copies_given(job, examples)
     plan.check_warmup(job, examples, copies)
-    said = [plan.about(model, prompting), *plan.doubts(model), *examples.lines(), *examples.shown(show)]
+    said = [plan.about(model, prompting), *plan.trained(job, model), *plan.doubts(model)]
+    said += [*examples.lines(), *examples.shown(show)]
     said += [] if problems is None else [plan.problems_checked(job, problems, rows, prompting, model)]
     for text in said if not dry_run else [*said, *plan.planned(job, examples, copies)]:
         say(text)
@@ -187,6 +191,8 @@ class _Stages:
         if decided_by_first_host(not exists(folder / MODEL)):
             ended = in_hosts(done.model)
             if self.first:
+                if job.training.lora is not None and not exists(folder / ADAPTER):
+                    save_adapter(ended, folder / ADAPTER, base=job.model)
                 save_model(self.model, ended, folder / MODEL)
         field = job.by or (KIND if self.problems and KIND in self.problems[0] else None)
         found = {
@@ -239,7 +245,7 @@ class _Stages:
                 job.training, num_steps=steps, schedule="constant", warmup=min(job.training.warmup, steps)
             )
             everyone = np.arange(len(examples.rows))
-            self.trained("recording", config, everyone, LossRecorder(losses, examples.ids), every, place / RUN)
+            ended = self.trained("recording", config, everyone, LossRecorder(losses, examples.ids), every, place / RUN)
             wait_for_all_hosts("recorded")
         record = load_loss_record(losses).for_ids(examples.ids)
         found = upsample(record, seed=job.training.seed, **(job.upsampling or {}))
@@ -250,27 +256,23 @@ class _Stages:
         if not found.chosen.any():
             remedy = "change --late or --remaining, or record more steps into another folder"
             raise InputError("--upsample", "no one to upsample", remedy)
+        if job.noise_scale and not weights.is_file():
+            with memory_said(TRAINING):
+                noise = noise_of_run(
+                    self.model.decoder, ended.model, examples, config, found.late, mesh=self.mesh, report=self.report
+                )
+            if self.first:
+                (place / NOISE).unlink(missing_ok=True)  # of a choice that was not kept
+                save_noise_scale(noise, place / NOISE)
+            wait_for_all_hosts("noise")
+        if job.noise_scale:
+            for text in noise_lines(load_noise_scale(place / NOISE), record, found, job.training):
+                self.say(text)
         if self.first and not weights.is_file():
-            self.draw(record, found, place)
+            save_pictures(record, found, examples, Path(job.data).name, place / "upsampling")
             save_selection(weights, "weights", found, copies, Scan(len(copies), examples.ids, examples.named_by, ()))
             shutil.rmtree(place / RUN, ignore_errors=True)  # its weights and optimizer state are no longer needed
         return found
-
-    def draw(self, record: LossRecord, found: Upsampling, place: Path) -> None:
-        """Save pictures of the upsampling."""
-        examples, names = self.examples, self.examples.ids.to_pylist()
-        figure = with_examples(
-            record,
-            found,
-            rows_of=lambda wanted: [dict(examples.rows[row]) for row in wanted],
-            name_of=lambda row: f"{examples.named_by} {names[row]}",
-            title=f"{Path(self.job.data).name}: factor {found.factor:.3g} on {group_text(found)}; {found.why}",
-        )
-        for suffix in (".png", ".svg"):
-            path = place / f"upsampling{suffix}"
-            if not exists(path):
-                with writing(path) as partial:
-                    save_upsampling_picture(figure, partial)
 
     def trained(
         self,

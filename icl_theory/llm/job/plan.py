@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from flax import nnx
 
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import groups
@@ -14,6 +15,7 @@ from icl_theory.llm.data.problems import Row
 from icl_theory.llm.data.prompting import Prompting
 from icl_theory.llm.job.settings import Job
 from icl_theory.llm.model.checkpoint import count_parameters
+from icl_theory.llm.model.lora import adapted
 from icl_theory.llm.model.pretrained import Model
 from icl_theory.upsampling.selections import load_copies
 from icl_theory.upsampling.summary import line
@@ -101,6 +103,19 @@ def about(model: Model, prompting: Prompting) -> str:
     size = count_parameters(model.decoder)
     kind = "asked by its chat template" if prompting.template else "plain text"
     return line("model", f"{model.decoder.config.family}, {size / 1e6:.3g} million weights, {kind}")
+
+
+def trained(job: Job, model: Model) -> list[str]:
+    """Return a line about the adapters to train, if any.
+
+    Raises:
+        InputError: a matrix that the model does not have.
+    """
+    lora = job.training.lora
+    if lora is None:
+        return []
+    size = count_parameters(adapted(model.decoder, lora), nnx.LoRAParam)
+    return [line("adapters", f"rank {lora.rank} on {', '.join(lora.matrices)}: {size / 1e6:.3g} million weights")]
 
 
 def doubts(model: Model) -> list[str]:

@@ -1,17 +1,22 @@
-"""Results of a job, as numbers and as lines of text."""
+"""Results of a job, as numbers, lines of text and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from icl_theory.llm.data.examples import Examples
 from icl_theory.llm.data.problems import Row
 from icl_theory.llm.evaluation.answers import Evaluation
 from icl_theory.llm.evaluation.evaluation import by_kind
+from icl_theory.results import exists, writing
+from icl_theory.upsampling.loss_record import LossRecord
+from icl_theory.upsampling.picture import save_upsampling_picture, with_examples
 from icl_theory.upsampling.rule import Upsampling
-from icl_theory.upsampling.summary import line
+from icl_theory.upsampling.summary import group_text, line
 
 LAST = 10  # number of last steps whose mean loss is reported
 
@@ -33,6 +38,22 @@ def upsampling_numbers(found: Upsampling) -> dict[str, Any]:
         "factor": found.factor,
         "why": found.why,
     }
+
+
+def save_pictures(record: LossRecord, found: Upsampling, examples: Examples, name: str, path: Path) -> None:
+    """Save pictures of the upsampling of a set as `path` with the suffixes .png and .svg, unless they exist."""
+    names = examples.ids.to_pylist()
+    figure = with_examples(
+        record,
+        found,
+        rows_of=lambda wanted: [dict(examples.rows[row]) for row in wanted],
+        name_of=lambda row: f"{examples.named_by} {names[row]}",
+        title=f"{name}: factor {found.factor:.3g} on {group_text(found)}; {found.why}",
+    )
+    for suffixed in (path.with_suffix(".png"), path.with_suffix(".svg")):
+        if not exists(suffixed):
+            with writing(suffixed) as partial:
+                save_upsampling_picture(figure, partial)
 
 
 def loss_numbers(losses: np.ndarray) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from icl_theory.errors import InputError, check_choice, check_number
 from icl_theory.llm.data.problems import GENERATOR
-from icl_theory.llm.training.train import FinetuneConfig
+from icl_theory.llm.training.config import FinetuneConfig
 from icl_theory.results import digest, plain
 from icl_theory.upsampling.data_files import HUB, open_data
 from icl_theory.upsampling.row_fields import USUAL, Fields
@@ -46,6 +46,7 @@ class Job:
         recorded_steps: number of steps of the first run; None for one epoch.
         record_every: steps between records of all losses; None for an eighth of the first run of upsampling, and no
             records in the run that trains the model.
+        noise_scale: whether to measure the signal and noise of late and early examples in the first run of upsampling.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Job:
     upsampling: Mapping[str, Any] | None = None
     recorded_steps: int | None = None
     record_every: int | None = None
+    noise_scale: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "recorded_steps", "record_every"):
@@ -81,6 +83,10 @@ class Job:
             raise InputError("weights", str(self.weights), "upsampling finds its own; give one of them")
         if self.upsampling is None and self.recorded_steps is not None:
             raise InputError("recorded_steps", self.recorded_steps, "it belongs to upsampling; ask for it too")
+        if self.upsampling is None and self.noise_scale:
+            raise InputError("noise_scale", True, "it belongs to upsampling, which finds the late; ask for it too")
+        if self.noise_scale and self.training.lora_rank:
+            raise InputError("noise_scale", True, "it measures whole weights, not adapters; leave out one of the two")
         if self.evaluation is None and self.by is not None:
             raise InputError("by", self.by, "it belongs to an evaluation; give one")
         if self.upsampling is not None:

@@ -281,6 +281,6 @@ def _opened(path: Path) -> Iterator[Any]:
         raise InputError("model", str(path), f"it is damaged ({reason}); fetch it again") from None
 
 
-def count_parameters(model: Decoder) -> int:
-    """Return the number of weights; a tied output matrix counts once."""
-    return int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))))
+def count_parameters(model: Decoder, kind: type[nnx.Param[Any]] = nnx.Param) -> int:
+    """Return the number of weights of a kind; a tied output matrix counts once."""
+    return int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, kind))))

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from icl_theory.llm.model.config import DecoderConfig
+from icl_theory.llm.model.lora import Linear
 from icl_theory.llm.model.rotary import rope_frequencies, rotate
 from icl_theory.llm.model.sharding import by_rows
 
@@ -288,9 +289,7 @@ def _maybe(norm: Norm | None, x: Array) -> Array:
 
 def _linear(
     inputs: int, outputs: int, bias: bool, dtype: Any, param_dtype: Any, rngs: nnx.Rngs, *, summed: int = 0
-) -> nnx.Linear:
+) -> Linear:
     """Make a linear layer with initial deviation 1/√inputs, or 1/√(2 · summed · inputs) if `summed` layers add up."""
     start = nnx.initializers.normal((inputs * (2 * summed or 1)) ** -0.5)
-    return nnx.Linear(
-        inputs, outputs, use_bias=bias, kernel_init=start, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-    )
+    return Linear(inputs, outputs, use_bias=bias, kernel_init=start, dtype=dtype, param_dtype=param_dtype, rngs=rngs)

@@ -18,6 +18,7 @@ from icl_theory.llm.model.gguf_families import describe_gguf
 from icl_theory.llm.model.gguf_file import GgufFile
 from icl_theory.llm.model.gguf_tokenizer import gguf_tokenizer
 from icl_theory.llm.model.gguf_weights import load_gguf
+from icl_theory.llm.model.lora import merged
 from icl_theory.llm.model.tokenizer import check_tokenizer, load_tokenizer
 from icl_theory.results import exists, writing
 
@@ -63,6 +64,8 @@ def load(source: str | Path, *, dtype: Any = jnp.float32, remat: bool = False) -
 
 def save(model: Decoder, tokenizer: Any, folder: str | Path, *, source: str | Path) -> None:
     """Save a model and its tokenizer as a folder that `transformers` loads, completely or not at all.
+
+    Adapters are merged into the weights.
 
     Args:
         model: the decoder.
@@ -124,6 +127,8 @@ def load_model(path: Path, **settings: Any) -> Model:
 def save_model(model: Model, decoder: Decoder, folder: Path) -> None:
     """Save a trained decoder with the tokenizer and settings of its model as a folder, completely or not at all.
 
+    Adapters are merged into the weights of the model.
+
     Raises:
         InputError: the folder exists or cannot be written.
     """
@@ -132,4 +137,4 @@ def save_model(model: Model, decoder: Decoder, folder: Path) -> None:
         model.tokenizer.save_pretrained(partial)
         if (model.path / GENERATION).is_file():
             shutil.copyfile(model.path / GENERATION, partial / GENERATION)
-        save_decoder(decoder, partial, model.described)
+        save_decoder(merged(decoder, model.decoder), partial, model.described)

@@ -5,16 +5,15 @@
     fsam   J(θ + ε)ᵀ ∇_z ℓ(z(θ)): the Jacobian of the logits is taken at the perturbed weights, the gradient of the
            loss with respect to the logits at the unperturbed weights
 
-"none" takes one backward pass, the others take two. `ε` may be preconditioned, `ε = ρ P⁻¹g/‖P⁻¹g‖` with
-`P = √v̂ + 10⁻⁸` from Adam's second moment v̂. As in Adam's own step, v̂ includes g: otherwise all of ε would go to the
-embeddings of tokens that occur for the first time, whose v̂ is zero. The norm is taken over all weights together, and a
-zero gradient gives no perturbation. With gradient accumulation, each part of a batch has its own ε.
+"none" takes one backward pass, the others take two. `ε` may be preconditioned, `ε = ρ d/‖d‖` with a direction d that
+`preconditioned` computes from Adam's second moment. The norm is taken over all weights together, and a zero gradient
+gives no perturbation. A batch that is processed in parts has one ε, from the gradient of the whole batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,57 +23,93 @@ from icl_theory.errors import check_choice
 from icl_theory.numerics.norms import with_norm
 
 SHARPNESS = ("none", "sam", "fsam")
-PRECONDITIONER_EPS = 1e-8
 Params = Any
+Part = Any
+
+
+class Stages(NamedTuple):
+    """Logits in two stages, z(θ) = output(θ, h(θ)), and the loss ℓ, each for one part of a batch.
+
+    Between its two passes fsam keeps only h, which is smaller than z by the ratio of vocabulary size to hidden size.
+
+    Attributes:
+        features_of: function from the weights θ and a part to the input h of the output layer.
+        loss_of: function from θ, h and the part to its share of the loss; the shares add up.
+        pull_of: function from θ', h', θ, h and the part to `Σ z(θ', h') · ∇_z ℓ(z(θ, h))`, with the gradient held
+            constant.
+    """
+
+    features_of: Callable[[Params, Part], Any]
+    loss_of: Callable[[Params, Any, Part], Any]
+    pull_of: Callable[[Params, Any, Params, Any, Part], Any]
 
 
 def loss_and_gradient(
     kind: str,
-    features_of: Callable[[Params], Any],
-    loss_of: Callable[[Params, Any], Any],
-    pull_of: Callable[[Params, Any, Params, Any], Any],
+    stages: Stages,
     params: Params,
+    parts: Part,
     *,
     rho: Any = 0.0,
-    second_moment_of: Callable[[Params], Params] | None = None,
+    direction_of: Callable[[Params], Params] | None = None,
 ) -> tuple[Any, Params]:
-    """Return the loss at the unperturbed weights, and the gradient of the given kind.
-
-    The logits are computed in two stages, z(θ) = output(θ, h(θ)). Between its two passes, fsam then keeps only h,
-    which is smaller than z by the ratio of vocabulary size to hidden size.
+    """Return the loss of a batch at the unperturbed weights, and the gradient of the given kind.
 
     Args:
         kind: "none", "sam" or "fsam".
-        features_of: function from the weights θ to the input h of the output layer.
-        loss_of: function from θ and h to the loss ℓ, a mean.
-        pull_of: function from θ', h', θ, h to `Σ z(θ', h') · ∇_z ℓ(z(θ, h))`, with the gradient held constant.
+        stages: functions of the model and the loss.
         params: weights θ.
+        parts: parts of the batch, as arrays with an additional first axis; they are processed one after the other.
         rho: perturbation radius ρ, a distance between weights; it may be traced.
-        second_moment_of: function from g to the bias-corrected second moment v̂, shaped as the weights; None for no
-            preconditioning.
+        direction_of: function from the gradient g to the direction d of the perturbation; None for d = g.
 
     Raises:
         InputError: another kind.
     """
     check_choice("sharpness", kind, SHARPNESS)
 
-    def loss(theta: Params) -> tuple[Any, Any]:
-        features = features_of(theta)
-        return loss_of(theta, features), features
+    def loss(theta: Params, part: Part) -> tuple[Any, Any]:
+        features = stages.features_of(theta, part)
+        return stages.loss_of(theta, features, part), features
 
-    (value, features), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    def first(part: Part) -> tuple[Any, Any]:
+        (value, features), gradient = jax.value_and_grad(loss, has_aux=True)(params, part)
+        return (value, gradient), features if kind == "fsam" else None
+
+    (value, gradient), features = _summed(first, parts)
     if kind == "none":
         return value, gradient
-    moment = None if second_moment_of is None else second_moment_of(gradient)
-    perturbed = optax.apply_updates(params, perturbation(gradient, rho, moment))
-    if kind == "sam":
-        return value, jax.grad(lambda theta: loss(theta)[0])(perturbed)
-    return value, jax.grad(lambda theta: pull_of(theta, features_of(theta), params, features))(perturbed)
+    direction = gradient if direction_of is None else direction_of(gradient)
+    perturbed = optax.apply_updates(params, perturbation(direction, rho))
+
+    def second(inputs: tuple[Part, Any]) -> tuple[Any, None]:
+        part, held = inputs
+
+        def perturbed_loss(theta: Params) -> Any:
+            if kind == "sam":
+                return loss(theta, part)[0]
+            return stages.pull_of(theta, stages.features_of(theta, part), params, held, part)
+
+        return jax.grad(perturbed_loss)(perturbed), None
+
+    return value, _summed(second, (parts, features))[0]
 
 
-def perturbation(gradient: Params, rho: Any, second_moment: Params | None = None) -> Params:
-    """Return `ε = ρ d/‖d‖` with d = g, or d = P⁻¹g given a second moment; zero if the gradient is zero."""
-    direction = gradient
-    if second_moment is not None:
-        direction = jax.tree.map(lambda g, v: g / (jnp.sqrt(v) + PRECONDITIONER_EPS), gradient, second_moment)
+def perturbation(direction: Params, rho: Any) -> Params:
+    """Return `ε = ρ d/‖d‖` along a direction d; zero if the direction is zero."""
     return jax.tree.map(lambda step, leaf: step.astype(leaf.dtype), with_norm(direction, rho), direction)
+
+
+def _summed(function: Callable[[Any], tuple[Any, Any]], parts: Any) -> tuple[Any, Any]:
+    """Sum the first results of a function over parts, and stack the second ones; one part needs no loop."""
+    one = jax.tree.map(lambda leaf: leaf[0], parts)
+    if len(jax.tree.leaves(parts)[0]) == 1:
+        total, kept = function(one)
+        return total, jax.tree.map(lambda leaf: leaf[None], kept)
+    empty = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(function, one)[0])
+
+    def add(total: Any, part: Any) -> tuple[Any, Any]:
+        found, kept = function(part)
+        return jax.tree.map(jnp.add, total, found), kept
+
+    return jax.lax.scan(add, empty, parts)

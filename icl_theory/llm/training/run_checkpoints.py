@@ -62,7 +62,8 @@ class Checkpoints:
     def restore(self, learner: Learner, curve: np.ndarray) -> tuple[Learner, np.ndarray]:
         """Return the learner and losses of the newest checkpoint, or those given if there is no checkpoint.
 
-        If there is one, the arrays of the learner given are deleted to free memory.
+        If there is one, the arrays of the learner given are deleted to free memory. Its fixed weights stay, as they are
+        not in a checkpoint.
 
         Raises:
             InputError: the checkpoint cannot be read.
@@ -70,8 +71,9 @@ class Checkpoints:
         newest = self._manager.latest_step()
         if newest is None:
             return learner, curve
-        wanted = {"learner": jax.tree.map(_abstract, learner), "losses": curve}
-        jax.tree.map(lambda leaf: leaf.delete(), learner)  # frees memory for the arrays that are read
+        changing, frozen = tuple(learner[:-1]), learner.frozen
+        wanted = {"learner": jax.tree.map(_abstract, changing), "losses": curve}
+        jax.tree.map(lambda leaf: leaf.delete(), changing)  # frees memory for the arrays that are read
         try:
             with signals_held():
                 found = self._manager.restore(newest, args=ocp.args.StandardRestore(wanted))
@@ -82,7 +84,8 @@ class Checkpoints:
                 str(where),
                 f"cannot be read ({error_text(error)}); remove it to go on from the one before",
             ) from None
-        return Learner(*found["learner"]), np.array(found["losses"])
+        params, optimizer, step = found["learner"]
+        return Learner(params, optimizer, step, frozen), np.array(found["losses"])
 
     def save(self, learner: Learner, curve: np.ndarray) -> None:
         """Write a checkpoint, completely or not at all; Ctrl-C and SIGTERM are held until it is written.
@@ -92,7 +95,8 @@ class Checkpoints:
         """
         try:
             with signals_held():
-                self._manager.save(int(learner.step), args=ocp.args.StandardSave({"learner": learner, "losses": curve}))
+                saved = {"learner": tuple(learner[:-1]), "losses": curve}
+                self._manager.save(int(learner.step), args=ocp.args.StandardSave(saved))
         except (OSError, ValueError) as error:  # ValueError: the storage library's error for a full disk
             remedy = f"cannot be written ({error_text(error)}); free space, then give the same command"
             raise InputError("checkpoint", str(self._manager.directory), remedy) from None

@@ -15,23 +15,23 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree
 
-from icl_theory.errors import InputError
+from icl_theory.errors import InputError, check_choice
 from icl_theory.llm.data.batches import Batch
 from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.lora import lora_of, set_dropout
 from icl_theory.llm.model.sharding import by_rows, on_mesh, place_weights, shardings
-from icl_theory.llm.optimizers.adamw_muon import build_optimizer, second_moment
-from icl_theory.llm.optimizers.sam import loss_and_gradient
+from icl_theory.llm.optimizers.adamw_muon import PRECONDITIONERS, build_optimizer, preconditioned
+from icl_theory.llm.optimizers.sam import Stages, loss_and_gradient
 from icl_theory.llm.training.losses import row_losses, row_pulls
-
-Stages = tuple[Callable[[Any], Any], Callable[[Any, Any], Any], Callable[[Any, Any, Any, Any], Any]]
 
 
 class Learner(NamedTuple):
-    """Training state: weights, optimizer state, and number of steps taken."""
+    """Training state: trained weights, their optimizer state, number of steps taken, and weights that stay fixed."""
 
     params: PyTree
     optimizer: PyTree
     step: Int[Any, ""]
+    frozen: PyTree
 
 
 def batch_loss(model: Decoder, hidden: Float[Array, "B T C"], batch: Batch, total: Any) -> Float[Array, ""]:
@@ -62,44 +62,72 @@ def token_total(batch: Batch) -> Float[Array, ""]:
 
 
 def start(model: Decoder, kind: str, **settings: float) -> tuple[nnx.GraphDef[Any], Learner]:
-    """Return the graph of a model, and a learner with its weights and a new optimizer state."""
-    graph, state = nnx.split(model, nnx.Param)
-    params = nnx.to_pure_dict(state)
-    return graph, Learner(params, build_optimizer(kind, **settings).init(params), jnp.zeros((), jnp.int32))
+    """Return the graph of a model, and a learner with its weights and a new optimizer state.
+
+    Of a model with adapters, they alone are trained.
+    """
+    graph, params, frozen = split(model)
+    return graph, Learner(params, build_optimizer(kind, **settings).init(params), jnp.zeros((), jnp.int32), frozen)
 
 
 def begin(
     model: Decoder, kind: str, *, mesh: Mesh | None = None, **settings: float
 ) -> tuple[nnx.GraphDef[Any], Learner]:
-    """Return the same as `start`, with copied arrays placed on the mesh and the optimizer state created there."""
-    graph, state = nnx.split(model, nnx.Param)
-    params = place_weights(nnx.to_pure_dict(state), mesh, own=True)
+    """Return the same as `start`, with copied arrays placed on the mesh and the optimizer state created there.
+
+    Fixed matrices are kept in the number type in which they are used, which changes no result.
+    """
+    graph, trained, fixed = split(model)
+    fixed = jax.tree.map(lambda leaf: leaf.astype(model.dtype) if leaf.ndim >= 2 else leaf, fixed)
+    params, frozen = place_weights(trained, mesh, own=True), place_weights(fixed, mesh, own=True)
     init = build_optimizer(kind, **settings).init
     step = jnp.zeros((), jnp.int32)
     if mesh is None:
-        return graph, Learner(params, jax.jit(init)(params), step)
+        return graph, Learner(params, jax.jit(init)(params), step, frozen)
     where = shardings(jax.eval_shape(init, params), mesh)
-    return graph, Learner(params, jax.jit(init, out_shardings=where)(params), place_weights(step, mesh))
+    return graph, Learner(params, jax.jit(init, out_shardings=where)(params), place_weights(step, mesh), frozen)
 
 
-def model_of(graph: nnx.GraphDef[Any], params: PyTree) -> Decoder:
-    """Return the decoder with these weights."""
-    return nnx.merge(graph, params)
+def split(model: Decoder) -> tuple[nnx.GraphDef[Any], PyTree, PyTree]:
+    """Return the graph of a model, the weights to train, and those that stay fixed: none without adapters."""
+    trained = nnx.Param if lora_of(model) is None else nnx.LoRAParam
+    graph, *states = nnx.split(model, trained, nnx.Param)
+    params, frozen = map(nnx.to_pure_dict, states)
+    return graph, params, frozen
 
 
-def stages_of(graph: nnx.GraphDef[Any], batch: Batch, total: Any) -> Stages:
-    """Return hidden states, loss and pull of a batch as functions of the weights, for `loss_and_gradient`."""
+def model_of(graph: nnx.GraphDef[Any], params: PyTree, frozen: PyTree = None, dropout: Any = None) -> Decoder:
+    """Return the decoder with these weights; a random key turns dropout of its adapters on."""
+    model = nnx.merge(graph, params, frozen or {})
+    if dropout is not None:
+        set_dropout(model, dropout)
+    return model
 
-    def hidden_of(theta: Any) -> Any:
-        return model_of(graph, theta).hidden(batch.tokens, segments=batch.segments)
 
-    def loss_of(theta: Any, hidden: Any) -> Any:
-        return batch_loss(model_of(graph, theta), hidden, batch, total)
+def stages_of(graph: nnx.GraphDef[Any], total: Any, frozen: PyTree = None) -> Stages:
+    """Return hidden states, loss and pull as functions of weights and part of a batch, for `loss_and_gradient`.
 
-    def pull_of(theta: Any, hidden: Any, held: Any, held_hidden: Any) -> Any:
-        return batch_pull(model_of(graph, theta), hidden, model_of(graph, held), held_hidden, batch, total)
+    A part is that of `in_parts`. Both passes of a step see the same dropout.
+    """
 
-    return hidden_of, loss_of, pull_of
+    def hidden_of(theta: Any, part: Any) -> Any:
+        batch, dropout = part
+        return model_of(graph, theta, frozen, dropout).hidden(batch.tokens, segments=batch.segments)
+
+    def loss_of(theta: Any, hidden: Any, part: Any) -> Any:
+        return batch_loss(model_of(graph, theta, frozen), hidden, part[0], total)
+
+    def pull_of(theta: Any, hidden: Any, held: Any, held_hidden: Any, part: Any) -> Any:
+        model, other = (model_of(graph, params, frozen) for params in (theta, held))
+        return batch_pull(model, hidden, other, held_hidden, part[0], total)
+
+    return Stages(hidden_of, loss_of, pull_of)
+
+
+def in_parts(batch: Batch, count: int, dropout: Any = None) -> tuple[Batch, Any]:
+    """Return the batch with its rows in `count` parts, along a new first axis, and a key of dropout for each part."""
+    parts = jax.tree.map(lambda x: by_rows(x.reshape(count, -1, *x.shape[1:]), axis=1), batch)
+    return parts, None if dropout is None else jax.random.split(dropout, count)
 
 
 def make_step(
@@ -107,11 +135,12 @@ def make_step(
     optimizer: str,
     *,
     sharpness: str = "none",
-    preconditioned: bool = False,
+    preconditioner: str = "none",
     accumulate: int = 1,
     clip: float | None = 1.0,
+    dropout_seed: int | None = None,
     mesh: Mesh | None = None,
-    **settings: float,
+    **settings: Any,
 ) -> Callable[[Learner, Batch, Any, Any], tuple[Learner, dict[str, Array]]]:
     """Make the function `step(learner, batch, learning_rate, rho)`, compiled once per batch shape.
 
@@ -121,10 +150,12 @@ def make_step(
         graph: graph of the model, from `start`.
         optimizer: "adamw" or "muon".
         sharpness: "none", "sam" or "fsam".
-        preconditioned: whether to perturb along `P⁻¹g` (adamw only).
-        accumulate: number of parts in which a batch is processed, one after the other; it must divide the rows. The
-            loss is always the mean over the whole batch.
+        preconditioner: "none", "current" or "past" (`preconditioned`; adamw only).
+        accumulate: number of parts in which a batch is processed, one after the other; it must divide the rows. Loss
+            and perturbation are always those of the whole batch. Between its passes fsam keeps the final hidden states
+            of all parts.
         clip: maximum norm of the gradient; None for no clipping.
+        dropout_seed: random seed of the dropout of adapters, drawn anew for each step; None for no dropout.
         mesh: mesh of `sharding.make_mesh` on which learner and batches are placed; None for one device.
         settings: settings of `build_optimizer`.
 
@@ -135,53 +166,43 @@ def make_step(
     Raises:
         InputError: settings that exclude each other.
     """
-    check_preconditioned(preconditioned, optimizer, sharpness)
+    check_preconditioner(preconditioner, optimizer, sharpness)
     transformation = build_optimizer(optimizer, **settings)
-
-    def part(params: PyTree, state: PyTree, batch: Batch, total: Any, rho: Any) -> tuple[Any, Any]:
-        moment_of = partial(second_moment, state, b2=settings.get("b2", 0.999)) if preconditioned else None
-        stages = stages_of(graph, batch, total)
-        return loss_and_gradient(sharpness, *stages, params, rho=rho, second_moment_of=moment_of)
 
     def kept(tree: PyTree) -> Any:
         return tree if mesh is None else jax.lax.with_sharding_constraint(tree, shardings(tree, mesh))
 
     def step(learner: Learner, batch: Batch, learning_rate: Any, rho: Any) -> tuple[Learner, dict[str, Array]]:
-        params, total = learner.params, token_total(batch)
-        if accumulate == 1:
-            loss, gradient = part(params, learner.optimizer, batch, total, rho)
-        else:
-            parts = jax.tree.map(lambda x: by_rows(x.reshape(accumulate, -1, *x.shape[1:]), axis=1), batch)
-            empty = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-
-            def add(sums: Any, one: Batch) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, sums, part(params, learner.optimizer, one, total, rho)), None
-
-            (loss, gradient), _ = jax.lax.scan(add, empty, parts)
+        params, stages = learner.params, stages_of(graph, token_total(batch), learner.frozen)
+        direction = partial(preconditioned, preconditioner, learner.optimizer, b2=settings.get("b2", 0.999))
+        key = None if dropout_seed is None else jax.random.fold_in(jax.random.key(dropout_seed), learner.step)
+        parts = in_parts(batch, accumulate, key)
+        loss, gradient = loss_and_gradient(sharpness, stages, params, parts, rho=rho, direction_of=direction)
         gradient = kept(gradient)
         norm = optax.tree.norm(gradient)
         if clip is not None:
             gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12)), gradient)
         updates, state = transformation.update(gradient, learner.optimizer, params)
         params = jax.tree.map(lambda p, u: (p + learning_rate * u).astype(p.dtype), params, updates)
-        return kept(Learner(params, state, learner.step + 1)), {"loss": loss, "gradient_norm": norm}
+        after = Learner(params, state, learner.step + 1, learner.frozen)
+        return kept(after), {"loss": loss, "gradient_norm": norm}
 
     return on_mesh(jax.jit(step, donate_argnums=0), mesh)
 
 
-def check_preconditioned(preconditioned: bool, optimizer: str, sharpness: str) -> None:
+def check_preconditioner(preconditioner: str, optimizer: str, sharpness: str) -> None:
     """Raise `InputError` if preconditioning is asked for without adamw, or without sam or fsam."""
-    if preconditioned and (optimizer != "adamw" or sharpness == "none"):
-        raise InputError("preconditioned", True, "it needs adamw, whose second moment it uses, and sam or fsam")
+    check_choice("preconditioner", preconditioner, PRECONDITIONERS)
+    if preconditioner != "none" and (optimizer != "adamw" or sharpness == "none"):
+        remedy = "it needs adamw, whose second moment it uses, and sam or fsam"
+        raise InputError("preconditioner", preconditioner, remedy)
 
 
-def make_example_losses(
-    graph: nnx.GraphDef[Any], mesh: Mesh | None = None
-) -> Callable[[Any, Batch], Float[Array, " B"]]:
-    """Make the compiled function `losses(params, batch)`: the mean loss of each row over its learned tokens."""
+def make_example_losses(graph: nnx.GraphDef[Any], mesh: Mesh | None = None) -> Callable[..., Float[Array, " B"]]:
+    """Make the compiled function `losses(params, batch, frozen)`: the mean loss of each row over its learned tokens."""
 
-    def losses(params: PyTree, batch: Batch) -> Array:
-        model = model_of(graph, params)
+    def losses(params: PyTree, batch: Batch, frozen: PyTree = None) -> Array:
+        model = model_of(graph, params, frozen)
         hidden = model.hidden(batch.tokens, segments=batch.segments)
         sums = row_losses(model.logits, hidden, batch.tokens, batch.learned, vocab_size=model.config.vocab_size)
         return sums / jnp.maximum(batch.learned[:, 1:].sum(1), 1)

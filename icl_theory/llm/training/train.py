@@ -15,87 +15,26 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Float, PyTree
 
-from icl_theory.errors import InputError, check_choice, check_number
+from icl_theory.errors import InputError, check_number
 from icl_theory.llm.data.batches import Batch, Tokenized, groups, pack_row, pad, stack
 from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.lora import adapted
 from icl_theory.llm.model.sharding import check_rows, decided_by_first_host, place_rows
-from icl_theory.llm.optimizers.adamw_muon import OPTIMIZERS
-from icl_theory.llm.optimizers.sam import SHARPNESS
+from icl_theory.llm.training.config import FinetuneConfig
 from icl_theory.llm.training.run_checkpoints import Checkpoints
-from icl_theory.llm.training.step import (
-    begin,
-    check_preconditioned,
-    learning_rate_at,
-    make_example_losses,
-    make_step,
-    model_of,
-)
+from icl_theory.llm.training.step import begin, learning_rate_at, make_example_losses, make_step, model_of
 from icl_theory.results import plain
 from icl_theory.upsampling.record_files import LossRecorder
 
-SCHEDULES = ("cosine", "linear", "constant")
-MOST_STEPS = 10**8
 MULTIPLE = 16  # without packing, rows are padded to a multiple of this
 Progress = Callable[[int, int, str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class FinetuneConfig:
-    """Settings of one fine-tuning run.
-
-    Attributes:
-        length: maximum number of tokens in a row; without packing, rows are only padded to the longest example.
-        batch_size: number of rows in a step.
-        num_steps: number of optimizer steps.
-        optimizer: "adamw" or "muon".
-        sharpness: "none", "sam" or "fsam".
-        rho: perturbation radius ρ of sam and fsam.
-        preconditioned: whether to perturb along P⁻¹g.
-        learning_rate: peak learning rate.
-        warmup: number of steps over which the learning rate rises.
-        schedule: "cosine", "linear" or "constant" after the warm-up.
-        weight_decay: coefficient of weight decay; it is multiplied by the learning rate.
-        accumulate: number of parts in which a batch is processed.
-        clip: maximum norm of the gradient; 0 for no clipping.
-        packing: whether rows hold several whole examples, instead of one example and padding.
-        seed: random seed of the order of the examples.
-    """
-
-    length: int = 512
-    batch_size: int = 8
-    num_steps: int = 1000
-    optimizer: str = "adamw"
-    sharpness: str = "none"
-    rho: float = 0.05
-    preconditioned: bool = False
-    learning_rate: float = 2e-5
-    warmup: int = 0
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
-    accumulate: int = 1
-    clip: float = 1.0
-    packing: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for field, minimum in {"length": 2, "batch_size": 1, "accumulate": 1, "warmup": 0, "seed": 0}.items():
-            check_number(field, getattr(self, field), minimum=minimum, integer=True)
-        check_number("num_steps", self.num_steps, minimum=1, maximum=MOST_STEPS, integer=True)
-        for field in ("rho", "learning_rate", "weight_decay", "clip"):
-            check_number(field, getattr(self, field), minimum=0.0)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_choice("sharpness", self.sharpness, SHARPNESS)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        check_preconditioned(self.preconditioned, self.optimizer, self.sharpness)
-        if self.batch_size % self.accumulate:
-            raise InputError("accumulate", self.accumulate, f"it must divide batch_size ({self.batch_size})")
 
 
 class Finetuned(NamedTuple):
     """Result of a fine-tuning run.
 
     Attributes:
-        model: decoder with the weights after the last step, placed on the mesh.
+        model: decoder with the weights after the last step, placed on the mesh; with adapters if they were trained.
         losses: (num_steps,) loss of each step's batch before the step.
     """
 
@@ -161,17 +100,21 @@ def finetune(
     if mesh is not None:
         check_rows(config.batch_size, mesh, config.accumulate)
     digest = _digest(examples, rows, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    if config.lora is not None:
+        model = adapted(model, config.lora, seed=config.seed)
     graph, learner = begin(model, config.optimizer, mesh=mesh, weight_decay=config.weight_decay)
     to_devices = (lambda batch: batch) if mesh is None else (lambda batch: place_rows(batch, mesh))
     step_of = make_step(
         graph,
         config.optimizer,
         sharpness=config.sharpness,
-        preconditioned=config.preconditioned,
+        preconditioner=config.preconditioner,
         accumulate=config.accumulate,
         clip=config.clip or None,
+        dropout_seed=config.seed if config.lora_dropout else None,
         mesh=mesh,
         weight_decay=config.weight_decay,
+        dtype=model.dtype,
     )
     saved, curve = None, np.zeros(config.num_steps)
     if folder is not None:
@@ -183,7 +126,8 @@ def finetune(
 
     def record(step: int) -> None:
         if recorder is not None:
-            losses = _losses(lambda batch: losses_of(learner.params, to_devices(batch)), examples, single)
+            held = learner.params, learner.frozen
+            losses = _losses(lambda batch: losses_of(held[0], to_devices(batch), held[1]), examples, single)
             if jax.process_index() == 0:
                 recorder.add(step, losses)
 
@@ -228,7 +172,7 @@ def finetune(
     if saved is not None:
         saved.close()
     curve[first:] = np.array(waiting)
-    return Finetuned(model_of(graph, learner.params), curve)
+    return Finetuned(model_of(graph, learner.params, learner.frozen), curve)
 
 
 class Batches:

@@ -153,8 +153,8 @@ def still_simple_first_from_a_larger_start(data: xr.Dataset) -> Reading:
 
 
 @table.at_most(
-    "Every start's learning times are predicted from the start alone, entries of v, k, q of size {case} (median error "
-    "over starts, in units of the allowed, worst of 4 features)",
+    "Learning times are predicted start by start, from the start alone, entries of v, k, q of size {case} (median "
+    "error over starts, in units of the allowed, worst of 4 features)",
     bound=1.0,
     source="notes §16",
     predictor=RandomStartCascade,

@@ -54,15 +54,15 @@ def error_is_of_the_order_of_the_scale(data: xr.Dataset) -> Reading:
 
 
 @table.at_least(
-    "The order of learning times over starts and features is still predicted from a large start, entries 0.4, 0.2, 0.2 "
-    "(Spearman's ρ)",
-    bound=0.8,
+    "From large starts the theory is off by a tenth and more: median error of features 2 to 4, entries 0.4, 0.2, 0.2 "
+    "(least)",
+    bound=0.1,
+    source="found here",
+    after_measurement="found in a first run",
     **CASCADE,
 )
-def large_starts_are_still_ordered(data: xr.Dataset) -> float:
-    large = data.sel(scale=0.4)
-    times = [large[name].values.ravel() for name in ("scale_predicted_learning_time", "scale_learning_time")]
-    return float(scipy.stats.spearmanr(*times).statistic)
+def theory_is_off_from_large_starts(data: xr.Dataset) -> np.ndarray:
+    return np.asarray(np.nanmedian(scale_errors(data.sel(scale=0.4)), axis=0))
 
 
 @table.at_least(
@@ -81,20 +81,21 @@ def distributions_over_starts_are_predicted(data: xr.Dataset, law: str) -> np.nd
     return np.asarray([scipy.stats.ks_2samp(*_ratios(data, law, d)).pvalue for d in (2, 3, 4)])
 
 
-@table.agrees(
-    "More heads lower the simplicity bias as predicted: change of the median of ln(t_d/t_1), d = 3 and 4, from 5 heads "
-    "to 16",
-    atol=0.35,
+@table.at_most(
+    "More heads lower the simplicity bias, as predicted: change of the median of ln(t_4/t_1) from 5 heads to 16 "
+    "(bootstrap, 95 % interval)",
     **CASCADE,
 )
-def more_heads_lower_the_ratios(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    changes = np.asarray(
-        [
-            [np.median(many) - np.median(few) for many, few in zip(*pairs, strict=True)]
-            for pairs in ((_ratios(data, "sixteen_heads", d), _ratios(data, "five_heads", d)) for d in (3, 4))
-        ]
-    )
-    return changes[:, 0], changes[:, 1]
+def more_heads_lower_the_ratios(data: xr.Dataset) -> Reading:
+    draw = np.random.default_rng(0)
+    (expected, many), (before, few) = (_ratios(data, law, 4) for law in ("sixteen_heads", "five_heads"))
+    resampled = [
+        np.median(draw.choice(many, size=many.size)) - np.median(draw.choice(few, size=few.size))
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    note = f"predicted {np.median(expected) - np.median(before):.2f}"
+    return Reading(np.median(many) - np.median(few), interval=(float(low), float(high)), note=note)
 
 
 @table.agrees(

@@ -51,8 +51,8 @@ def fall_of_the_ratios_is_predicted(data: xr.Dataset) -> tuple[np.ndarray, np.nd
 
 
 @table.at_most(
-    "The theory of random starts sees the trap too soon: at every ρ up to 0.1 fewer starts learn feature 1 in theory "
-    "than in training (largest difference of shares)",
+    "The theory of random starts sees the trap too soon: at no ρ up to 0.1 do more starts learn feature 1 in "
+    "theory than in training (largest difference of shares)",
     source="found here; notes §16",
     predictor=RandomStartCascade,
     figure="simplicity_bias",

@@ -16,8 +16,8 @@ CASCADE: dict[str, Any] = {"source": "notes §16", "predictor": RandomStartCasca
 
 
 @table.at_most(
-    "Random starts, a group for each feature: every start's learning times are predicted at every factor (median error "
-    "over starts, worst of 8 arms and 4 features)",
+    "Random starts, a group for each feature: learning times are predicted start by start at every factor (median "
+    "error over starts, worst of 8 arms and 4 features)",
     bound=0.1,
     **CASCADE,
 )
