@@ -22,6 +22,7 @@ PAGES = {  # page of the repository: page of the site
     "icl_theory/theory/FORMULAS.md": "theory/formulas.md",
     "icl_theory/verification/RESULTS.md": "results/verification.md",
     "experiments/language_models/RESULTS.md": "results/language_models.md",
+    "experiments/language_models/PROTOCOL.md": "results/protocol.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }

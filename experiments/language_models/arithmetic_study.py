@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.language_models.problems import Problems, stacked
+from experiments.language_models.seeds import on_cores
 from experiments.language_models.trainer import OPTIMIZERS, PILOT, Plan, Trainer, all_arms
 from icl_theory.cli.one_line import run
 from icl_theory.cli.options import NumberList, short_hash
@@ -145,27 +143,18 @@ def seeds_apart(settings: Settings, parts: Path, report: Callable[..., None]) ->
     }
     missing = [task for task, path in paths.items() if not path.exists()]
     parts.mkdir(parents=True, exist_ok=True)
-    done, cores = len(paths) - len(missing), available_cores()
-    context = multiprocessing.get_context("spawn")
-    free = context.Queue()
-    for core in cores:
-        free.put(core)
+    done = len(paths) - len(missing)
     report("training", done, len(paths))
-    with ProcessPoolExecutor(max(1, min(len(cores), len(missing))), context, take_core, (free,)) as pool:
-        running: dict[Future[None], str] = {
-            pool.submit(one_seed, settings, optimizer, seed, paths[optimizer, seed]): f"{optimizer} seed {seed}"
-            for optimizer, seed in missing
-        }
-        try:
-            for future in as_completed(running):
-                future.result()
-                done += 1
-                report("training", done, len(paths), running[future])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
+
+    def said(name: str) -> None:
+        nonlocal done
+        done += 1
+        report("training", done, len(paths), name)
+
+    jobs = {
+        f"{optimizer} seed {seed}": (settings, optimizer, seed, paths[optimizer, seed]) for optimizer, seed in missing
+    }
+    on_cores(one_seed, jobs, said)
     return merged([json.loads(path.read_text()) for path in paths.values()])
 
 
@@ -177,25 +166,14 @@ def one_seed(settings: Settings, optimizer: str, seed: int, path: Path) -> None:
     os.replace(partial, path)
 
 
-def available_cores() -> list[int]:
-    """Return the numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def take_core(free: Any) -> None:
-    """Pin a worker to one core if the system allows it: two workers on a core each are faster than two sharing both."""
-    with suppress(AttributeError, OSError):
-        os.sched_setaffinity(0, {free.get()})
-
-
 def options(settings: type) -> Callable[[Callable[..., None]], Any]:
-    """Return a decorator that adds an option to a command for each field of a class of settings."""
+    """Return a decorator that adds an option to a command for each field of a class of settings that has a default."""
 
     def add(command: Callable[..., None]) -> Any:
         for field in reversed(dataclasses.fields(settings)):
             default: Any = field.default
+            if default is dataclasses.MISSING:
+                continue
             kind: Any = NumberList() if isinstance(default, tuple) else type(default)
             if kind is int:
                 kind = click.IntRange(2 if field.name == "seeds" else 1)

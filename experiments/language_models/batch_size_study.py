@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,9 @@ import click
 import numpy as np
 
 import icl_theory as icl
-from experiments.language_models.arithmetic_study import available_cores, options, take_core
+from experiments.language_models.arithmetic_study import options
 from experiments.language_models.batch_size_runs import ARMS, OPTIMIZERS, Settings, Task
+from experiments.language_models.seeds import on_cores
 from experiments.language_models.trainer import PILOT
 from icl_theory.cli.one_line import run
 from icl_theory.cli.options import short_hash
@@ -62,21 +61,9 @@ def _done(path: Path, of: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def do_all(settings: Settings, keys: list[Key], folder: Path, report: Callable[..., None]) -> None:
     """Do all tasks, on a core each."""
     folder.mkdir(parents=True, exist_ok=True)
-    cores, context = available_cores(), multiprocessing.get_context("spawn")
-    free = context.Queue()
-    for core in cores:
-        free.put(core)
-    with ProcessPoolExecutor(len(cores), context, take_core, (free,)) as pool:
-        running = {pool.submit(do_task, settings, key, folder): key for key in keys}
-        try:
-            for place, future in enumerate(as_completed(running), 1):
-                future.result()
-                report("training", place, len(keys), " ".join(map(str, running[future])))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
+    places = iter(range(1, len(keys) + 1))
+    jobs = {" ".join(map(str, key)): (settings, key, folder) for key in keys}
+    on_cores(do_task, jobs, lambda name: report("training", next(places), len(keys), name))
 
 
 def measured(settings: Settings, key: Key, folder: Path) -> dict[str, Any] | None:

@@ -22,7 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import icl_theory as icl
-from experiments.language_models.problems import Problems, agreement, order, unseen
+from experiments.language_models.learning import learning
+from experiments.language_models.problems import Problems, order, unseen
+from experiments.language_models.seeds import over_seeds
 from icl_theory.llm.data.batches import Batch
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.optimizers.sam import SHARPNESS
@@ -223,31 +225,9 @@ class Trainer:
             self._steps[sharpness] = partial(_call, compiled)
 
     def summary(self, found: dict[str, Any], picked: Sequence[icl.Upsampling]) -> dict[str, Any]:
-        """Return for each seed accuracies, and how the early and late examples of its pilot run were learned.
-
-        `early` and `late` hold their mean losses over training, relative to the first. `learned` holds the median
-        learning steps of both, None if never learned. `agreement` is the rank correlation of all learning steps with
-        those of the pilot run.
-        """
-        summed = self.accuracies(*found["answered"]) | {
-            "steps": found["steps"],
-            "early": [],
-            "late": [],
-            "learned": {"early": [], "late": []},
-            "agreement": [],
-        }
-        for losses, one in zip(found["losses"].astype(float), picked, strict=True):
-            count = losses.shape[1]
-            times = icl.example_learning_times(np.array(found["steps"], float), losses)
-            for name, group in (("early", ~one.late[:count]), ("late", one.late[:count])):
-                some = bool(group.any())
-                relative = losses[:, group] / losses[0, group]
-                summed[name].append(relative.mean(1).round(4).tolist() if some else None)
-                middle = float(np.median(times[group])) if some else np.inf
-                summed["learned"][name].append(round(middle, 1) if np.isfinite(middle) else None)
-            last = found["steps"][-1]
-            summed["agreement"].append(agreement(np.minimum(times, last), np.minimum(one.times[:count], last)))
-        return summed
+        """Return for each seed accuracies, and how the examples of its pilot run were learned (`learning`)."""
+        known = {"steps": found["steps"]} | learning(found["steps"], found["losses"], picked)
+        return self.accuracies(*found["answered"]) | known
 
     def _advance(self, sharpness: str) -> Any:
         if sharpness not in self._steps:
@@ -277,19 +257,6 @@ def answered(graph: Any, params: Any, tokens: Any, learned: Any) -> tuple[Any, A
         return right, jnp.where(asked, token_losses(logits, targets), 0.0).sum() / jnp.maximum(asked.sum(), 1)
 
     return jax.lax.map(of, (tokens, learned), batch_size=TOGETHER)
-
-
-def over_seeds(function: Callable[..., Any], donated: int | None = None) -> Callable[..., Any]:
-    """Compile a function over arrays whose first axis is that of the seeds. A single seed is not vectorised, which is
-    twice as fast on CPU. The result may reuse the memory of one argument, `donated`."""
-
-    def all_seeds(*arguments: Any) -> Any:
-        if len(jax.tree.leaves(arguments)[0]) > 1:
-            return jax.vmap(function)(*arguments)
-        found = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
-        return jax.tree.map(lambda leaf: leaf[None], found)
-
-    return jax.jit(all_seeds, donate_argnums=donated)
 
 
 def _losses(losses_of: Any, params: Any, tokens: Any, learned: Any) -> Any:

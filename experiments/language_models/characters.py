@@ -1,0 +1,62 @@
+"""Characters as tokens, for decoders that are trained from scratch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from icl_theory.errors import InputError
+from icl_theory.llm.data.batches import Tokenized
+
+LETTERS = "$\n 0123456789+-*/=.,:()?abcdefghijklmnopqrstuvwxyz"  # the first ends an answer
+END = 0
+
+
+NUMBER = re.compile(r"[\d.]+")
+
+
+class Characters:
+    """Tokenization of prompt, line break, completion and end; it has what `Prompting` has for rows of text.
+
+    Numbers of completions are written from their last digit, in which order they can be worked out; `decode` turns them
+    back.
+    """
+
+    stop = (END,)
+
+    def tokenized(self, row: Mapping[str, Any]) -> Tokenized:
+        """Tokenize a row: the completion and its end are learned.
+
+        Raises:
+            InputError: a character that has no token.
+        """
+        asked, answered = self.asked(row), [*_tokens(turned(row["completion"])), END]
+        return Tokenized(np.array(asked + answered, np.int32), np.arange(len(asked) + len(answered)) >= len(asked))
+
+    def asked(self, row: Mapping[str, Any]) -> list[int]:
+        """Return the tokens of a row's prompt."""
+        return _tokens(f"{row['prompt']}\n")
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the completion that tokens write."""
+        return turned("".join(LETTERS[token] for token in tokens))
+
+
+def turned(text: str) -> str:
+    """Return a text with the characters of each number in the opposite order.
+
+    Examples:
+        >>> turned("-3.625, 0.0"), turned(turned("7/23"))
+        ('-526.3, 0.0', '7/23')
+    """
+    return NUMBER.sub(lambda found: found[0][::-1], text)
+
+
+def _tokens(text: str) -> list[int]:
+    places = [LETTERS.find(letter, 1) for letter in text]
+    if min(places, default=0) < 0:
+        raise InputError("text", text[places.index(-1)], "a decoder from scratch does not read it; leave out stories")
+    return places

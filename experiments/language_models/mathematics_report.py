@@ -1,0 +1,198 @@
+"""`python -m experiments.language_models.mathematics_report FOLDER`: what a study of mathematical problems shows.
+
+Arms are compared seed by seed, over the seeds that both have. The verdicts follow the protocol (PROTOCOL.md). With
+`--save FILE`, all that is printed can be made again from that file alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from scipy.stats import ttest_1samp
+
+import icl_theory as icl
+from experiments.language_models.mathematics_arms import NAMES, PLAIN
+from experiments.language_models.mathematics_mediation import mediation
+from experiments.language_models.mathematics_runs import slug
+from icl_theory.cli.one_line import run
+from icl_theory.environment import machine
+from icl_theory.errors import InputError
+from icl_theory.llm.evaluation.study import bias_of, paired
+from icl_theory.results import writing
+
+LEVEL = 0.05
+SMALLEST = 0.02  # gain below which upsampling is not worth a second run
+PRIMARY = (
+    ("late", PLAIN),
+    ("late", "random"),
+    ("recipe", PLAIN),
+    ("recipe", "recipe, random"),
+    ("recipe, equal epochs", "plain, longer"),
+    ("fresh late", "late"),
+)
+SECONDARY = (
+    ("fresh late", "fresh random"),
+    ("late, first half", "late, second half"),
+    ("late, first half", "random"),
+    ("late, second half", "random"),
+    ("late, by weight", PLAIN),
+    ("late, by weight", "late"),
+    ("recipe", "late"),
+    ("early", "random"),
+    ("plain, longer", PLAIN),
+    ("fsam", PLAIN),
+    ("fsam, half the steps", PLAIN),
+)
+Arms = dict[str, dict[str, Any]]
+
+
+def gathered(folder: Path) -> Arms:
+    """Return the finished arms of a folder, with the seeds of each in `seeds` and R and contrast with plain by seed.
+
+    Raises:
+        InputError: no plain run is finished.
+    """
+    arms: Arms = {}
+    for name in NAMES:
+        for path in sorted(folder.glob(f"{slug(name)}-[0-9]*.json")):
+            saved = json.loads(path.read_text())
+            if saved["name"] != name:
+                continue
+            arm = arms.setdefault(
+                name, {"seeds": [], "accuracy": [], "cut": [], "loss": [], "by_kind": {}, "R": [], "contrast": []}
+            )
+            arm["seeds"] += saved["seeds"]
+            for key in ("accuracy", "cut", "loss"):
+                arm[key] += saved["arm"][key]
+            for kind, values in saved["arm"]["by_kind"].items():
+                arm["by_kind"].setdefault(kind, []).extend(values)
+            arm["R"] += known(bias_of(saved["arm"])[0])
+            arm["contrast"] += known(contrasts(folder, name, saved["seeds"]))
+    if PLAIN not in arms:
+        raise InputError("FOLDER", str(folder), "it holds no finished plain run")
+    return arms
+
+
+def contrasts(folder: Path, name: str, seeds: list[int]) -> list[float]:
+    """Return the contrast of an arm with plain (`compare_losses`) for seeds that were trained together, NaN for none.
+
+    It is the mean over the records that both have after step 0 and before the end, in tenths of both runs. Above 0 the
+    arm has the lower simplicity bias.
+    """
+    ends = "-".join(map(str, seeds))
+    plain, own = (folder / f"{slug(one)}-{ends}.npz" for one in (PLAIN, name))
+    if name == PLAIN or not plain.exists():
+        return [np.nan] * len(seeds)
+    a, b = np.load(plain), np.load(own)
+    found = []
+    for first, second in zip(a["losses"], b["losses"], strict=True):
+        if np.array_equal(first, second):  # κ = 1: the arm is plain
+            found.append(0.0)
+            continue
+        compared = icl.compare_losses(icl.LossRecord(a["steps"], first), icl.LossRecord(b["steps"], second))
+        inside = (compared.steps > 0) & (compared.steps < a["steps"][-1])
+        values = compared.contrast.value[inside, compared.rankings.index("both")]
+        found.append(float(np.mean(values)) if inside.any() else np.nan)
+    return found
+
+
+def difference(arms: Arms, name: str, other: str, measured: str = "accuracy") -> np.ndarray:
+    """Return differences of two arms in what was measured, of the seeds that both have."""
+    one, two = (dict(zip(arms[arm]["seeds"], arms[arm][measured], strict=True)) for arm in (name, other))
+    return np.array([one[seed] - two[seed] for seed in one if seed in two], float)
+
+
+def holm(chances: list[float], level: float = LEVEL) -> list[bool]:
+    """Return which of several hypotheses are rejected by Holm's procedure."""
+    order, rejected = np.argsort(chances), [False] * len(chances)
+    for place, index in enumerate(order):
+        if not chances[index] <= level / (len(chances) - place):
+            break
+        rejected[index] = True
+    return rejected
+
+
+def verdict(differences: np.ndarray, rejected: bool) -> str:
+    """Return `gain`, `loss`, `no gain of 2 points` or `undecided` for a primary comparison."""
+    mean, half = paired(differences)
+    if rejected:
+        return "gain" if mean > 0 else "loss"
+    return f"no gain of {100 * SMALLEST:g} points" if mean + half < SMALLEST else "undecided"
+
+
+def lines(arms: Arms) -> list[str]:
+    """Return the report."""
+    told = [f"{'arm':22} seeds  accuracy  cut off   loss       R  contrast"]
+    for name, arm in arms.items():
+        ratio, contrast = np.exp(_mean(np.log(np.array(arm["R"], float)))), _mean(np.array(arm["contrast"], float))
+        told.append(
+            f"{name:22} {len(arm['seeds']):5} {np.mean(arm['accuracy']):9.3f} {np.mean(arm['cut']):8.3f} "
+            f"{np.mean(arm['loss']):6.3f} {ratio:7.2f} {contrast:+9.4f}"
+        )
+    pairs = [pair for pair in PRIMARY if set(pair) <= set(arms)]
+    found = [difference(arms, *pair) for pair in pairs]
+    chances = [float(ttest_1samp(one, 0).pvalue) if len(one) > 1 else 1.0 for one in found]
+    told += ["", f"primary comparisons (Holm's procedure over all {len(PRIMARY)})"]
+    missing = [1.0] * (len(PRIMARY) - len(pairs))
+    for pair, one, chance, rejected in zip(pairs, found, chances, holm([*chances, *missing]), strict=False):
+        told.append(f"{_minus(*pair)} {_interval(one)}  p = {chance:.4f}: {verdict(one, rejected)}")
+    told += ["", "secondary comparisons"]
+    told += [f"{_minus(*pair)} {_interval(difference(arms, *pair))}" for pair in SECONDARY if set(pair) <= set(arms)]
+    told += ["", *mediation(arms)]
+    return [*told, "", *families(arms)]
+
+
+def known(values: Any) -> list[float | None]:
+    """Return numbers as a list that JSON can hold, None for those that are not finite."""
+    return [round(float(value), 5) if np.isfinite(value) else None for value in values]
+
+
+def families(arms: Arms) -> list[str]:
+    """Return a table of accuracies by family, each the mean over its levels, and of gains of arms over plain."""
+    names = list(dict.fromkeys(kind.split()[0] for kind in arms[PLAIN]["by_kind"]))
+    told = [f"{'accuracy by family':22}" + "".join(f"{name:>12}" for name in names)]
+    for arm, found in arms.items():
+        cells = (
+            np.mean([np.mean(values) for kind, values in found["by_kind"].items() if kind.split()[0] == name])
+            for name in names
+        )
+        told.append(f"{arm:22}" + "".join(f"{cell:12.3f}" for cell in cells))
+    return told
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else np.nan
+
+
+def _minus(name: str, other: str) -> str:
+    return f"{f'{name} minus {other}':44}"
+
+
+def _interval(differences: np.ndarray) -> str:
+    mean, half = paired(differences)
+    return f"{mean:+.3f} ± {half:.3f} ({len(differences)} seeds)"
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--save", type=click.Path(path_type=Path), help="write the arms to this file")
+def main(folder: Path, save: Path | None) -> None:
+    """Show what the finished runs in FOLDER, or a saved file, say."""
+    if folder.is_file():
+        arms = json.loads(folder.read_text())["arms"]
+    else:
+        arms = gathered(folder)
+        if save is not None:
+            settings = json.loads((folder / "settings.json").read_text())
+            with writing(save) as unfinished:
+                unfinished.write_text(json.dumps({"machine": machine(), "settings": settings, "arms": arms}) + "\n")
+    click.echo("\n".join(lines(arms)))
+
+
+if __name__ == "__main__":
+    run(main, "mathematics-report", cache=False)

@@ -1,0 +1,218 @@
+"""Runs of the study of mathematical problems: settings, problems, the pilot run and the arms of some seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments.language_models.characters import LETTERS, Characters
+from experiments.language_models.checkpoint_study import plainly
+from experiments.language_models.families import FAMILIES, shares
+from experiments.language_models.learning import learning
+from experiments.language_models.mathematics import Row, draw
+from experiments.language_models.mathematics_arms import MOST, Arm, Found, arms, find, recipe_steps, steady
+from experiments.language_models.packed_trainer import PackedTrainer, Training, buckets, record_steps
+from icl_theory.llm.evaluation.answers import Evaluation, judge
+from icl_theory.llm.evaluation.evaluation import by_kind
+from icl_theory.llm.model.config import DecoderConfig
+from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.generate import generate
+from icl_theory.llm.model.pretrained import Model, find_model, load_model
+from icl_theory.results import writing
+
+SIZES = {"0.4M": (80, 5), "1.6M": (184, 4)}  # width and number of layers of decoders from scratch
+PILOT = "pilot"
+PILOT_DRAW = 1000  # number of the draw of its order
+SPARE = 1.25  # tokens of a reply at most, as a multiple of the longest completion of the training set
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the study.
+
+    Attributes:
+        model: a name in `SIZES`, or the path of a pretrained model.
+        optimizer: "adamw" or "muon".
+        steps: steps of a run of the plain arm's length.
+        rate: peak of the learning rate.
+        batch_size: examples of a step.
+        length: tokens of a row; longer examples are not drawn.
+        train: number of problems to train on.
+        test: number of problems to test on.
+        records: how often losses are recorded.
+        followed: number of training examples whose losses are recorded; the pilot run records all.
+        rho: ρ of functional SAM.
+    """
+
+    model: str
+    optimizer: str = dataclasses.field(default="adamw", metadata={"choices": ("adamw", "muon")})
+    steps: int = 2000
+    rate: float = 2e-3
+    batch_size: int = 128
+    length: int = 64
+    train: int = 6000
+    test: int = 2000
+    records: int = 24
+    followed: int = 1000
+    rho: float = 0.02
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the model is a decoder from scratch."""
+        return self.model in SIZES
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Families of the mixture; a decoder from scratch reads no stories."""
+        return tuple(name for name in FAMILIES if not (self.from_scratch and name == "stories"))
+
+
+class Study:
+    """Runs of some seeds, each kept in a folder when it is done.
+
+    Args:
+        settings: settings of the study.
+        seeds: seeds that are trained together.
+        folder: folder of the study.
+    """
+
+    def __init__(self, settings: Settings, seeds: Sequence[int], folder: Path):
+        self.settings, self.seeds, self.folder = settings, tuple(seeds), folder
+        model = None if settings.from_scratch else pretrained(settings.model)
+        self.text: Any = Characters() if model is None else plainly(model)
+        self.decode = (
+            Characters().decode if model is None else partial(model.tokenizer.decode, skip_special_tokens=True)
+        )
+        self.sets = [self._problems(seed) for seed in seeds]
+        examples = [[self.text.tokenized(row) for row in own["train"] + own["fresh"]] for own in self.sets]
+        self.longest = max(int(one.learned.sum()) for own in examples for one in own)
+        training = Training(
+            settings.optimizer,
+            settings.rate,
+            settings.batch_size,
+            settings.length,
+            settings.steps,
+            max(settings.steps // 30, 1),
+        )
+        self.count = len(self.sets[0]["train"])
+        self.followed = min(settings.followed, self.count)
+        models = [a_decoder(*SIZES[settings.model], seed) if model is None else model.decoder for seed in seeds]
+        self.trainer = PackedTrainer(training, self.seeds, examples, models)
+        self._tested = list(buckets([[self.text.tokenized(row) for row in own["test"]] for own in self.sets]))
+
+    def path(self, name: str, suffix: str = ".json") -> Path:
+        """Return the file of a run."""
+        return self.folder / f"{slug(name)}-{'-'.join(map(str, self.seeds))}{suffix}"
+
+    @cached_property
+    def found(self) -> list[Found]:
+        """What the pilot run of each seed says; it is run unless its file exists."""
+        path, steps = self.path(PILOT, ".npz"), self.settings.steps
+        if not path.exists():
+            records = sorted({*record_steps(steps, self.settings.records), *recipe_steps(steps)})
+            run = self.trainer.run(
+                [steady(np.arange(self.count))] * len(self.seeds), steps, records, followed=self.count, draw=PILOT_DRAW
+            )
+            save_losses(path, run.steps, run.losses)
+        known = np.load(path)
+        sources = [[row["source"] for row in own["train"]] for own in self.sets]
+        return [find(known["steps"], *one) for one in zip(known["losses"].astype(float), sources, strict=True)]
+
+    def arm(self, name: str) -> dict[str, Any] | None:
+        """Train an arm and keep it; return it, or None if it was kept already."""
+        path, settings = self.path(name), self.settings
+        if path.exists():
+            return None
+        own = [self._arms(place)[name] for place in range(len(self.seeds))]
+        steps = round(settings.steps * float(np.mean([arm.length for arm in own])))
+        sharpness = own[0].sharpness
+        run = self.trainer.run(
+            [arm.course for arm in own],
+            steps,
+            [step for step in record_steps(settings.steps, settings.records) if step < steps] + [steps],
+            followed=self.followed,
+            sharpness=sharpness,
+            rho=settings.rho if sharpness != "none" else 0.0,
+        )
+        summary = self.tested(run.params) | {"steps": run.steps.tolist()}
+        summary |= learning(run.steps.tolist(), run.losses, [one.rule for one in self.found])
+        summary |= {"factors": [round(one.rule.factor, 4) for one in self.found]}
+        save_losses(self.path(name, ".npz"), run.steps, run.losses)
+        with writing(path) as unfinished:
+            unfinished.write_text(json.dumps({"name": name, "seeds": self.seeds, "arm": summary}) + "\n")
+        return summary
+
+    def tested(self, params: Any) -> dict[str, Any]:
+        """Return for each seed the accuracy of generated answers, all and by kind, the share cut off, and the loss."""
+        found = [self._replies(params, place) for place in range(len(self.seeds))]
+        kinds = [by_kind(one, [row["kind"] for row in own["test"]]) for one, own in zip(found, self.sets, strict=True)]
+        return {
+            "accuracy": [one.accuracy for one in found],
+            "cut": [float(one.cut.mean()) for one in found],
+            "loss": self.trainer.losses(params, self._tested).mean(1, dtype=float).round(4).tolist(),
+            "by_kind": {
+                kind: [one[kind].accuracy for one in kinds]
+                for kind in shares(self.settings.families)
+                if all(kind in one for one in kinds)
+            },
+        }
+
+    def _replies(self, params: Any, place: int) -> Evaluation:
+        rows, most = self.sets[place]["test"], int(SPARE * self.longest) + 1
+        prompts = [self.text.asked(row) for row in rows]
+        size = 64 if jax.default_backend() == "cpu" else 512
+        made = generate(self.trainer.model(params, place), prompts, max_new=most, stop=self.text.stop, batch_size=size)
+        replies = [self.decode(tokens) for tokens in made]
+        return judge(replies, [row["answer"] for row in rows], [len(tokens) == most for tokens in made])
+
+    def _arms(self, place: int) -> Mapping[str, Arm]:
+        own, settings = self.sets[place], self.settings
+        kinds, fresh = ([row["kind"] for row in own[part]] for part in ("train", "fresh"))
+        return arms(self.found[place], kinds, fresh, settings.steps * settings.batch_size, self.seeds[place])
+
+    def _problems(self, seed: int) -> dict[str, list[Row]]:
+        """Return the problems of a seed, which are drawn unless its file exists."""
+        path, settings = self.folder / f"problems-{seed}.json.gz", self.settings
+        if not path.exists():
+            fresh = round((MOST - 1) * settings.train)
+            fits = lambda row: len(self.text.tokenized(row).tokens) <= settings.length  # noqa: E731
+            counts = {"test": settings.test, "train": settings.train, "fresh": fresh}
+            sets = draw(seed, settings.families, counts, fits)
+            with writing(path) as unfinished:
+                unfinished.write_bytes(gzip.compress(json.dumps(sets).encode(), mtime=0))
+        found: dict[str, list[Row]] = json.loads(gzip.decompress(path.read_bytes()))
+        return found
+
+
+def a_decoder(width: int, layers: int, seed: int) -> Decoder:
+    """Return a decoder with four heads and an MLP four times as wide as the decoder."""
+    config = DecoderConfig(len(LETTERS), width, 4 * width, layers, 4, 4, width // 4, gated=False)
+    return Decoder(config, rngs=nnx.Rngs(seed))
+
+
+@cache
+def pretrained(source: str) -> Model:
+    """Return a pretrained model, with matrix products in bfloat16 on an accelerator."""
+    return load_model(find_model(source), dtype=jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+
+
+def save_losses(path: Path, steps: np.ndarray, losses: np.ndarray) -> None:
+    """Save (T,) steps and (seeds, T, n) losses, completely or not at all."""
+    with writing(path) as unfinished:
+        np.savez_compressed(unfinished, steps=steps, losses=losses)
+
+
+def slug(name: str) -> str:
+    """Return a name as part of a file name."""
+    return re.sub(r"\W+", "-", name)

@@ -1,0 +1,360 @@
+"""The study of mathematical problems: what arms draw, that a stopped study goes on, what the report concludes."""
+
+import gzip
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.stats import ttest_1samp
+from tiny_model import write_tiny_model
+
+from experiments.language_models import mathematics_report, mathematics_runs, mathematics_study
+from experiments.language_models.mathematics_arms import NAMES, arms, find, mixed, recipe_steps, with_fresh
+from experiments.language_models.mathematics_mediation import mediation, slopes
+from experiments.language_models.mathematics_report import PRIMARY, difference, gathered, holm, lines, verdict
+from experiments.language_models.mathematics_study import Clock
+from experiments.language_models.packed_trainer import record_steps
+from experiments.language_models.power import MEASURED, power, spread_of, visible
+from icl_theory.errors import InputError
+from icl_theory.llm.evaluation.study import load_study
+
+COUNT = 60
+KINDS = [f"k {place % 3}" for place in range(COUNT)]
+FRESH = [f"k {place % 3}" for place in range(2 * COUNT)]
+STEPS = np.array(sorted({0, *record_steps(480, 12), *recipe_steps(480)}))
+
+
+@pytest.fixture(scope="module")
+def found():
+    """A pilot run whose second half is learned three times as slowly."""
+    pace = np.where(np.arange(COUNT) < 30, 40.0, 120.0) * (1 + np.arange(COUNT) / 1000)
+    sources = ["big"] * 25 + ["small"] * 5 + ["big"] * 30
+    return find(STEPS, np.exp(-STEPS[:, None] / pace), sources)
+
+
+@pytest.fixture(scope="module")
+def made(found):
+    return arms(found, KINDS, FRESH, draws=4800, seed=0)
+
+
+def share(rows, group):
+    """Share of the draws of a set that fall into a group."""
+    return np.isin(rows, np.flatnonzero(group)).mean()
+
+
+def test_the_pilot_run_says_who_is_late_by_both_rules(found):
+    assert found.rule.late.tolist() == [False] * 30 + [True] * 30
+    assert 2.9 < found.rule.factor <= 3.0
+    assert found.recipe.factor == 2.0
+    assert found.recipe.late[25:30].all()  # the small source
+    assert found.recipe.late[30:].all()
+    assert not found.recipe.late[:25].any()
+
+
+def test_arms_have_the_names_of_the_protocol(made):
+    assert tuple(made) == NAMES
+    assert {name for name, arm in made.items() if arm.sharpness != "none"} == {"fsam", "fsam, half the steps"}
+    assert made["fsam, half the steps"].length == 0.5
+    size = len(made["recipe"].course.indices) / COUNT
+    assert made["recipe, equal epochs"].length == made["plain, longer"].length == size == 95 / 60
+
+
+def test_late_and_controls_are_copied_as_often(found, made):
+    late, random, early = (made[name].course.indices for name in ("late", "random", "early"))
+    assert len(late) == len(random) == len(early)
+    factor = found.rule.factor
+    assert share(late, found.rule.late) == pytest.approx(factor / (1 + factor), abs=0.01)
+    assert share(early, found.rule.late) == pytest.approx(1 / (1 + factor), abs=0.01)
+    assert len(made["recipe"].course.indices) == len(made["recipe, random"].course.indices)
+
+
+def test_halves_draw_the_late_as_often_as_the_late_arm(found, made):
+    whole = share(made["late"].course.indices, found.rule.late)
+    first, second = (made[f"late, {half} half"].course for half in ("first", "second"))
+    for course, moved, plain in ((first, first.indices, first.later), (second, second.later, second.indices)):
+        assert len(moved) == 2400
+        assert (share(moved, found.rule.late) + share(plain, found.rule.late)) / 2 == pytest.approx(whole, abs=0.005)
+        counts = np.bincount(course.indices if moved is course.indices else course.later, minlength=COUNT)[30:]
+        assert np.ptp(counts) <= 1
+
+
+def test_weights_draw_alike_and_weigh_the_late(found, made):
+    course = made["late, by weight"].course
+    assert course.indices.tolist() == course.later.tolist() == list(range(COUNT))
+    assert course.weights[:30].tolist() == [1.0] * 30
+    assert course.weights[30:COUNT].tolist() == [found.rule.factor] * 30
+
+
+@pytest.mark.parametrize("name", ["late", "random"])
+def test_fresh_examples_take_the_place_of_copies(made, name):
+    copied, fresh = made[name].course.indices, made[f"fresh {name}"].course.indices
+    assert len(copied) == len(fresh) == len(set(fresh.tolist()))
+    assert set(range(COUNT)) <= set(fresh.tolist())
+    kinds = [*KINDS, *FRESH]
+    assert sorted(kinds[row] for row in fresh) == sorted(kinds[row] for row in copied)
+
+
+def test_copies_without_fresh_examples_left():
+    with pytest.raises(IndexError):
+        with_fresh(np.array([0, 0, 0]), ["a"], ["a"])
+
+
+def test_a_phase_may_be_of_late_examples_alone():
+    rows = mixed(np.array([4, 5]), np.array([0, 1]), 1.2, 6, 0)
+    assert sorted(rows) == [4, 4, 4, 5, 5, 5]
+
+
+def problems(seed, families, counts, fits):
+    """Sums in the place of the generators'."""
+    random = np.random.default_rng(seed)
+    rows = [
+        {"prompt": f"{a} + {b} =", "completion": str(a + b), "answer": str(a + b), "source": source, "kind": kind}
+        for a, b in random.integers(0, 400, size=(sum(counts.values()), 2)).tolist()
+        for source, kind in [("sums", f"sums {1 + (a > 200)}") if a > 100 else ("gcd", "gcd 1")]
+    ]
+    ends = np.cumsum(list(counts.values()))
+    return {part: rows[end - count : end] for (part, count), end in zip(counts.items(), ends, strict=True)}
+
+
+GIVEN = {
+    "steps": 48,
+    "rate": 0.03,
+    "batch_size": 4,
+    "length": 24,
+    "train": 120,
+    "test": 16,
+    "records": 5,
+    "followed": 110,
+}
+WORDS = ["--seeds", "2", *(word for key, value in GIVEN.items() for word in (f"--{key.replace('_', '-')}", str(value)))]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(mathematics_runs, "draw", problems)
+    monkeypatch.setattr(mathematics_runs, "SIZES", {"0.4M": (8, 1)})
+
+    def here(function, jobs, said):
+        for name, given in jobs.items():
+            function(*given)
+            said(name)
+
+    monkeypatch.setattr(mathematics_study, "on_cores", here)
+
+
+def test_a_study_is_run_stopped_resumed_and_reported(small, tmp_path, monkeypatch):
+    folder, call = tmp_path / "study", [*WORDS, *(word for name in ("plain", "late") for word in ("--arm", name))]
+    first = CliRunner().invoke(mathematics_study.main, ["0.4M", str(folder), *call, "--minutes", "1e-9"])
+    assert first.exit_code == 0, first.output
+    assert not list(folder.glob("*.npz"))  # no time for a run
+    assert CliRunner().invoke(mathematics_study.main, ["0.4M", str(folder), *call]).exit_code == 0
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"plain-0.json", "late-1.json", "pilot-1.npz", "problems-0.json.gz", "settings.json"}
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(mathematics_runs.PackedTrainer, "run", None)  # nothing is trained again
+    assert CliRunner().invoke(mathematics_study.main, ["0.4M", str(folder), *call]).exit_code == 0
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+    other = CliRunner().invoke(mathematics_study.main, ["0.4M", str(folder), *call, "--rate", "1e-4"])
+    assert "study of other settings (rate was 0.03, now 0.0001)" in str(other.exception)
+
+    saved = json.loads((folder / "late-0.json").read_text())["arm"]
+    assert saved["steps"][-1] == 48
+    assert len(saved["early"][0]) == len(saved["steps"])
+    assert 0 <= saved["accuracy"][0] <= 1
+    assert saved["accuracy"][0] == pytest.approx(
+        sum(saved["by_kind"][kind][0] * count for kind, count in counted(folder).items()) / 16
+    )
+    losses = np.load(folder / "late-0.npz")["losses"]
+    assert losses.shape == (1, len(saved["steps"]), 110)
+
+    kept = tmp_path / "kept.json"
+    told = CliRunner().invoke(mathematics_report.main, [str(folder), "--save", str(kept)])
+    assert told.exit_code == 0, told.output
+    assert "late minus plain" in told.output
+    assert CliRunner().invoke(mathematics_report.main, [str(kept)]).output == told.output
+    found = gathered(folder)
+    assert found["late"]["seeds"] == [0, 1]
+    assert all(math.isfinite(value) for value in found["late"]["contrast"])
+    assert found["plain"]["contrast"] == [None, None]
+    assert max(found["late"]["contrast"]) > 0
+
+
+def counted(folder):
+    rows = json.loads(gzip.decompress((folder / "problems-0.json.gz").read_bytes()))["test"]
+    kinds = [row["kind"] for row in rows]
+    return {kind: kinds.count(kind) for kind in set(kinds)}
+
+
+def test_problems_alone_are_drawn(small, tmp_path):
+    made = CliRunner().invoke(mathematics_study.main, ["0.4M", str(tmp_path / "new"), *WORDS, "--only-draw"])
+    assert made.exit_code == 0, made.output
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {
+        "settings.json",
+        "problems-0.json.gz",
+        "problems-1.json.gz",
+    }
+
+
+def test_a_pretrained_model_reads_stories_and_words_its_answers(small, tmp_path, monkeypatch):
+    model = write_tiny_model(tmp_path / "model")
+    settings = mathematics_runs.Settings(str(model), **GIVEN)
+    study = mathematics_runs.Study(settings, (0,), tmp_path / "study")
+    assert "stories" in settings.families
+    row = study.sets[0]["test"][0]
+    tokens = study.text.tokenized(row)
+    assert study.decode(tokens.tokens[tokens.learned]) == row["completion"]
+    found = study.tested(study.trainer.start.params)
+    assert len(found["accuracy"]) == 1
+    assert found["loss"][0] > 1
+    assert found["cut"] != [0.0]  # an untrained model does not stop
+    monkeypatch.setattr(mathematics_runs, "generate", lambda decoder, prompts, **_: [answer(study, p) for p in prompts])
+    assert study.tested(study.trainer.start.params)["accuracy"] == [1.0]
+
+
+def answer(study, prompt):
+    """The right reply to a prompt, as tokens."""
+    (row,) = (row for row in study.sets[0]["test"] if study.text.asked(row) == prompt)
+    tokens = study.text.tokenized(row)
+    return tokens.tokens[tokens.learned][:-1].tolist()
+
+
+def test_seeds_trained_together_share_a_file(small, tmp_path):
+    """As on an accelerator: the same losses as alone."""
+    settings = mathematics_runs.Settings("0.4M", **GIVEN)
+    both = mathematics_runs.Study(settings, (0, 1), tmp_path / "both")
+    alone = mathematics_runs.Study(settings, (1,), tmp_path / "alone")
+    for study in (both, alone):
+        study.arm("late")
+    one, two = (np.load(study.path("late", ".npz"))["losses"] for study in (both, alone))
+    assert study.path("late").name == "late-1.json"
+    assert both.path("late").name == "late-0-1.json"
+    np.testing.assert_allclose(one[1, :2], two[0, :2], rtol=1e-4)  # roundings grow with the steps
+    assert np.abs(one[0] - one[1]).max() > 0.01
+    found = json.loads(both.path("late").read_text())
+    assert found["seeds"] == [0, 1]
+    assert len(found["arm"]["accuracy"]) == 2
+
+
+def test_a_clock_leaves_time_for_another_run(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(mathematics_study.time, "time", lambda: now[0])
+    clock = Clock(100.0)
+    for seconds, over in ((45, False), (20, False), (20, True)):  # at 45, 65 and 85
+        clock.timed(lambda seconds=seconds: now.append(now.pop() + seconds))
+        assert clock.over is over
+    assert not Clock(None).over
+
+
+def made_up(gain, seeds=8, **more):
+    random = np.random.default_rng(5)
+    plain = random.normal(0.5, 0.02, seeds)
+    base = {"cut": [0.0] * seeds, "loss": [1.0] * seeds, "contrast": [None] * seeds, "R": [2.0] * seeds}
+    base |= {"seeds": list(range(seeds)), "by_kind": {"sums 1": [0.5] * seeds}}
+    noise = random.normal(0, 0.005, (3, seeds))
+    return {
+        "plain": base | {"accuracy": plain.tolist()},
+        "late": base | {"accuracy": (plain + gain + noise[0]).tolist()} | more,
+        "random": base | {"accuracy": (plain + noise[1]).tolist()},
+    }
+
+
+@pytest.mark.parametrize(("gain", "word"), [(0.05, "gain"), (-0.05, "loss"), (0.0, "no gain of 2 points")])
+def test_verdicts(gain, word):
+    told = [line for line in lines(made_up(gain)) if line.startswith(("late minus plain", "late minus random"))]
+    assert len(told) == 2
+    assert all(line.endswith(f": {word}") for line in told)
+
+
+def test_a_wide_interval_is_undecided():
+    assert verdict(np.array([0.1, -0.1, 0.05]), rejected=False) == "undecided"
+
+
+def test_a_single_comparison_is_judged_as_the_first_of_six():
+    found = made_up(0.0)
+    gains = np.array([0.01, 0.03, 0.02, -0.01, 0.025, 0.0, 0.015, 0.02])
+    found = {
+        "plain": found["plain"],
+        "late": found["late"] | {"accuracy": (found["plain"]["accuracy"] + gains).tolist()},
+    }
+    assert 0.05 / 6 < ttest_1samp(gains, 0).pvalue < 0.05
+    (told,) = (line for line in lines(found) if line.startswith("late minus plain"))
+    assert told.endswith(": undecided")
+
+
+def test_holm_stops_at_the_first_that_stands():
+    """The example of Holm's procedure with four hypotheses: 0.005 and 0.01 fall, 0.03 stands, and so does 0.04."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
+    assert holm([0.5]) == [False]
+
+
+def test_arms_are_compared_over_the_seeds_of_both():
+    arms_of = {"a": {"seeds": [0, 1, 2], "accuracy": [0.1, 0.2, 0.4]}, "b": {"seeds": [2, 0], "accuracy": [0.1, 0.1]}}
+    np.testing.assert_allclose(difference(arms_of, "a", "b"), [0.0, 0.3])
+
+
+def test_mediation_tells_a_gain_by_bias_from_one_by_draws():
+    """By bias: accuracy follows R of each seed. By draws: it follows the arm alone, whatever its R."""
+    random = np.random.default_rng(2)
+    names, seeds = ["late", "random", "recipe"], 12
+    x = np.array([-0.6, 0.0, -0.3])[:, None] + random.normal(0, 0.2, (3, seeds))
+    by_bias = -0.1 * x
+    by_draws = np.array([0.06, 0.0, 0.03])[:, None] + random.normal(0, 0.002, (3, seeds))
+    np.testing.assert_allclose(slopes(x, by_bias), [-0.1, -0.1])
+    within, between = slopes(x, by_draws)
+    assert abs(within) < 0.01
+    assert between == pytest.approx(-0.1, abs=0.03)
+    shares = {}
+    for case, y in (("bias", by_bias), ("draws", by_draws)):
+        base = {"seeds": list(range(seeds))}
+        given = {
+            name: base | {"R": np.exp(x[place]).tolist(), "accuracy": y[place].tolist()}
+            for place, name in enumerate(names)
+        } | {"plain": base | {"R": [1.0] * seeds, "accuracy": [0.0] * seeds}}
+        shares[case] = float(mediation(given)[-1].split()[-1])
+    assert shares["bias"] == pytest.approx(1.0)
+    assert abs(shares["draws"]) < 0.15
+
+
+def test_mediation_needs_arms_and_seeds():
+    assert mediation({"plain": {}}) == ["mediation: too few arms"]
+    base = {"seeds": [0, 1], "R": [1.0, None], "accuracy": [0.1, 0.2]}
+    assert "1 seeds only" in mediation({"plain": base, "late": base, "random": base})[0]
+
+
+def test_power_is_that_of_simulated_tests():
+    draws = np.random.default_rng(0).normal(0.05, 0.06, size=(4000, 12))
+    for level in (0.05, 0.0125):
+        rejected = (ttest_1samp(draws, 0, axis=1).pvalue < level).mean()
+        assert power(0.05, 0.06, 12, level) == pytest.approx(rejected, abs=0.025)
+    assert power(visible(0.06, 12), 0.06, 12) == pytest.approx(0.8)
+
+
+PROTOCOL = Path(mathematics_study.__file__).with_name("PROTOCOL.md").read_text()
+ROWS = {
+    ("0.1 M from scratch", "arithmetic-cpu"): ("adamw", "muon"),
+    ("0.8 M from scratch", "arithmetic-h200"): ("adamw",),
+    ("SmolLM2-135M, sums", "checkpoint-sums-cpu"): ("adamw",),
+    ("SmolLM2-135M, words", "checkpoint-words-h200"): ("adamw",),
+}
+
+
+@pytest.mark.parametrize(("study", "optimizer"), [(one, name) for one, names in ROWS.items() for name in names])
+def test_the_protocol_gives_the_power_of_its_designs(study, optimizer):
+    spread = spread_of(load_study(MEASURED / f"{study[1]}.json")["arms"], optimizer, "plain")
+    cells = [spread, *(visible(spread, seeds) for seeds in (5, 8, 16)), visible(spread, 16, 0.05 / 6)]
+    name = {"adamw": "AdamW", "muon": "Muon"}[optimizer]
+    assert f"| {study[0]}, {name} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |" in PROTOCOL
+
+
+def test_the_protocol_names_every_comparison_and_arm():
+    for name in {name for pair in PRIMARY for name in pair}:
+        assert f"`{name}`" in PROTOCOL
+    assert f"{visible(1, 16) * 0.027:.3f} {visible(1, 5) * 0.012:.3f}" == "0.020 0.020"
+
+
+def test_a_folder_without_plain_runs(tmp_path):
+    with pytest.raises(InputError, match="no finished plain run"):
+        gathered(tmp_path)
