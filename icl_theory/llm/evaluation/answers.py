@@ -13,6 +13,8 @@ from scipy.stats import binomtest
 
 MARK = re.compile(r"####[ \t]*([^\n]*)")  # precedes the answer in grade-school data sets such as GSM8K
 SAID = re.compile(r"answer(?: is)?\b:?\s+([^\n]+?)\.?\s*(?:\n|$)", re.IGNORECASE)
+ENDS = re.compile(r".*\bis\s+([^\n]+?)\.?\s*$")  # how a sentence ends, for answers in words
+CLOCK = re.compile(r"(?<![\d:])(\d{1,2}(?::\d\d){1,2})(?![\d:])")  # a time of day or a duration
 CHOSEN = re.compile(r"^\s*(\([A-Za-z]\)|[A-Za-z](?=[.):]))")  # a letter that the reply begins with, as of a list
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")  # not a LaTeX command
 MATHEMATICAL = {"sin", "cos", "tan", "ln", "log", "exp", "pi", "sqrt", "or", "and", "mod", "gcd", "lcm", "max", "min"}
@@ -72,8 +74,9 @@ def is_right(reply: str, reference: str) -> bool:
     """Return whether a reply gives the same answer as the reference.
 
     A reference that consists of one formula (a number, a tuple, an interval, a set, LaTeX without dollars) is compared
-    by value. A letter or words are compared as text, with what follows "answer is" or "answer:"; a letter also with the
-    one that the reply begins with (`B. Paris`). In a longer text, the last number or formula counts. The answer
+    by value. A time such as `6:09` or `00:34:28` is compared with the last time in the reply, number by number. A letter
+    or words are compared as text, with what follows "answer is" or "answer:"; words also with how the reply ends after
+    "is", a letter with the one that the reply begins with (`B. Paris`). In a longer text, the last number or formula counts. The answer
     of a reply is what is marked or boxed, else the whole reply if it is a formula, else its last formula.
 
     Examples:
@@ -85,8 +88,11 @@ def is_right(reply: str, reference: str) -> bool:
     wanted, said = answer_in(_plain(reference)), answer_in(_plain(reply))
     if _undressed(said) == _undressed(wanted):
         return bool(_undressed(wanted))
+    if CLOCK.fullmatch(wanted):
+        times = CLOCK.findall(said)
+        return bool(times) and _numbers(times[-1]) == _numbers(wanted)
     if (not _is_formula(wanted) and _must_be_whole(wanted)) or _is_letter(wanted):
-        found = SAID.findall(said) or (CHOSEN.findall(said) if _is_letter(wanted) else [])
+        found = SAID.findall(said) or (CHOSEN if _is_letter(wanted) else ENDS).findall(said)
         return any(_undressed(one) == _undressed(wanted) for one in found)
     seconds = SECONDS if threading.current_thread() is threading.main_thread() else None  # needs signals
     expected, found = _parsed(wanted, seconds), _parsed(said, seconds)
@@ -123,6 +129,10 @@ def _must_be_whole(text: str) -> bool:
         return False
     numbers = NUMBER.findall(text)
     return not numbers or (len(numbers) > 1 and len(text.split()) <= 8)
+
+
+def _numbers(time: str) -> list[int]:
+    return [int(part) for part in time.split(":")]
 
 
 def _is_letter(text: str) -> bool:
