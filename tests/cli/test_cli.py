@@ -304,7 +304,7 @@ def test_single_statements_are_printed_alone(capsys):
 def test_groups_are_completed_in_a_list():
     from icl_theory.cli.verify import _complete
 
-    found = [item.value for item in _complete(None, None, "dynamics,ran")]
+    found = [item.value for item in _complete(None, None, "dynamics,random_i")]
     assert found == ["dynamics,random_initialisation"]
     found = [item.value for item in _complete(None, None, "fixed_points/gain")]
     assert found == ["fixed_points/gain_has_a_short_formula"]
