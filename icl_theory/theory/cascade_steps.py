@@ -159,7 +159,7 @@ def _step(state: _State, args: HeadFlow) -> tuple[_State, tuple[Array, Array]]:
     """Take one step with a length of its own for each run.
 
     The method is the classical Runge–Kutta method. A head that rests at its optimum without being done would need short
-    steps there all the time. If there is one, a method takes its place that is stable at longer steps.
+    steps there all the time. Runs that have one take a method that is stable at longer steps.
     """
     optimum = args.drive / args.curvature
     rest = args.resting(state.owns, state.key.shape[1])
@@ -172,7 +172,6 @@ def _step(state: _State, args: HeadFlow) -> tuple[_State, tuple[Array, Array]]:
     short, long = _rates(heads, start, state.owns, rest, args)
     open_ = ~state.done & (short > 0) & (state.time < args.until)
     gains = open_ & (GAIN * long < short)
-    stabilised = jnp.any(gains)
     rate = jnp.where(gains, long, short)
     still = open_ & (rate > 0)
     length = jnp.where(still, jnp.minimum(STEP / jnp.where(still, rate, 1.0), args.until - state.time), 0.0)
@@ -192,7 +191,12 @@ def _step(state: _State, args: HeadFlow) -> tuple[_State, tuple[Array, Array]]:
         (_, mean), _ = jax.lax.scan(stage, (start, first), (jnp.asarray(STAGES), jnp.asarray(WEIGHTS)), unroll=True)
         return moved(mean, 1.0)
 
-    value, key, query = jax.lax.cond(stabilised, lambda: stabilised_step(velocity, heads, start, length), classical)
+    def by_run() -> tuple[Array, ...]:
+        """Take for each run the method that it would have alone."""
+        pairs = zip(stabilised_step(velocity, heads, start, length), classical(), strict=True)
+        return tuple(jnp.where(gains, one, other) for one, other in pairs)
+
+    value, key, query = jax.lax.cond(jnp.any(gains), by_run, classical)
     time = state.time + length
     parts = args.strengths((value, key, query))
     strength = jnp.sum(jnp.where(rest[:, None] & ~state.owns, 0.0, parts), 0)

@@ -73,11 +73,12 @@ def answer_in(text: str) -> str:
 def is_right(reply: str, reference: str) -> bool:
     """Return whether a reply gives the same answer as the reference.
 
-    A reference that consists of one formula (a number, a tuple, an interval, a set, LaTeX without dollars) is compared
-    by value. A time such as `6:09` or `00:34:28` is compared with the last time in the reply, number by number. A letter
-    or words are compared as text, with what follows "answer is" or "answer:"; words also with how the reply ends after
-    "is", a letter with the one that the reply begins with (`B. Paris`). In a longer text, the last number or formula counts. The answer
-    of a reply is what is marked or boxed, else the whole reply if it is a formula, else its last formula.
+    A reference that consists of one formula (a number, a tuple, an interval, a set, LaTeX without dollars) is
+    compared by value. A time such as `6:09` or `00:34:28` is compared with the last time in the reply, number by
+    number. A letter or words are compared as text, with what follows "answer is" or "answer:"; words also with how
+    the reply ends after "is", a letter with the one that the reply begins with (`B. Paris`). In a longer text, the
+    last number or formula counts. The answer of a reply is what is marked or boxed, else the whole reply if it is a
+    formula, else its last formula.
 
     Examples:
         >>> is_right("So the sum is 12.", "12"), is_right("It is 1/2", "0.5"), is_right("13", "12")
