@@ -1,4 +1,4 @@
-"""What upsampling does against batch size, under four optimizers, and a map of the exponent under Adam."""
+"""Effect of upsampling against batch size, under four optimizers, and a map of the exponent under Adam."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Arm(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the pilot run of one seed says.
+    """Findings of the pilot run of one seed.
 
     Attributes:
         rule: the late by our rule.

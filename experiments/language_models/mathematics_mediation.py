@@ -1,4 +1,4 @@
-"""Whether a gain in accuracy comes with a lower simplicity bias, across arms and seeds.
+"""Regression of accuracy on simplicity bias across arms and seeds: does a gain come with a lower bias?
 
 For each arm a and seed s, x is the change of ln R against plain and y that of accuracy. The slope within arms,
 `Σ (x − x̄_a)(y − ȳ_a) / Σ (x − x̄_a)²`, uses differences of seeds alone, which no amount of drawing the late explains.

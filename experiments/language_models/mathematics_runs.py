@@ -69,7 +69,7 @@ class Settings:
 
     @property
     def from_scratch(self) -> bool:
-        """Whether the model is a decoder from scratch."""
+        """True for a decoder from scratch."""
         return self.model in SIZES
 
     @property
@@ -117,7 +117,7 @@ class Study:
 
     @cached_property
     def found(self) -> list[Found]:
-        """What the pilot run of each seed says; it is run unless its file exists."""
+        """Return the findings of the pilot run of each seed; a pilot without a file is run first."""
         path, steps = self.path(PILOT, ".npz"), self.settings.steps
         if not path.exists():
             records = sorted({*record_steps(steps, self.settings.records), *recipe_steps(steps)})

@@ -49,7 +49,7 @@ class Clock:
 
     @property
     def over(self) -> bool:
-        """Whether another run that takes as long as the latest would end too late."""
+        """Return True if another run, as long as the latest, would end too late."""
         return self.end is not None and time.time() + self.latest > self.end
 
 

@@ -48,7 +48,7 @@ class Training:
 
 
 class Course(NamedTuple):
-    """What one seed is trained on in an arm.
+    """Training data of one seed in an arm.
 
     Attributes:
         indices: examples of the first half of the steps, repeated as often as they are drawn in an epoch.

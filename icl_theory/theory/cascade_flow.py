@@ -13,7 +13,7 @@ from icl_theory.theory.aligned_dynamics import Ascent
 
 
 class HeadFlow(NamedTuple):
-    """What the heads move by, with runs last."""
+    """Drives, curvatures, brake and ascent step, which make the velocity of heads; runs are the last axis."""
 
     drive: Array
     entries: Array
@@ -24,7 +24,7 @@ class HeadFlow(NamedTuple):
 
     @classmethod
     def of(cls, drive: Any, entries: Any, out: Any, brake: Any, ascent: Ascent, until: Any) -> HeadFlow:
-        """The arguments with runs last."""
+        """Return the flow from arrays with runs first."""
         with jax.enable_x64(True):
             drive, entries, out = (jnp.asarray(np.moveaxis(part, 0, -1)) for part in (drive, entries, out))
             ascent = ascent._replace(rho=jnp.asarray(ascent.rho))
