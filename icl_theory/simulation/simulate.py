@@ -126,6 +126,8 @@ def _simulate(config: RunConfig, progress: Progress | None, folding: Progress | 
         if dynamics is not None:
             prediction = dynamics.predict(run.time)
             predicted_bias = simplicity_bias(prediction, features, threshold=config.threshold)
+            unknown = np.isinf(predicted_bias.times) & np.isnan(prediction.strength[-1])
+            predicted_bias = predicted_bias._replace(times=np.where(unknown, np.nan, predicted_bias.times))
             never = features_without_a_head(dynamics, np.isfinite(bias.times))
     return Simulation(
         config=config,

@@ -91,6 +91,10 @@ def _compared(simulation: Simulation) -> list[str]:
     ):
         only = np.flatnonzero(np.isfinite(learned) & np.isinf(other))
         told += [f"theory: learned {words}: feature {', '.join(str(d + 1) for d in only)}"] if only.size else []
+    unknown = np.flatnonzero(np.isnan(predicted.times))
+    if unknown.size:
+        missing = ", ".join(str(d + 1) for d in unknown)
+        return [*told, f"theory: not known for feature {missing}, its integration ran out of steps"]
     if np.isinf(bias.times).all():
         return told or ["theory: nothing is learned either"]
     far = f"theory: curves differ by {worst:.2g} of their largest value at most"

@@ -84,9 +84,8 @@ def _cascade(
     finite = np.isfinite(loss)
     diverged_at = np.where(finite.all(axis=1), -1, step[np.argmin(finite, axis=1)])
     found = measure(Run(step, step, loss, strength, None, diverged_at), strength, features, configs, curves=curves)
-    without = np.setdiff1d(np.arange(len(configs)), rows)
     for name in ("status", "diverged_at"):
-        found[name][without] = np.nan
+        found[name][~finite.all(axis=1)] = np.nan  # no theory, or not known: its integration ran out of steps
     report = settings.get("progress")
     if report is not None:
         report(settings["num_steps"], settings["num_steps"])

@@ -11,6 +11,7 @@ from icl_theory.sweeps.comparison import draw_comparison, summary_of
 from icl_theory.sweeps.plan import Plan
 from icl_theory.sweeps.run_sweep import sweep
 from icl_theory.sweeps.specification import Sweep
+from icl_theory.theory import cascade_steps
 
 BASE = {"init_scale": 0.05, "learning_rate": 0.2, "num_steps": 12_000, "num_snapshots": 1000, "optimizer": "sam"}
 GRID = {"rho": [0.0, 0.02, 0.4], "seed": range(16)}
@@ -91,6 +92,23 @@ def test_heads_of_rank_two_have_a_prediction():
     """The bound was set after a first run, which had 3 %."""
     found = simulate(RunConfig.from_mapping({"rank": 2}))
     np.testing.assert_allclose(found.predicted_bias.times, found.bias.times, rtol=0.1)
+
+
+def test_what_the_theory_cannot_reach_is_not_known(monkeypatch):
+    """One piece of 64 steps is too short for four features."""
+    monkeypatch.setattr(cascade_steps, "KEPT", 1)
+    monkeypatch.setattr(cascade_steps, "MOST_STEPS", cascade_steps.STEPS_AT_ONCE)
+    config = RunConfig(init_scale=0.05, learning_rate=0.1, num_steps=60_000)
+    result = simulate(config)
+    assert np.isfinite(result.bias.times).all()
+    assert np.isnan(result.predicted_bias.times[-1])
+    told = "\n".join(lines(result))
+    assert "not known for feature" in told
+    assert "not in theory" not in told
+    assert "nan" not in told
+    found = run_batch([config], size=1, shared=True, full=False, theory=True, curves=False, cache=Cache())
+    assert np.isnan(found["predicted_status"][0])
+    assert np.isnan(found["predicted_learning_time"]).all()
 
 
 def test_a_zero_start_stays_in_theory_too(tmp_path):
