@@ -180,6 +180,18 @@ def test_one_head_takes_all_features_of_disjoint_groups():
     assert (ratios[0] - 1) / (ratios[1] - 1) == pytest.approx(3.0, rel=0.15)
 
 
+def test_a_learned_head_that_goes_on_acts_on_the_others():
+    """Two groups that share four features; the bound is the Reach of one group at this initial scale."""
+    spectrum = np.asarray([0.4, 0.3, 0.2, 0.1])
+    groups = [icl.TaskDistribution.create(values, num_context=31) for values in (spectrum, spectrum[::-1].copy())]
+    mixture, heads = icl.TaskMixture.create(groups, [0.8, 0.2]), starts(16, 0.02)
+    predicted = icl.RandomStartCascade(icl.find_features(mixture), *heads).learning_times(until=5000.0)
+    measured = trained(mixture, heads, 0.2, 5000.0)
+    learned = np.isfinite(measured).all(axis=1)
+    assert learned.mean() > 0.9
+    assert np.all(np.median(np.abs(np.log(predicted[learned] / measured[learned])), axis=0) < 0.02)
+
+
 def test_aligned_heads_are_the_reduced_system():
     """Heads that begin aligned and balanced; under SAM too."""
     start = 0.05
