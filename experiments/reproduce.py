@@ -170,7 +170,7 @@ class Workers:
 def perform(task: Task, results: Path, progress: Callable[[float], None]) -> tuple[str, bool]:
     """Do one task; return a line about it, and False if its data were already complete."""
     if task.kind == "figure":
-        return f"drew {draw(FIGURES[task.name], results)}", True
+        return f"drew {', '.join(map(str, draw(FIGURES[task.name], results)))}", True
     claim, began = load_claim(task.name), time.monotonic()
     starts: list[str] = []
 

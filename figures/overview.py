@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import GD, SAM, UPSAMPLED, draw_levels, new_figure, styled
+from icl_theory.plotting import GD, LATE, SAM, draw_levels, new_panels, styled
 from icl_theory.verification.changes import Change, log_change
 
 SEEDS = 24
@@ -17,12 +17,12 @@ SEEDS = 24
 @styled
 def draw(random: xr.Dataset, sam: xr.Dataset, upsampling: xr.Dataset) -> Figure:
     """Draw the loss staircase beside the change of learning-time ratios under SAM and upsampling."""
-    figure, ((stairs, ratios),) = new_figure(7.2, 3.1, 1, 2, width_ratios=[1.25, 1.0])
+    figure, (stairs, ratios) = new_panels(2, height=2.7, width_ratios=[1.25, 1.0])
     _stairs(stairs, random.sel(start="small"))
     groups = upsampling.learning_time_ratio.sel(groups="sharing")
     changes = {
         "SAM, ρ = 0.05": (SAM, sam.learning_time_ratio.sel(rho=0.05), sam.learning_time_ratio.sel(rho=0.0)),
-        "GD, minority × 2": (UPSAMPLED, groups.sel(upsampled="late × 2"), groups.sel(upsampled="late × 1")),
+        "GD, minority × 2": (LATE, groups.sel(upsampled="late × 2"), groups.sel(upsampled="late × 1")),
     }
     _ratios(ratios, changes)
     return figure

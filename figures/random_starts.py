@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.analysis.intervals import median_interval
-from icl_theory.plotting import THEORY, UPSAMPLED, feature_colour, new_figure, styled
+from icl_theory.plotting import LATE, THEORY, feature_colour, new_figure, styled
 from icl_theory.verification.claims.random_starts_statements import LARGEST_FITTED, pair_ratio, scale_errors
 
 SMALL = 7.5  # size of type in a figure as wide as a page
@@ -96,7 +96,7 @@ def _factors(axis: Axes, laws: xr.Dataset) -> None:
     axis.plot(fine, 1.0 + (ratio - 1.0) * (drives / fine - 1.0) / (drives - 1.0), "--", color=THEORY, linewidth=1.2)
     axis.plot(fine, 1.0 + (ratio - 1.0) / fine, ":", color=THEORY, linewidth=1.0)
     axis.plot(fine, ratio / fine, "-", color="#999999", linewidth=1.0)
-    axis.errorbar(kappa, middle, [middle - low, high - middle], fmt="o", color=UPSAMPLED, markersize=4, linewidth=1.0)
+    axis.errorbar(kappa, middle, [middle - low, high - middle], fmt="o", color=LATE, markersize=4, linewidth=1.0)
     for name, height in (
         (" law (notes, §16)", 1.0 + (ratio - 1.0) * (drives / 6.0 - 1.0) / (drives - 1.0)),
         ("R − 1 divided by κ", 1.0 + (ratio - 1.0) / 6.0),

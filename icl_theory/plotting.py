@@ -1,8 +1,9 @@
-"""One style for all figures: theory dashed black, simulation solid, the same colours for the features everywhere."""
+"""One style for all figures: theory dashed black, simulation solid, one colour for one thing, the sizes of a paper."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +15,43 @@ from matplotlib.figure import Figure
 from icl_theory.analysis.trajectory import Trajectory
 from icl_theory.tasks.features import Features
 
-# Distinguishable under the common colour-vision deficiencies (Okabe and Ito), dark enough on white.
-FEATURE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#000000")
-GD, SAM, UPSAMPLED, THEORY = "#4D4D4D", "#C1440E", "#5B3A9E", "#000000"
+# One colour for one thing. Features are ordered, so theirs run from dark to light; methods differ in hue, and stay
+# apart under the common colour-vision deficiencies.
+FEATURE_COLOURS = ("#0B2560", "#2C6FBF", "#2AA8B5", "#86CDA6", "#C3D66B", "#E3C94A", "#B0A46E", "#7F7F7F")
+THEORY = "#000000"
+GD, SAM, FUNCTIONAL_SAM = "#4D4D4D", "#D55E00", "#F09A66"
+LATE, FRESH_LATE, RANDOM, EARLY = "#7B3FA0", "#CC79A7", "#9A9A9A", "#E69F00"  # upsampled or drawn anew
+
+COLUMN, PAGE = 3.3, 6.8  # widths of figures, in inches: a column and a page of a paper
 
 STYLE: Any = {
-    "figure.dpi": 100,
-    "savefig.dpi": 150,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",
-    "font.size": 10.5,
-    "axes.titlesize": 11,
+    "font.size": 7.5,
+    "axes.titlesize": 8,
     "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
+    "axes.labelsize": 7.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.linewidth": 0.8,
+    "axes.linewidth": 0.6,
     "axes.grid": True,
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.7,
+    "grid.color": "#EAEAEA",
+    "grid.linewidth": 0.5,
     "axes.axisbelow": True,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
     "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "lines.linewidth": 1.8,
+    "legend.fontsize": 7,
+    "legend.handlelength": 1.5,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.5,
+    "errorbar.capsize": 1.5,
     "svg.hashsalt": "icl_theory",
+    "pdf.fonttype": 42,  # text stays text
 }
 
 
@@ -61,22 +75,54 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False, **settings)
 
 
+def new_panels(count: int, columns: int = 2, *, height: float = 2.2, **settings: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure as wide as `figure.figsize` in matplotlib's settings, and its lettered panels, row by row.
+
+    Call it from a `styled` function. A figure narrower than a page has one panel a row.
+
+    Args:
+        count: number of panels.
+        columns: panels in a row at the width of a page.
+        height: height of a row, in inches.
+        settings: passed on to `Figure.subplots`; `width_ratios` is left out where there is one panel a row.
+    """
+    width = matplotlib.rcParams["figure.figsize"][0]
+    if width < PAGE - 1.0:
+        columns, settings = 1, {name: value for name, value in settings.items() if name != "width_ratios"}
+    rows = -(-count // columns)
+    figure, axes = new_figure(width, height * rows, rows, columns, **settings)
+    panels = list(axes.ravel())
+    for axis in panels[count:]:
+        axis.set_axis_off()
+    if count > 1:
+        for axis, letter in zip(panels, "abcdefghijklmnop", strict=False):
+            draw_letter(axis, letter)
+    return figure, panels[:count]
+
+
+def draw_letter(axis: Axes, letter: str) -> None:
+    """Draw the letter of a panel above its y-axis, left of its title."""
+    place: Any = {"xy": (0.0, 1.0), "xycoords": "axes fraction", "xytext": (-6.0, 4.0), "textcoords": "offset points"}
+    axis.annotate(letter, **place, fontsize=9, fontweight="bold", ha="right", va="bottom")
+
+
 @styled
-def save_figure(figure: Figure, stem: Path) -> None:
-    """Write `stem.png` and `stem.svg`, the same bytes for the same data."""
-    for suffix in (".png", ".svg"):
-        save_picture(figure, stem.with_name(stem.name + suffix))
+def save_figure(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "svg")) -> None:
+    """Write `stem.png` and other formats of a figure, the same bytes for the same data."""
+    for suffix in formats:
+        save_picture(figure, stem.with_name(f"{stem.name}.{suffix}"))
 
 
 @styled
 def save_picture(figure: Figure, path: Path) -> Figure:
-    """Write one `.png` or `.svg`, the same bytes for the same data, and make its folder if need be.
+    """Write one `.png`, `.svg` or `.pdf`, the same bytes for the same data, and make its folder if need be.
 
     Returns:
         The figure, so that a notebook shows it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})
+    undated = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(path, metadata=undated.get(path.suffix, {"Date": None}))
     return figure
 
 

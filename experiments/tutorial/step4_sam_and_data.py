@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 import icl_theory as icl
-from icl_theory.plotting import GD, SAM, UPSAMPLED, new_figure, save_picture, styled
+from icl_theory.plotting import GD, LATE, SAM, new_figure, save_picture, styled
 
 spectra = (
     np.array([0.4, 0.3, 0.0, 0.0]),
@@ -76,7 +76,7 @@ for name, values in found.items():
 def draw():
     """Medians of t_d/t_1 with their intervals, the three arms side by side."""
     figure, ((axis,),) = new_figure(7, 3.6)
-    for place, ((name, values), colour) in enumerate(zip(found.items(), (GD, SAM, UPSAMPLED), strict=True)):
+    for place, ((name, values), colour) in enumerate(zip(found.items(), (GD, SAM, LATE), strict=True)):
         middle, low, high = np.array([icl.median_interval(values[:, d]) for d in (1, 2, 3)]).T
         x = np.arange(3) + 0.15 * (place - 1)
         axis.errorbar(x, middle, [middle - low, high - middle], fmt="o", capsize=3, color=colour, label=name)
