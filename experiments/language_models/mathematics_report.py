@@ -17,6 +17,7 @@ from scipy.stats import ttest_1samp
 import icl_theory as icl
 from experiments.language_models.mathematics_arms import NAMES, PLAIN
 from experiments.language_models.mathematics_mediation import mediation
+from experiments.language_models.mathematics_noise import law_lines
 from experiments.language_models.mathematics_runs import slug
 from icl_theory.cli.one_line import run
 from icl_theory.environment import machine
@@ -25,6 +26,7 @@ from icl_theory.llm.evaluation.study import bias_of, paired
 from icl_theory.results import writing
 
 LEVEL = 0.05
+MEASURED = ("accuracy", "cut", "loss", "factors")
 SMALLEST = 0.02  # gain below which upsampling is not worth a second run
 PRIMARY = (
     ("late", PLAIN),
@@ -63,11 +65,12 @@ def gathered(folder: Path) -> Arms:
             if saved["name"] != name:
                 continue
             arm = arms.setdefault(
-                name, {"seeds": [], "accuracy": [], "cut": [], "loss": [], "by_kind": {}, "R": [], "contrast": []}
+                name, {key: [] for key in ("seeds", *MEASURED, "R", "contrast", "exponent")} | {"by_kind": {}}
             )
             arm["seeds"] += saved["seeds"]
-            for key in ("accuracy", "cut", "loss"):
+            for key in MEASURED:
                 arm[key] += saved["arm"][key]
+            arm["exponent"] += [one["exponent"] for one in saved["arm"].get("noise", [])]
             for kind, values in saved["arm"]["by_kind"].items():
                 arm["by_kind"].setdefault(kind, []).extend(values)
             arm["R"] += known(bias_of(saved["arm"])[0])
@@ -142,7 +145,7 @@ def lines(arms: Arms) -> list[str]:
         told.append(f"{_minus(*pair)} {_interval(one)}  p = {chance:.4f}: {verdict(one, rejected)}")
     told += ["", "secondary comparisons"]
     told += [f"{_minus(*pair)} {_interval(difference(arms, *pair))}" for pair in SECONDARY if set(pair) <= set(arms)]
-    told += ["", *mediation(arms)]
+    told += ["", *mediation(arms), *law_lines(arms)]
     return [*told, "", *families(arms)]
 
 

@@ -21,7 +21,8 @@ from experiments.language_models.checkpoint_study import plainly
 from experiments.language_models.families import FAMILIES, shares
 from experiments.language_models.learning import learning
 from experiments.language_models.mathematics import Row, draw
-from experiments.language_models.mathematics_arms import MOST, Arm, Found, arms, find, recipe_steps, steady
+from experiments.language_models.mathematics_arms import MOST, PLAIN, Arm, Found, arms, find, recipe_steps, steady
+from experiments.language_models.mathematics_noise import Measured, noise_steps
 from experiments.language_models.packed_trainer import PackedTrainer, Training, buckets, record_steps
 from icl_theory.llm.evaluation.answers import Evaluation, judge
 from icl_theory.llm.evaluation.evaluation import by_kind
@@ -29,6 +30,7 @@ from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.generate import generate
 from icl_theory.llm.model.pretrained import Model, find_model, load_model
+from icl_theory.llm.training.noise_scale import BATCHES
 from icl_theory.results import writing
 
 SIZES = {"0.4M": (80, 5), "1.6M": (184, 4)}  # width and number of layers of decoders from scratch
@@ -137,15 +139,31 @@ class Study:
         own = [self._arms(place)[name] for place in range(len(self.seeds))]
         steps = round(settings.steps * float(np.mean([arm.length for arm in own])))
         sharpness = own[0].sharpness
+        records = [step for step in record_steps(settings.steps, settings.records) if step < steps] + [steps]
+        noise = self._noise() if name == PLAIN and self.settings.from_scratch else []
+
+        def measure(step: int, learner: Any) -> None:
+            if step in (0, *noise_steps(records)):
+                for place, one in enumerate(noise):
+                    one.add(step, self.trainer.model(learner.params, place))
+
+        measure(0, self.trainer.start)
         run = self.trainer.run(
             [arm.course for arm in own],
             steps,
-            [step for step in record_steps(settings.steps, settings.records) if step < steps] + [steps],
+            records,
             followed=self.followed,
             sharpness=sharpness,
             rho=settings.rho if sharpness != "none" else 0.0,
+            at_record=measure,
         )
         summary = self.tested(run.params) | {"steps": run.steps.tolist()}
+        if noise:
+            last, size = int(run.steps[-1]), settings.batch_size
+            summary["noise"] = [
+                one.summary(found.rule, size, settings.optimizer, last)
+                for one, found in zip(noise, self.found, strict=True)
+            ]
         summary |= learning(run.steps.tolist(), run.losses, [one.rule for one in self.found])
         summary |= {"factors": [round(one.rule.factor, 4) for one in self.found]}
         save_losses(self.path(name, ".npz"), run.steps, run.losses)
@@ -167,6 +185,14 @@ class Study:
                 if all(kind in one for one in kinds)
             },
         }
+
+    def _noise(self) -> list[Measured]:
+        """Return a measurement of noise for each seed; none unless all seeds have late examples enough."""
+        examples = [[self.text.tokenized(row) for row in own["train"]] for own in self.sets]
+        late = [found.rule.late for found in self.found]
+        if min(min(one.sum(), (~one).sum()) for one in late) < BATCHES:
+            return []
+        return [Measured(*given) for given in zip(examples, late, self.seeds, strict=True)]
 
     def _replies(self, params: Any, place: int) -> Evaluation:
         rows, most = self.sets[place]["test"], int(SPARE * self.longest) + 1

@@ -11,15 +11,18 @@ from click.testing import CliRunner
 from scipy.stats import ttest_1samp
 from tiny_model import write_tiny_model
 
-from experiments.language_models import mathematics_report, mathematics_runs, mathematics_study
+import icl_theory as icl
+from experiments.language_models import mathematics_noise, mathematics_report, mathematics_runs, mathematics_study
 from experiments.language_models.mathematics_arms import NAMES, arms, find, mixed, recipe_steps, with_fresh
 from experiments.language_models.mathematics_mediation import mediation, slopes
+from experiments.language_models.mathematics_noise import law_lines
 from experiments.language_models.mathematics_report import PRIMARY, difference, gathered, holm, lines, verdict
 from experiments.language_models.mathematics_study import Clock
 from experiments.language_models.packed_trainer import record_steps
 from experiments.language_models.power import MEASURED, power, spread_of, visible
 from icl_theory.errors import InputError
 from icl_theory.llm.evaluation.study import load_study
+from icl_theory.upsampling.noise_scale import sparse
 
 COUNT = 60
 KINDS = [f"k {place % 3}" for place in range(COUNT)]
@@ -170,6 +173,12 @@ def test_a_study_is_run_stopped_resumed_and_reported(small, tmp_path, monkeypatc
     losses = np.load(folder / "late-0.npz")["losses"]
     assert losses.shape == (1, len(saved["steps"]), 110)
 
+    noise = json.loads((folder / "plain-0.json").read_text())["arm"]["noise"][0]
+    assert noise["steps"] == [0, 3, 7, 48]
+    assert np.array(noise["critical_batch"]).shape == (4, 2)
+    assert noise["exponent"] is None or 0 < noise["exponent"] < 1.5
+    assert "noise" not in saved
+
     kept = tmp_path / "kept.json"
     told = CliRunner().invoke(mathematics_report.main, [str(folder), "--save", str(kept)])
     assert told.exit_code == 0, told.output
@@ -180,6 +189,29 @@ def test_a_study_is_run_stopped_resumed_and_reported(small, tmp_path, monkeypatc
     assert all(math.isfinite(value) for value in found["late"]["contrast"])
     assert found["plain"]["contrast"] == [None, None]
     assert max(found["late"]["contrast"]) > 0
+
+
+@pytest.mark.parametrize(("predicted", "word"), [(0.4, "holds"), (0.9, "does not hold")])
+def test_the_law_is_held_against_what_was_measured(predicted, word):
+    """R falls as the factor to the power 0.4, give or take."""
+    random, seeds = np.random.default_rng(3), [0, 1, 2, 3, 4]
+    factors = np.array([2.0, 2.5, 3.0, 2.0, 1.0])
+    plain = {"seeds": seeds, "exponent": [predicted] * 4 + [None]}
+    late = {"seeds": seeds, "factors": factors.tolist(), "R": (4 * factors ** -random.normal(0.4, 0.02, 5)).tolist()}
+    told = law_lines({"plain": plain, "late": late, "random": {"seeds": seeds, "R": [4.0] * 5}})
+    assert told[0].startswith("exponent of R in 1/κ (4 seeds)")
+    assert told[0].endswith(f": {word}")
+
+
+def test_the_exponent_is_that_of_the_noise(monkeypatch):
+    """Groups that share nothing under SGD: κ divides R, so the exponent is 1."""
+    chosen = icl.upsample(icl.LossRecord(STEPS, np.exp(-STEPS[:, None] / np.repeat([40.0, 120.0], 30))))
+    monkeypatch.setattr(mathematics_noise, "measure_noise", lambda *_, step, **__: sparse(0.5, 60))
+    monkeypatch.setattr(mathematics_noise, "LAWS", ("sgd",))
+    one = mathematics_noise.Measured([], chosen.late, 0)
+    one.add(0, None)
+    assert one.summary(chosen, 8, "sgd", 480)["exponent"] == pytest.approx(1.0, abs=1e-3)
+    assert one.summary(chosen, 8, "muon", 480)["exponent"] is None
 
 
 def counted(folder):
