@@ -2,77 +2,65 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import GD, draw_levels, feature_colour, new_figure, styled
+from figures.labels import few_of, label_end
+from icl_theory.plotting import THEORY, draw_levels, new_panels, ordered_colours, styled
 
-TRAINED = {
-    "one_length": ("trained at N = 31", feature_colour(0), "o"),
-    "many_lengths": ("trained at 1 … 31", feature_colour(1), "s"),
-}
+ONE, MANY, _ = ordered_colours(3)
+TRAINED = {"one_length": ("trained at\nN = 31", "o", ONE), "many_lengths": ("trained at\n1 to 31", "s", MANY)}
 
 
 @styled
 def draw(data: xr.Dataset) -> Figure:
-    """Loss curves with the plateaus of the mixture; loss against context length; their difference."""
-    figure, ((loss, lengths, difference),) = new_figure(13.5, 4.3, 1, 3)
-    one, many = (data.sel(trained=trained) for trained in TRAINED)
-    for curve in many.loss:
-        loss.plot(data.time[1:], curve[1:], color=GD, linewidth=0.7, alpha=0.5)
-    loss.plot([], [], color=GD, label=f"simulation, {data.sizes['seed']} seeds")
-    draw_levels(loss, many.plateau_loss)
-    loss.set(title="Trained over lengths 1 to 31", xscale="log", xlim=(100, None), ylim=(0.2, 1.06))
-    loss.set(xlabel="time (learning rate × step)", ylabel="mean over lengths of the loss")
-    loss.legend(loc="lower left")
-    for trained, (label, colour, marker) in zip((one, many), TRAINED.values(), strict=True):
-        lengths.plot(data.length, trained.predicted_end_loss, "--", color=colour, linewidth=1.3)
-        lengths.errorbar(
-            data.length,
-            trained.fresh_loss,
-            yerr=4.0 * trained.fresh_loss_error,
-            fmt=marker,
-            color=colour,
-            markersize=5,
-            capsize=2.5,
-            label=label,
-        )
-        lengths.axhline(float(trained.endless_loss), color=colour, linewidth=0.9, linestyle=":")
-    lengths.plot([], [], "--", color="#555555", linewidth=1.3, label="predicted")
-    lengths.plot([], [], ":", color="#555555", linewidth=0.9, label="predicted, N → ∞")
-    lengths.set(title="Loss at other context lengths", yscale="log", ylabel="loss on fresh prompts")
-    lengths.legend(loc="upper right")
-    predicted = many.predicted_end_loss - one.predicted_end_loss
-    difference.axhline(0.0, color="#999999", linewidth=0.8)
-    difference.plot(data.length, predicted, "k--", linewidth=1.3, label="predicted")
-    difference.errorbar(
-        data.length,
-        data.difference,
-        yerr=4.0 * data.difference_error,
-        fmt="o",
-        color=feature_colour(2),
-        markersize=5,
-        capsize=2.5,
-        label="measured, same prompts",
-    )
-    difference.set(title="Loss, trained at 1 … 31 − trained at 31", ylabel="difference of losses", yscale="symlog")
-    difference.set_yscale("symlog", linthresh=0.01)
-    difference.legend(loc="lower right")
-    for axis in (lengths, difference):
-        axis.set(xscale="log", xlabel="context length N of the prompts asked")
-        axis.set_xticks([1, 4, 16, 64, 256, 1024], labels=["1", "4", "16", "64", "256", "1024"])
-        axis.minorticks_off()
+    """Draw loss curves with the plateaus of the mixture, and the loss against context length."""
+    figure, (loss, lengths) = new_panels(2, height=2.6)
+    _losses(loss, data.sel(trained="many_lengths"))
+    _lengths(lengths, data)
     return figure
+
+
+def _losses(axis: Axes, data: xr.Dataset) -> None:
+    shown = few_of(data.time.values, 600, start=90.0)
+    for curve in data.loss.values:
+        axis.plot(data.time[shown], curve[shown], color=MANY, linewidth=0.6, alpha=0.6)
+    draw_levels(axis, data.plateau_loss)
+    for learned, level in enumerate(data.plateau_loss.values):
+        words = "nothing\nlearned" if learned == 0 else f"{learned} learned"
+        label_end(axis, data.time[-1], level, words, THEORY, lift={3: 1.5, 4: -1.5}.get(learned, 0.0))
+    axis.set(xscale="log", xlim=(100.0, data.time[-1]), ylim=(0.35, 1.06))
+    axis.set(xlabel="time (learning rate × step)", ylabel="mean square error,\nmean over lengths 1 to 31")
+    axis.set_title("Trained over lengths 1 to 31, it rests\non the predicted plateaus (dashed)")
+
+
+def _lengths(axis: Axes, data: xr.Dataset) -> None:
+    for trained, (label, marker, colour) in TRAINED.items():
+        found = data.sel(trained=trained)
+        axis.plot(data.length, found.predicted_end_loss, "--", color=THEORY, linewidth=0.9)
+        bars: Any = {"fmt": marker, "color": colour, "markersize": 4}
+        axis.errorbar(data.length, found.fresh_loss, yerr=4.0 * found.fresh_loss_error, **bars)
+        label_end(axis, data.length[-1], found.fresh_loss[-1], label, colour)
+    axis.axvspan(1, 31, color="#F0F0F0", zorder=0, linewidth=0)
+    axis.set(xscale="log", yscale="log", xlabel="context length N of fresh prompts", ylabel="mean square error")
+    axis.set_xticks([1, 4, 16, 64, 256, 1024], labels=["1", "4", "16", "64", "256", "1024"])
+    axis.set_yticks([0.03, 0.1, 0.3, 1.0, 3.0], labels=["0.03", "0.1", "0.3", "1", "3"])
+    axis.minorticks_off()
+    axis.set_title("It gains on short contexts and loses\non long ones, as predicted (dashed)")
 
 
 FIGURE = FigureSpec(
     "context_lengths",
-    "Context lengths, trained and not",
-    "Rank-one attention (D = 4, H = 5). Left: trained on the mean over lengths 1 to 31, it rests on the plateaus "
-    "predicted for that mixture. Middle: the loss on 20 000 fresh prompts of each length (bars: 4 standard errors) is "
-    "the predicted one, for lengths never trained on too. Right: short contexts in training buy a lower loss on short "
-    "contexts and cost loss on long ones: one matrix serves all lengths, and W shrinks where contexts are short.",
+    "Short contexts in training lower the loss on short contexts and raise it on long ones, as predicted",
+    "Rank-one attention (D = 4, H = 5), gradient descent from 16 random starts. a: loss of training on the mean over "
+    "context lengths 1 to 31. Each line is a seed, and dashed are the plateaus predicted for that mixture. b: loss "
+    "at the end of training on 20 000 fresh prompts of each of ten lengths. Lengths from 1 to 31 are shaded, and "
+    "longer ones were never trained on. Bars are 4 standard errors over prompts, and dashed is the prediction. One "
+    "matrix serves all lengths, and it shrinks where contexts are short.",
     ("context_lengths",),
     draw,
 )

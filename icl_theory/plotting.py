@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,9 @@ def save_picture(figure: Figure, path: Path) -> Figure:
     path.parent.mkdir(parents=True, exist_ok=True)
     undated = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
     figure.savefig(path, metadata=undated.get(path.suffix, {"Date": None}))
+    if path.suffix == ".svg":  # hundredths of a point do (not of the scale of a glyph), and so do lines without indent
+        text = re.sub(r"(?<!scale\(0)(\.\d\d)\d{4}\b", r"\1", path.read_text(encoding="utf-8"))
+        path.write_text(re.sub(r"\s*\n\s*", "\n", text), encoding="utf-8")
     return figure
 
 
