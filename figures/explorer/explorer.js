@@ -125,12 +125,12 @@ function mount(root) {
   function addSlider(key, { place, name, values }) {
     const label = document.createElement("label");
     const range = `<input type="range" min="0" max="${values.length - 1}" data-key="${key}">`;
-    label.innerHTML = `<span>${subscripts(name)}</span> <output></output>${range}`;
+    label.innerHTML = `<span>${subscripts(name)}</span> <span class="value"></span>${range}`;
     find(`[data-sliders=${place}]`).append(label);
     const input = label.querySelector("input");
     input.setAttribute("aria-label", name.replace(/_\(?|\)/g, " ").trim());
     input.addEventListener("input", () => set(changed(state, key, values[Number(input.value)])));
-    return { label, input, output: label.querySelector("output") };
+    return { label, input, output: label.querySelector(".value") };
   }
 
   function set(next) {

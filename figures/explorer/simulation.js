@@ -1,5 +1,5 @@
-// Runs: how gradient descent, SAM and gradient descent on upsampled data learn, step by step; the saddle trap; the κ that
-// stands in for SAM's ρ. Plain functions, without a page.
+// Runs of gradient descent, SAM and gradient descent on upsampled data, step by step; the saddle trap; the κ that stands
+// in for SAM's ρ. Plain functions, without a page.
 
 const SETTLED = 0.95; // share of the optimum at which a run may end
 const POINTS_PER_E_FOLD = 60; // snapshots while the time grows by a factor e

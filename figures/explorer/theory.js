@@ -1,5 +1,5 @@
-// The theory behind the explorer: features, plateaus, hitting times and the two models in discrete steps. Plain functions of
-// numbers, without a page.
+// The theory behind the explorer: features, plateaus, hitting times, and the two models in discrete steps. Plain functions
+// of numbers, without a page.
 //
 // Data: one group of prompts for each feature, all with the same share, so that the drives are λ_d². Time is learning
 // rate × step. "Notes" are icl_theory/theory/NOTES.md; tests/figures/test_explorer.py holds all of this against the

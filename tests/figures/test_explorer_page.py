@@ -59,7 +59,7 @@ def text(page, query, wanted):
 def test_slider_moves_by_keyboard(visit):
     page = visit()
     assert "2.26 under gradient descent, 1.56 under SAM" in text(page, ".summary", "SAM")
-    slider = page.get_by_label("ρ, SAM's radius")
+    slider = page.get_by_role("slider", name="ρ, SAM's radius")
     slider.focus()
     slider.press("ArrowRight")
     assert slider.get_attribute("aria-valuetext").startswith("0.045, δ = ρ/(√3 u₀) = 0.52")
@@ -74,15 +74,15 @@ def test_button_finds_the_factor(visit):
     page.get_by_role("button", name="find the κ that equals this ρ").press("Enter")
     text(page, ".found", r"^κ = 1\.45: .* gradient descent has SAM's t₂/t₁ of 1\.56\.")
     text(page, ".summary", r"1\.56 under SAM and 1\.56 on upsampled data")
-    assert page.get_by_label("κ, upsampling").get_attribute("aria-valuetext") == "1.45 times"
+    assert page.get_by_role("slider", name="κ, upsampling").get_attribute("aria-valuetext") == "1.45 times"
 
 
 def test_link_opens_the_setting(visit):
     """A random start with a ρ that traps SAM, which is said and has no κ."""
     page = visit("#explorer:start=random&rho=0.3&seed=4", width=500)
     text(page, ".summary", "SAM is trapped: by t = .* has not left the saddle at zero")
-    assert page.get_by_label("seed").is_visible()
-    assert not page.get_by_label("initial scale u₀").is_visible()
+    assert page.get_by_role("slider", name="seed").is_visible()
+    assert not page.get_by_role("slider", name="initial scale u₀").is_visible()
     assert "not learned by t = " in page.locator(".times").inner_text()
     page.get_by_role("button", name="find the κ").press("Enter")
     text(page, ".found", "There is no such κ: SAM is trapped")
