@@ -21,8 +21,8 @@ SCRIPTS = ("theory.js", "simulation.js", "words.js", "drawing.js", "explorer.js"
 def fragment(data: xr.Dataset | None = None) -> str:
     """Return the explorer as HTML that can stand inside another page.
 
-    All styles are those of its root element's class, all scripts are in one closure. It is dark where the page around it
-    has a dark `color-scheme`.
+    All styles are those of its root element's class, all scripts are in one closure. It is dark where the page around
+    it has a dark `color-scheme`.
 
     Args:
         data: saved data of the claim `generalisation`. Without them the comparison of held-out losses is left out.

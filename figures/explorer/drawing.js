@@ -1,6 +1,6 @@
 // Pictures as SVG text. Colours are classes and variables of the style sheet, so that they follow a dark page.
 
-const MARGIN = { left: 46, right: 12, top: 26, bottom: 34 };
+const MARGIN = { left: 46, right: 18, top: 26, bottom: 34 };
 
 // Return the functions that place a time (on a log axis) and a value in a box of this size.
 function placed(width, height, [start, stop], [low, high]) {
@@ -115,7 +115,9 @@ function lossPicture(runs, levels, own, size) {
     const words = levels.map((level, m) =>
       m === 0 ? "nothing learned" : m === levels.length - 1 ? "all" : `${m} learned`,
     );
-    const texts = levels.map((level, m) => `<text class="word" x="5" y="${place.y(level) - 4}">${words[m]}</text>`);
+    const texts = levels
+      .map((level, m) => `<text class="word" x="5" y="${place.y(level) - 4}">${words[m]}</text>`)
+      .filter((_, m) => m === 0 || place.y(levels[m]) - place.y(levels[m - 1]) > 13);
     const others = own.filter((level) => !levels.some((each) => Math.abs(each - level) < 1e-6 * levels[0]));
     const curves = all.map(([name, run]) => {
       const { time, values } = extended(run, run.loss, times[1]);

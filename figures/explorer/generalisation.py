@@ -28,14 +28,14 @@ UNIT = 1e-4  # numbers are whole multiples of it
 
 
 def curves(data: xr.Dataset) -> dict[str, Any]:
-    """Return `ln(held-out loss of one method / that of another)` over training: medians of paired seeds, 99 % intervals.
+    """Return `ln(held-out loss / that of another method)` over training: medians of paired seeds, 99 % intervals.
 
     Args:
         data: saved data of the claim `generalisation`.
 
     Returns:
         Names of the methods, numbers of prompts, times (T,), seeds, the unit, and `changes[size][pair]`: three lists
-        (median, low, high) of T whole numbers, for the pairs `itertools.combinations` of the methods, first over second.
+        (median, low, high) of T whole numbers, for each pair of `itertools.combinations`, first over second.
     """
     time = data.time.values
     wanted = np.geomspace(FIRST, time[-1], MOMENTS)

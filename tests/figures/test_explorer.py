@@ -264,9 +264,13 @@ def saved(seeds=40, snapshots=301):
     return xr.Dataset(
         {"held_out_loss": (("arm", "case", "seed", "snapshot", "shown_test"), losses.astype(np.float32))}
         | {"time": ("snapshot", np.linspace(0.0, 1500.0, snapshots))},
-        coords={"arm": arms, "shown_test": ["training", "reversed"]}
-        | {name: ("case", values) for name, values in (("mixture", ["one group"] * cases), ("noise_std", [0.0] * cases))}
-        | {"num_prompts": ("case", [100, 300, 1000, 5000])},
+        coords={
+            "arm": arms,
+            "shown_test": ["training", "reversed"],
+            "mixture": ("case", ["one group"] * cases),
+            "noise_std": ("case", [0.0] * cases),
+            "num_prompts": ("case", [100, 300, 1000, 5000]),
+        },
     )
 
 

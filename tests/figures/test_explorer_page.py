@@ -77,6 +77,14 @@ def test_button_finds_the_factor(visit):
     assert page.get_by_role("slider", name="κ, upsampling").get_attribute("aria-valuetext") == "1.45 times"
 
 
+def test_link_can_be_copied(visit):
+    """To the clipboard, or by hand where the browser refuses."""
+    page = visit()
+    page.get_by_role("button", name="copy link").press("Enter")
+    text(page, ".found", "^The link is copied|^Copy the link from the field")
+    assert "#explorer:start=aligned&eigenvalues=0.415385," in page.url
+
+
 def test_link_opens_the_setting(visit):
     """A random start with a ρ that traps SAM, which is said and has no κ."""
     page = visit("#explorer:start=random&rho=0.3&seed=4", width=500)
