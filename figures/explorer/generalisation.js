@@ -68,7 +68,7 @@ function mountGeneralisation(root, saved) {
   const target = root.querySelector("[data-picture=change]");
   function show() {
     const chosen = [size, first, second].map((each) => Number(each.value));
-    root.querySelector(".verdict").textContent = changeSentence(saved, ...chosen);
+    root.querySelector(".compared").textContent = changeSentence(saved, ...chosen);
     const box = { width: Math.max(240, target.clientWidth), height: 220 };
     target.innerHTML = chosen[1] === chosen[2] ? "" : changePicture(saved, ...chosen, box);
   }

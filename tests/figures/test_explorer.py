@@ -1,6 +1,7 @@
 """The explorer's JavaScript against the Python theory, run in a JavaScript engine."""
 
 import json
+import re
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -287,6 +288,9 @@ def test_generalisation_curves_are_medians_of_paired_seeds(js):
 
 
 def test_fragment_stands_in_another_page():
+    """Styles do not leave it, and those of the report have no class in common with it."""
+    template = (Path(explorer.__file__).parents[1] / "report.html.jinja").read_text()
+    report = re.findall(r"\.([a-z-]+)(?=[^}]*{)", template.partition("<style>")[2].partition("</style>")[0])
     plain, full = explorer.fragment(), explorer.fragment(saved(8, 31))
     assert "mountGeneralisation" not in plain
     assert "mountGeneralisation" in full
@@ -297,6 +301,8 @@ def test_fragment_stands_in_another_page():
         rules = [line for line in style.splitlines() if line.endswith("{") and not line.startswith(("@", " "))]
         assert rules
         assert all(line.startswith(".icl-explorer") for line in rules)
+        assert "verdict" in report
+        assert not set(" ".join(re.findall(r'class="([a-z0-9 -]+)"', text)).split()) & set(report)
 
 
 def test_command_writes_a_page(tmp_path):
