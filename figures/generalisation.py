@@ -51,7 +51,7 @@ def draw(data: xr.Dataset) -> Figure:
         _course(axis, data, mixture, test, title)
     for name, colour, place in (
         ("SAM", SAM, (170, 9)),
-        ("late", LATE, (300, -9)),
+        ("late", LATE, (330, -11)),
         ("fresh late", FRESH_LATE, (22, -19)),
     ):
         panels[-1].text(*place, name, color=colour, fontsize=7)
@@ -83,7 +83,7 @@ def _course(axis: Axes, data: xr.Dataset, mixture: str, test: str, title: str) -
         axis.fill_between(time, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.plot(time, middle, color=colour, label=name)
     axis.axhline(0.0, color=GD, linewidth=1.0)
-    axis.set(xscale="log", xlim=(15, time[-1]), ylim=(-25, 48))
+    axis.set(xscale="log", xlim=(15, time[-1]), ylim=(-25, 54))
     axis.set(title=title, xlabel="time (learning rate × step)")
     cell: Any = axis.get_subplotspec()
     if cell.is_first_col():
