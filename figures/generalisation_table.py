@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from figures.generalisation_map import percent
 from icl_theory.verification.changes import Change
 from icl_theory.verification.claims.generalisation_readings import MANY, MIXTURES, half_way, only, pooled, ratio_changes
 
@@ -52,6 +51,7 @@ COLUMNS = (  # quantity (most are variables `…_change`) and test
     ("end", "long"),
 )
 WORSE = float(np.log(1.1))
+SMALLEST = 0.05  # per cent: smallest change not shown as 0
 
 
 class Cell(NamedTuple):
@@ -67,6 +67,11 @@ class Table(NamedTuple):
 
     title: str
     rows: list[list[Cell]]
+
+
+def percent(value: float) -> str:
+    """Format a number with its sign and one decimal; `0` if it rounds to that."""
+    return "0" if abs(value) < SMALLEST else f"{value:+.1f}".replace("-", "−")
 
 
 def tables(data: xr.Dataset) -> list[Table]:

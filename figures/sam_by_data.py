@@ -2,79 +2,117 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import GD, SAM, feature_colour, new_figure, styled
+from icl_theory.plotting import EARLY, GD, LATE, SAM, new_panels, styled
 from icl_theory.verification.changes import log_change
 
-KINDS = (
-    ("path", "o", "#0072B2", "κ path-matched"),
-    ("two_phase", "s", "#009E73", "κ two-phase formula"),
-    ("initial", "^", "#CC79A7", "κ SAM-equivalent at start"),
-)
+TWO_PHASE, INITIAL = "#A87BC5", "#C9ABDB"  # other factors on the late group: lighter than LATE
+KINDS = {"path": ("o", LATE), "two_phase": ("s", TWO_PHASE), "initial": ("^", INITIAL)}
 
 
 @styled
 def draw(data: xr.Dataset) -> Figure:
-    """Learning-time ratios side by side, the factors, gradient evaluations; then random starts."""
-    figure, ((ratio, factor), (spent, random)) = new_figure(12.0, 8.4, 2, 2)
-    deltas, by_sam, path = data.delta, data.sel(aligned_arm="sam"), data.sel(aligned_arm="path")
-    ratio.plot(deltas, by_sam.aligned_learning_time_ratio, color=SAM, linewidth=3, label="SAM")
-    for name, marker, colour, label in KINDS:
-        arm = data.sel(aligned_arm=name)
-        times = arm.aligned_learning_time_ratio
-        ratio.plot(deltas, times, marker, color=colour, markersize=5, label=f"GD, {label}")
-        factor.plot(deltas, arm.aligned_factor, marker + "-", color=colour, markersize=4, linewidth=1.2, label=label)
-    ratio.set(title="Aligned starts: $t_2/t_1$", ylabel="$t_2 / t_1$", ylim=(0, 4.4))
-    ratio.legend(loc="lower left", fontsize=8.5)
-    factor.set(title="The factor derived from ρ", ylabel="κ, log scale", yscale="log", ylim=(0.9, 60))
-    factor.set_yticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
-    factor.minorticks_off()
-    spent.plot(deltas, by_sam.aligned_evaluations / 1e3, "o-", color=SAM, markersize=4, label="SAM")
-    spent.plot(deltas, path.aligned_evaluations / 1e3, "o-", color=GD, markersize=4, label="GD, κ path-matched")
-    spent.set(title="Cost of learning both features", ylabel="gradient evaluations, thousands", ylim=(0, None))
-    spent.legend(loc="center left", bbox_to_anchor=(0.0, 0.52), fontsize=8.5)
+    """Draw learning-time ratios, factors and gradient evaluations from aligned starts; then random starts."""
+    figure, (ratio, factor, spent, random) = new_panels(4, height=2.3)
+    _ratio(ratio, data)
+    _factor(factor, data)
+    _spent(spent, data)
     for axis in (ratio, factor, spent):
-        axis.set(xlabel="δ = ρ / (√3 u₀)")
+        axis.set(xlabel=r"$\delta = \rho / (\sqrt{3}\, u_0)$", xlim=(-0.04, 0.97))
     _random(random, data)
     return figure
 
 
-def _random(axis: Axes, data: xr.Dataset) -> None:
-    """Draw changes of ln(t_d/t_1) against gradient descent at the largest ρ, a group of bars for each feature."""
-    arms = (
-        ("sam", SAM, "SAM"),
-        ("late", "#56B4E9", "GD, κ = $R/R_{SAM}$"),
-        ("secant", "#0072B2", "GD, κ after a secant step"),
-        ("early", "#999999", "GD, factors reversed (control)"),
+def _ratio(axis: Axes, data: xr.Dataset) -> None:
+    ratios = data.aligned_learning_time_ratio
+    axis.plot(data.delta, ratios.sel(aligned_arm="sam"), color=SAM, linewidth=3.0)
+    for name, (marker, colour) in reversed(KINDS.items()):
+        axis.plot(data.delta, ratios.sel(aligned_arm=name), marker, color=colour)
+    for x, y, text, colour in (
+        (0.44, 3.55, "SAM", SAM),
+        (0.44, 3.2, "κ path-matched", LATE),
+        (0.0, 1.0, "κ of SAM's\nfirst step", INITIAL),
+    ):
+        axis.text(x, y, text, color=colour, fontsize=7)
+    axis.set(title="Aligned starts: some factor κ has\nSAM's ratio at every ρ", ylabel="$t_2/t_1$", ylim=(0, 4.4))
+
+
+def _factor(axis: Axes, data: xr.Dataset) -> None:
+    for name, (marker, colour) in reversed(KINDS.items()):
+        axis.plot(data.delta, data.aligned_factor.sel(aligned_arm=name), f"{marker}-", color=colour, linewidth=1.0)
+    for x, y, text, colour in (
+        (0.42, 12.0, "of SAM's\nfirst step", INITIAL),
+        (0.715, 4.2, "two-phase", TWO_PHASE),
+        (0.55, 1.15, "path-matched", LATE),
+    ):
+        axis.text(x, y, text, color=colour, fontsize=7)
+    axis.set(
+        title="The factor that equals SAM's\nfirst step is far too large",
+        ylabel="factor κ on the slow group",
+        yscale="log",
+        ylim=(0.9, 60),
     )
-    for place, (arm, colour, label) in enumerate(arms):
-        for d in (1, 2, 3):
-            values, plain = (data.learning_time_ratio.sel(arm=name)[-1, :, d] for name in (arm, "gd"))
-            change = log_change(values, plain, confidence=0.95)
-            x = d + 0.18 * (place - 1.5)
-            axis.bar(x, change.median, 0.17, color=colour, label=label if d == 1 else None)
-            axis.plot([x, x], [change.low, change.high], color="black", linewidth=1.2)
-    axis.axhline(0.0, color="black", linewidth=0.8)
-    axis.set(title=f"Random starts, ρ = {float(data.rho[-1]):g}", ylabel="change of ln $(t_d/t_1)$ against GD")
-    axis.set_xticks([1, 2, 3], labels=[f"d = {d + 1}" for d in (1, 2, 3)])
-    axis.set(ylim=(-0.27, 0.19), xlim=(0.5, 3.5))
-    for tick, d in zip(axis.get_xticklabels(), (1, 2, 3), strict=True):
-        tick.set_color(feature_colour(d))
-    axis.legend(loc="upper left", fontsize=8.5)
+    axis.set_yticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
+    axis.minorticks_off()
+
+
+def _spent(axis: Axes, data: xr.Dataset) -> None:
+    spent = data.aligned_evaluations / 1e3
+    axis.axhline(float(spent.sel(aligned_arm="path")[0]), color=GD, linewidth=1.0)
+    for name, colour in (("sam", SAM), ("path", LATE)):
+        axis.plot(data.delta, spent.sel(aligned_arm=name), "o-", color=colour)
+    for x, y, text, colour in (
+        (0.3, 38.0, "SAM", SAM),
+        (0.3, 21.0, "GD, data as they are", GD),
+        (0.3, 8.5, "GD, κ path-matched", LATE),
+    ):
+        axis.text(x, y, text, color=colour, fontsize=7)
+    axis.set(title="Upsampling saves gradients,\nSAM needs more than twice as many", ylim=(0, 64))
+    axis.set_ylabel("gradient evaluations, thousands")
+
+
+def _random(axis: Axes, data: xr.Dataset) -> None:
+    """Draw learning-time ratios relative to gradient descent at the largest ρ."""
+    arms: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+        ("sam", SAM, "SAM", {}),
+        ("secant", LATE, "κ after a secant step", {}),
+        ("late", LATE, r"$\kappa = R/R_{\mathrm{SAM}}$", {"markerfacecolor": "white"}),
+        ("early", EARLY, "control: factors reversed", {}),
+    )
+    features = (2, 3, 4)
+    ratios = data.learning_time_ratio.isel(rho=-1)
+    for place, (arm, colour, label, style) in enumerate(arms):
+        changes = [log_change(*(ratios.sel(arm=each, feature=d) for each in (arm, "gd"))) for d in features]
+        middle, low, high = np.exp(np.asarray(changes)[:, :3]).T
+        across = np.arange(len(features)) + 0.15 * (place - 1.5)
+        axis.errorbar(across, middle, [middle - low, high - middle], fmt="o", color=colour, label=label, **style)
+    axis.axhline(1.0, color=GD, linewidth=1.0)
+    axis.set(
+        title=f"Random starts, ρ = {float(data.rho[-1]):g}: a secant\nstep goes most of the way",
+        ylim=(0.72, 1.13),
+        xlim=(-0.5, 2.5),
+    )
+    axis.set_ylabel("relative to gradient descent")
+    axis.set_xticks(range(len(features)), labels=[f"$t_{d}/t_1$" for d in features])
+    axis.legend(loc="lower left", labelspacing=0.25)
 
 
 FIGURE = FigureSpec(
     "sam_by_data",
-    "SAM by data: gradient descent on upsampled data against SAM",
-    "Aligned starts, two groups with a feature each: upper left, t_2/t_1 under SAM (line) and under gradient descent "
-    "with the slow group upsampled by a factor derived from ρ; upper right, the factors in the same colours (the "
-    "two-phase formula ends where s ≥ 1); lower left, the gradient evaluations until both are learned. The factor "
-    "that is SAM-equivalent at the start overshoots, because δ = ρ/(√3 u) falls while features grow. Lower right: "
-    "four features from random starts, 64 seeds that the factors were not taken from, medians with 95 % intervals.",
+    "Gradient descent on upsampled data has SAM's learning-time ratio, with less than half of its gradients",
+    "a to c: two groups with a feature each, aligned starts; the slow group is upsampled by a factor derived from ρ. "
+    "a: t_2/t_1 under SAM (line) and under gradient descent with each factor. b: the factors. The two-phase formula "
+    "ends where s ≥ 1. The factor that equals SAM's first step overshoots, because δ falls while features grow. c: "
+    "gradient evaluations until both features are learned. d: four features from random starts, a group for each; "
+    "factors were taken from other seeds, the ratio R over SAM's ratio or one secant step from there, or in reverse "
+    "order; medians of 64 seeds with 99 % intervals.",
     ("sam_by_data",),
     draw,
 )

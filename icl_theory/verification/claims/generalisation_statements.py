@@ -30,7 +30,7 @@ from icl_theory.verification.statements import Statements
 BIAS: dict[str, Any] = {"source": "notes §8", "predictor": simplicity_bias, "figure": "generalisation"}
 SAM: dict[str, Any] = {"predictor": sam, "figure": "generalisation", "after_measurement": "found in a first run"}
 LATE = SAM | {"predictor": weighted_arms, "figure": "generalisation_map"}
-RESIDUAL, FRESH = LATE | {"predictor": judge}, LATE | {"predictor": fresh_arms}
+RESIDUAL, FRESH = LATE | {"predictor": judge}, SAM | {"predictor": fresh_arms}
 CLAIM_B, CLAIM_C = ({"source": f"abstract, claim {letter}", "after_measurement": ""} for letter in "BC")
 
 table = Statements("generalisation", source="found here")
