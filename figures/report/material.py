@@ -85,7 +85,9 @@ def read_material(results: Path, seconds: float) -> Material:
     Raises:
         InputError: data or a figure are missing, or belong to another version.
     """
-    groups, features, tables = [], {}, []
+    groups: list[Group] = []
+    features: dict[str, int] = {}
+    tables: list[generalisation_table.Table] = []
     for claim in all_claims():
         data = load_all(claim, results)
         groups.append(Group(claim, rows_of(claim, *data), manifest(claim, results)))
@@ -115,7 +117,7 @@ def least_changed(claim: Claim, data: xr.Dataset, name: str) -> int:
 
 
 def saved_study(spec: FigureSpec) -> dict[str, Any]:
-    """Return what the measurement of a figure says of itself, such as `command` and `date`; empty if it says nothing."""
+    """Return what the saved measurement of a figure says of itself, such as `command` and `date`, if there is one."""
     path = ROOT / spec.saved
     return json.loads(path.read_text()) if spec.saved and path.is_file() else {}
 

@@ -29,6 +29,25 @@ PAGES = {  # file and title
 }
 
 
+HEADINGS = {  # short headings of the other results; a figure without one has its title
+    "loss_plateaus": "Order and plateaus",
+    "feature_strengths": "Feature strengths",
+    "random_starts": "Random starts, one by one",
+    "merged_model": "Merged keys and queries",
+    "phase_diagram": "Phase diagram and step size",
+    "sam_by_data": "Upsampling in SAM's place",
+    "generalisation_map": "Generalisation, every setting",
+    "low_rank": "Heads of rank R",
+    "principal_components": "Regression on principal components",
+    "context_lengths": "Context lengths",
+    "in_weight_learning": "In context or in weights",
+    "softmax": "Softmax attention",
+    "weights": "What the flow conserves",
+    "many_features": "Thirty-two features",
+    "adaptive_optimizers": "Adam, Muon and batch size",
+}
+
+
 def pages(material: Material) -> dict[str, str]:
     """Return the text of each page by the name of its file."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
@@ -37,7 +56,13 @@ def pages(material: Material) -> dict[str, str]:
     )
     environment.filters |= {"subscripts": subscripts, "breakable": breakable, "panels": panels}
     environment.globals |= _words(material)
-    return {name: environment.get_template(f"{name}.jinja").render(page=name) for name in PAGES}
+    texts = {name: environment.get_template(f"{name}.jinja").render(page=name) for name in PAGES}
+    return {name: _polished(name, text) for name, text in texts.items()}
+
+
+def _polished(name: str, text: str) -> str:
+    """Keep marks with the word before them, and make links of a page to itself independent of its name."""
+    return re.sub(r'\s+(?=<span class="checks">)', "\u00a0", text).replace(f'href="{name}#', 'href="#')
 
 
 def _words(material: Material) -> dict[str, Any]:
@@ -58,6 +83,7 @@ def _words(material: Material) -> dict[str, Any]:
         "commit": material.commit,
         "settings": lambda about: json.dumps(plain(about["config"]), ensure_ascii=False, indent=1),
         "pictures": material.pictures,
+        "headings": HEADINGS,
         "others": [name for name in material.pictures if name not in (*LEAD, claim_d)],
         "claim_d_figure": claim_d,
         "drawing": lambda name: inline(material.pictures[name].svg, name, material.pictures[name].spec.title),
@@ -72,7 +98,7 @@ def _words(material: Material) -> dict[str, Any]:
         "summary": count(material.rows),
         "failing": [row for row in material.rows if not row.holds],
         "after": [row.statement for row in material.rows if row.statement.after_measurement],
-        "factor": lambda name: str(factor(rows[name].statement)),
+        "factor": lambda name: subscripts(str(factor(rows[name].statement))),
         "check": lambda *names: checks([rows[name] for name in names]),
         "figure": lambda name: figure_link(material, name),
         "predicted": predicted_text,
@@ -82,13 +108,15 @@ def _words(material: Material) -> dict[str, Any]:
 
 
 def subscripts(text: str) -> Markup:
-    """Return text with subscripts, such as the 2 of `t_2`, and everything else escaped."""
-    return Markup(re.sub(r"(?<=[^\W_])_([A-Za-z0-9]+)", r"<sub>\1</sub>", str(escape(text))))
+    """Return text with subscripts, such as the 2 of `t_2`, and numbers kept on one line with their signs and units."""
+    text = re.sub(r"(?<=\d) (?=[M%±])|(?<=[×±]) (?=\d)", "\u00a0", str(escape(text)))
+    return Markup(re.sub(r"(?<=[^\W_])_([A-Za-z0-9]+)", r"<sub>\1</sub>", text))
 
 
 def breakable(name: str) -> Markup:
-    """Return a name that may be broken after any underscore."""
-    return Markup("_<wbr>").join(name.split("_"))
+    """Return a name that may be broken after its dots or, where it has none, after underscores."""
+    mark = "." if "." in name else "_"
+    return Markup("{}<wbr>").format(mark).join(name.split(mark))
 
 
 def panels(caption: str) -> Markup:

@@ -11,6 +11,7 @@ from icl_theory.verification import Row
 
 TINY = 0.02  # a gain of less than this share of the loss is called tiny
 TONES = {"yes": "Yes", "part": "In part", "hardly": "Hardly", "no": "Not shown"}
+LISTED = {"yes": " and ", "not shown": ", nor ", "no": " and "}  # words, and what stands before the last of a list
 RATIOS = {  # statements about several ratios t_d/t_1, and their features; the one that changes least is written
     "sam_simplicity_bias/sam_lowers_learning_time_ratios": (2, 3, 4),
     "upsampling/late_minority_lowers_ratios": (3, 4),
@@ -65,13 +66,10 @@ def _claim_a(factors: Mapping[str, Effect], ratios: Mapping[str, str]) -> Verdic
         "SAM has a lower simplicity bias.",
         "yes" if set(words) == {"yes"} else "part" if "yes" in words else "no",
         sentence.capitalize(),
-        (
-            f"{ratios[name]} at ρ = 0.05",
-            f"merged: progress {merged} of the slow features when the first is learned",
-        ),
+        (f"{ratios[name]} at ρ = 0.05", f"merged: progress {merged} of the slow features when the first is learned"),
         "simplicity_bias",
-        "SAM's perturbation mostly slows the feature that dominates the gradient, the fast one. Merged keys and queries "
-        "learn all features in one drop.",
+        "SAM's perturbation mostly slows the feature that dominates the gradient, the fast one. Merged keys and "
+        "queries learn all features in one drop.",
     )
 
 
@@ -91,8 +89,8 @@ def _claim_b(factors: Mapping[str, Effect]) -> Verdict:
         f"At equal training loss {first}; at equal steps {second}.",
         (f"held-out loss {half} half-way", f"{steps} at equal steps"),
         "generalisation",
-        "All methods end at the optimum of the same data. A lower simplicity bias acts only on the way there, and on it "
-        "SAM is slower.",
+        "All methods end at the optimum of the same data. A lower simplicity bias acts only on the way there, and on "
+        "it SAM is slower.",
     )
 
 
@@ -120,27 +118,29 @@ def _claim_c(factors: Mapping[str, Effect], ratios: Mapping[str, str]) -> Verdic
 def _claim_d(studies: Studies, figure: str) -> Verdict:
     found = [gains(studies, setting) for setting in SETTINGS]
     words = [_joint(some) for some in found]
-    sentences = []
-    for word, last in (("yes", " and "), ("not shown", ", nor "), ("no", " and ")):
-        places = [setting.place for setting, each in zip(SETTINGS, words, strict=True) if each == word]
-        if places:
-            sentences.append(f"{word.capitalize()} {last.join([', '.join(places[:-1]), places[-1]][len(places) < 2:])}.")
-    small, words_study = found[0], found[-1][-2:]
+    places = {word: [s.place for s, each in zip(SETTINGS, words, strict=True) if each == word] for word in LISTED}
+    small, problems = found[0], found[-1][-2:]
     return Verdict(
         "D",
         "So fine-tuned language models gain.",
         "yes" if set(words) == {"yes"} else "part" if "yes" in words else "no",
-        " ".join(sentences),
+        " ".join(f"{word.capitalize()} {_listed(some, LISTED[word])}." for word, some in places.items() if some),
         (
             f"accuracy at 0.1 M {small[0]} (AdamW), {small[1]} (Muon)",
-            f"SmolLM2 on word problems {words_study[0]}, {words_study[1]} (all 95 %)",
+            f"SmolLM2 on word problems {problems[0]}, {problems[1]} (all 95 %)",
         ),
         figure,
-        "Late examples catch up with early ones in the small decoders. The test of the smallest mostly repeats problems "
-        "that it was trained on.",
+        "Late examples catch up with early ones in the small decoders. The test of the smallest mostly repeats "
+        "problems that it was trained on.",
     )
+
+
+def _listed(places: Sequence[str], last: str) -> str:
+    """Return places as a list in words; `last` stands before the last of several."""
+    return places[0] if len(places) == 1 else f"{', '.join(places[:-1])}{last}{places[-1]}"
 
 
 def _joint(effects: Sequence[Effect]) -> str:
     """Return "yes" or "no" where all effects are clear in one direction, else "not shown"."""
-    return next(iter(words)) if len(words := {effect.word("above") for effect in effects}) == 1 else "not shown"
+    words = {effect.word("above") for effect in effects}
+    return words.pop() if len(words) == 1 else "not shown"

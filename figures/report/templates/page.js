@@ -1,4 +1,5 @@
-// Figures open large in a dialog, and everything that is folded is printed. Without it figures open as files.
+// Figures open large in a dialog, links into a fold open it, and what is folded is printed. Without this script figures
+// open as files.
 (() => {
   const dialog = document.getElementById("large");
   const stage = dialog.querySelector(".stage");
@@ -22,6 +23,16 @@
     home.style.minHeight = "";
     home.focus();
   });
+
+  const unfold = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const fold = target && target.closest("details");
+    if (!fold || fold.open) return;
+    fold.open = true;
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
 
   let folded = [];
   addEventListener("beforeprint", () => {
