@@ -86,4 +86,6 @@ def made(rows=ROWS, size=2000):
         for number, spec in enumerate(material.page_order(), start=1)
     }
     tables = [generalisation_table.Table("One group", [cells])]
-    return material.Material(groups, pictures, LEAST_CHANGED, SAVED_STUDIES, tables, 3.0)
+    return material.Material(
+        groups, pictures, LEAST_CHANGED, SAVED_STUDIES, tables, 3.0, explorer=material._explorer(None)
+    )

@@ -87,7 +87,6 @@ def read_material(results: Path, seconds: float) -> Material:
     """
     groups: list[Group] = []
     features: dict[str, int] = {}
-    tables: list[generalisation_table.Table] = []
     for claim in all_claims():
         data = load_all(claim, results)
         groups.append(Group(claim, rows_of(claim, *data), manifest(claim, results)))
@@ -95,11 +94,11 @@ def read_material(results: Path, seconds: float) -> Material:
             name: least_changed(claim, data[0], name) for name in RATIOS if name.partition("/")[0] == claim.name
         }
         if claim.name == "generalisation":
-            tables = generalisation_table.tables(data[0])
+            tables, explorer = generalisation_table.tables(data[0]), _explorer(data[0])
     pictures = {
         spec.name: _picture(spec, number, results / "figures") for number, spec in enumerate(page_order(), start=1)
     }
-    return Material(groups, pictures, features, load_studies(), tables, seconds, _explorer(), commit())
+    return Material(groups, pictures, features, load_studies(), tables, seconds, explorer, commit())
 
 
 def page_order() -> list[FigureSpec]:
@@ -130,8 +129,8 @@ def _picture(spec: FigureSpec, number: int, folder: Path) -> Picture:
     return Picture(spec, number, path.read_text(), formats)
 
 
-def _explorer() -> str:
+def _explorer(generalisation: xr.Dataset | None) -> str:
     """Return the interactive explorer, or nothing where there is none."""
     if importlib.util.find_spec("figures.explorer") is None:
         return ""
-    return importlib.import_module("figures.explorer").fragment()
+    return importlib.import_module("figures.explorer").fragment(generalisation)
