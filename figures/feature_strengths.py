@@ -62,7 +62,7 @@ def _progress(axis: Axes, runs: xr.Dataset) -> None:
     for d in (1, 2, 3):
         both = (before[:, d] > 0) & (after[:, d] > 0)
         further = np.count_nonzero(after[both, d] > before[both, d])
-        axis.plot(before[both, d], after[both, d], "o", color=feature_colour(d), markersize=2.5, alpha=0.8)
+        axis.plot(before[both, d], after[both, d], "o", color=feature_colour(d), markersize=2.5, markeredgewidth=0.0)
         words = f"feature {d + 1}: {further} of {both.sum()}"
         axis.text(0.03, 1.0 - 0.1 * d, words, color=feature_colour(d), transform=axis.transAxes, va="top")
     axis.text(0.03, 1.0, "further on under SAM:", transform=axis.transAxes, va="top")

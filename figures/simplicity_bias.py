@@ -56,13 +56,8 @@ def _random(axis: Axes, sharpness: xr.Dataset) -> None:
         axis.text(rhos[shown[-1]] + 0.005, middle[-1], f"$t_{d + 1}/t_1$", color=colour, va=align)
     axis.axhline(1.0, color=GD)
     axis.text(0.094, 1.005, "GD", color=GD, ha="right", va="bottom")
-    axis.set(
-        xlim=(0.0, 0.095),
-        ylim=(0.45, 1.05),
-        xticks=(0.0, 0.03, 0.06, 0.09),
-        xlabel="SAM's radius ρ",
-        ylabel="ratio relative to gradient descent",
-    )
+    axis.set(xlim=(0.0, 0.095), ylim=(0.45, 1.05), xticks=(0.0, 0.03, 0.06, 0.09))
+    axis.set(xlabel="SAM's radius ρ", ylabel="ratio relative to gradient descent")
     axis.set_title("Random starts: SAM\nlowers every ratio")
 
 
