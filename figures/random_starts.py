@@ -74,14 +74,8 @@ def _errors(axis: Axes, laws: xr.Dataset) -> None:
     through = 100 * np.nanmedian(errors[scales == 0.03])
     axis.plot(fitted, through * fitted / 0.03, ":", color=THEORY, linewidth=1.0)
     axis.text(0.46, 0.075, "dotted: ∝ scale", ha="right")
-    axis.set(
-        xscale="log",
-        yscale="log",
-        xlabel="initial scale (standard deviation of v)",
-        xlim=(0.0068, 0.5),
-        ylim=(0.06, 30.0),
-    )
-    axis.set(ylabel="median error of learning times, %")
+    axis.set(xscale="log", yscale="log", xlim=(0.0068, 0.5), ylim=(0.06, 60.0))
+    axis.set(xlabel="initial scale (standard deviation of v)", ylabel="median error of learning times, %")
     axis.set_xticks([0.01, 0.03, 0.1, 0.3], labels=["0.01", "0.03", "0.1", "0.3"])
     axis.set_yticks([0.1, 0.3, 1, 3, 10], labels=["0.1", "0.3", "1", "3", "10"])
     axis.minorticks_off()
