@@ -22,6 +22,7 @@ from figures import (
     principal_components,
     random_starts,
     sam_by_data,
+    schematic,
     simplicity_bias,
     softmax,
     upsampling,
@@ -32,6 +33,7 @@ from figures.figure import FigureSpec
 FIGURES: dict[str, FigureSpec] = {
     figure.name: figure
     for figure in (
+        schematic.FIGURE,
         overview.FIGURE,
         loss_plateaus.FIGURE,
         feature_strengths.FIGURE,

@@ -25,7 +25,7 @@ class FigureSpec(NamedTuple):
         name: file and command-line name.
         title: what it shows, a sentence: the heading in the report, and its text for those who cannot see it.
         caption: what each panel shows, by its letter, in a few sentences.
-        reads: names of the claims whose data it reads.
+        reads: names of the claims whose data it reads; none for a figure drawn from closed forms alone.
         draw: `draw(*data) -> Figure`, one data set per claim.
         saved: path of a measurement in the repository that it reads instead, if any.
     """
@@ -45,7 +45,7 @@ class FigureSpec(NamedTuple):
     @property
     def sources(self) -> str:
         """Names of the claims whose data the figure reads, as text."""
-        return self.saved or ", ".join(self.reads)
+        return self.saved or ", ".join(self.reads) or "closed forms alone"
 
 
 def draw(figure: FigureSpec, results: Path, formats: Sequence[str] = FORMATS, width: str = "page") -> list[Path]:

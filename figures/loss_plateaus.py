@@ -2,63 +2,85 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import GD, SAM, draw_levels, feature_colour, new_figure, styled
+from icl_theory.plotting import GD, SAM, THEORY, draw_levels, feature_colour, new_panels, styled
+
+SEEDS = 24  # drawn as single curves
 
 
 @styled
 def draw(random: xr.Dataset, sharpness: xr.Dataset) -> Figure:
-    """Small start; GD against SAM at the larger start; how far the plateaus are from their prediction."""
-    figure, ((small, both, residual),) = new_figure(13.5, 4.3, 1, 3, width_ratios=[1.15, 1.15, 0.8])
-    small_start, levels = random.sel(start="small"), random.plateau_loss.values
-    for loss in small_start.loss[:24]:
-        small.plot(small_start.time[1:], loss[1:], color=GD, linewidth=0.7, alpha=0.45)
-    draw_levels(small, levels)
-    for m, level in enumerate(levels):
-        words = "nothing learned" if m == 0 else f"{m} learned" if m < len(levels) - 1 else "all (optimum)"
-        small.text(0.99, level + 0.008, words, transform=small.get_yaxis_transform(), ha="right", fontsize=8.5)
-    small.plot([], [], color=GD, label="simulation, 24 seeds")
-    small.legend(loc="center left")
-    small.set(title="GD from a small random start", ylim=(0.08, 1.06))
-    time = sharpness.time[1:]
-    for arm, name, colour in (("gd", "GD", GD), ("sam", "SAM, ρ = 0.05", SAM)):
-        low, middle, high = np.quantile(sharpness.loss.sel(arm=arm)[:, 1:], (0.25, 0.5, 0.75), axis=0)
-        both.fill_between(time, low, high, color=colour, alpha=0.18, linewidth=0)
-        both.plot(time, middle, color=colour, label=name)
-    draw_levels(both, levels)
-    both.set(title=f"GD and SAM, larger starts, {sharpness.sizes['seed']} seeds", ylim=(0.08, 1.06))
-    both.legend(loc="center left", fontsize=8.5)
-    for axis in (small, both):
-        axis.set(xscale="log", xlim=(2.0, None), xlabel="time (learning rate × step)", ylabel="mean square error")
-    for m, column in enumerate(small_start.level.values.T, start=1):
-        values = np.abs(column[np.isfinite(column)] / levels[m] - 1.0)
-        spread = np.linspace(-0.25, 0.25, len(values))
-        residual.scatter(m + spread, np.sort(values), s=14, color=feature_colour(m - 1), linewidths=0, alpha=0.8)
-        residual.plot([m - 0.3, m + 0.3], [np.median(values)] * 2, color="black", linewidth=1.4)
-    residual.axhline(0.02, color="black", linestyle="--", linewidth=1.0)
-    residual.text(0.6, 0.016, "tolerance of the median", fontsize=8.5, va="top")
-    residual.set(
-        title="Plateau level, relative error",
-        yscale="log",
-        xlabel="features learned",
-        xticks=range(1, len(levels) - 1),
-        ylabel="|measured / predicted − 1|",
-    )
+    """Draw runs from a small start, GD against SAM from the larger one, and the error of the predicted levels."""
+    figure, (small, both, error) = new_panels(3, 3, height=2.5, width_ratios=[1.3, 1.3, 1.0])
+    draw_staircase(small, random.sel(start="small"))
+    small.set_title("Small starts: every run\nrests on the same plateaus")
+    _methods(both, sharpness)
+    draw_levels(both, random.plateau_loss.values)
+    _errors(error, random.sel(start="small"))
     return figure
+
+
+def draw_staircase(axis: Axes, runs: xr.Dataset) -> None:
+    """Draw the loss of single runs over time, with the predicted plateaus and what is learned there."""
+    levels, shown = runs.plateau_loss.values, _shown(runs)
+    for loss in runs.loss.values[:SEEDS]:
+        axis.plot(runs.time[shown], loss[shown], color=GD, linewidth=0.6, alpha=0.4)
+    draw_levels(axis, levels)
+    words = ["nothing learned", *(f"{m} learned" for m in range(1, len(levels) - 1)), "all learned"]
+    for level, text in zip(levels, words, strict=True):
+        place: Any = {"xycoords": axis.get_yaxis_transform(), "xytext": (4, 1.5), "textcoords": "offset points"}
+        axis.annotate(text, (0.0, level), **place, fontsize=7)
+    axis.set(xscale="log", xlim=(20.0, None), ylim=(0.08, 1.08))
+    axis.set(xlabel="time (learning rate × step)", ylabel="mean square error")
+
+
+def _shown(runs: xr.Dataset) -> np.ndarray:
+    """Return the snapshots that a logarithmic axis can tell apart, without the first, at time zero."""
+    return np.unique(np.geomspace(1, runs.sizes["snapshot"] - 1, 250).astype(int))
+
+
+def _methods(axis: Axes, runs: xr.Dataset) -> None:
+    shown = _shown(runs)
+    time = runs.time[shown]
+    for arm, colour in (("gd", GD), ("sam", SAM)):
+        low, middle, high = np.quantile(runs.loss.sel(arm=arm)[:, shown], (0.25, 0.5, 0.75), axis=0)
+        axis.fill_between(time, low, high, color=colour, alpha=0.18, linewidth=0)
+        axis.plot(time, middle, color=colour)
+    axis.text(27.0, 0.8, "GD", color=GD, ha="right")
+    axis.text(82.0, 0.8, "SAM,\nρ = 0.05", color=SAM)
+    axis.set(xscale="log", xlim=(10.0, None), ylim=(0.08, 1.08))
+    axis.set(xlabel="time (learning rate × step)", ylabel="mean square error")
+    axis.set_title("Larger starts: SAM leaves\nthe first plateau later")
+
+
+def _errors(axis: Axes, runs: xr.Dataset) -> None:
+    for m, (column, level) in enumerate(zip(runs.level.values.T, runs.plateau_loss.values[1:-1], strict=True), start=1):
+        values = np.abs(column[np.isfinite(column)] / level - 1.0)
+        axis.plot([m, m], [values.min(), values.max()], color=feature_colour(m - 1), linewidth=0.9)
+        axis.plot([m, m], np.quantile(values, (0.25, 0.75)), color=feature_colour(m - 1), linewidth=4.0)
+        axis.plot(m, np.median(values), "o", color="white", markeredgecolor=feature_colour(m - 1))
+    axis.axhline(0.02, color=THEORY, linewidth=0.8)
+    axis.text(3.45, 0.014, "tolerance of medians", fontsize=7, ha="right", va="top")
+    axis.set(yscale="log", xlim=(0.5, 3.5), xticks=(1, 2, 3), xlabel="features learned")
+    axis.minorticks_off()
+    axis.set(ylabel="|measured / predicted − 1|", title="Plateaus lie where\nthey are predicted")
 
 
 FIGURE = FigureSpec(
     "loss_plateaus",
-    "Loss and plateaus",
-    "Rank-one attention (D = 4, H = 5, N = 31, λ ∝ 4, 3, 2, 1). Left: gradient descent from a small random start "
-    "(norms 0.02) steps down along the plateaus predicted for the nested sets of features (dashed). Middle: from the "
-    "larger start of the notes (norms 0.1), the same seeds under GD and SAM (median and quartiles); SAM leaves the "
-    "first plateau later; the second feature then comes sooner after the first, the last one does not. Right: level "
-    "of each plateau of the left panel against its prediction, one dot a seed, in order of size, median as a bar.",
+    "The loss rests on predicted plateaus while features are learned one by one",
+    "Rank-one attention (D = 4, H = 5, N = 31, λ ∝ 4, 3, 2, 1). Dashed: the loss predicted for the nested sets of "
+    f"features. a: gradient descent from {SEEDS} small random starts (norms 0.02), a curve each. b: GD and SAM from "
+    "the larger starts of the notes (norms 0.1), medians and quartiles of 64 seeds. SAM leaves the first plateau "
+    "later. The second feature then comes sooner after the first; the last one does not. c: relative error of the "
+    "predicted loss on the plateaus of a: median (dot), quartiles (thick) and range (thin) over 64 seeds.",
     ("random_initialisation", "sam_simplicity_bias"),
     draw,
 )

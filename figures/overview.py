@@ -8,62 +8,49 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import GD, LATE, SAM, draw_levels, new_panels, styled
-from icl_theory.verification.changes import Change, log_change
+from figures.loss_plateaus import SEEDS, draw_staircase
+from icl_theory.plotting import GD, LATE, SAM, new_panels, styled
+from icl_theory.verification.changes import log_change
 
-SEEDS = 24
+FEATURES = (2, 3, 4)
 
 
 @styled
 def draw(random: xr.Dataset, sam: xr.Dataset, upsampling: xr.Dataset) -> Figure:
     """Draw the loss staircase beside the change of learning-time ratios under SAM and upsampling."""
-    figure, (stairs, ratios) = new_panels(2, height=2.7, width_ratios=[1.25, 1.0])
-    _stairs(stairs, random.sel(start="small"))
+    figure, (stairs, ratios) = new_panels(2, height=2.5, width_ratios=[1.25, 1.0])
+    draw_staircase(stairs, random.sel(start="small"))
+    stairs.set_title("Features are learned one by one,\nat the predicted losses (dashed)")
+    sharpness = sam.learning_time_ratio
     groups = upsampling.learning_time_ratio.sel(groups="sharing")
-    changes = {
-        "SAM, ρ = 0.05": (SAM, sam.learning_time_ratio.sel(rho=0.05), sam.learning_time_ratio.sel(rho=0.0)),
-        "GD, minority × 2": (LATE, groups.sel(upsampled="late × 2"), groups.sel(upsampled="late × 1")),
-    }
-    _ratios(ratios, changes)
+    _ratios(ratios, sharpness.sel(rho=0.05), sharpness.sel(rho=0.0), SAM, -0.14)
+    late = _ratios(ratios, groups.sel(upsampled="late × 2"), groups.sel(upsampled="late × 1"), LATE, 0.14)
+    ratios.text(-0.45, 0.76, "SAM,\nρ = 0.05", color=SAM, va="top")
+    ratios.text(1.98, late[-1], "GD, minority drawn\ntwice as often", color=LATE, ha="right", va="center")
+    ratios.axhline(1.0, color=GD)
+    ratios.text(2.45, 1.02, "gradient descent (GD)", color=GD, ha="right")
+    ratios.set(xticks=range(3), xticklabels=[f"$t_{d}/t_1$" for d in FEATURES], xlim=(-0.5, 2.5), ylim=(0.25, 1.1))
+    ratios.set(xlabel="ratio of learning times", ylabel="relative to gradient descent")
+    ratios.set_title("SAM and upsampling bring\nthe slow features closer")
     return figure
 
 
-def _stairs(axis: Axes, runs: xr.Dataset) -> None:
-    levels = runs.plateau_loss.values
-    for loss in runs.loss.values[:SEEDS]:
-        axis.plot(runs.time[1:], loss[1:], color=GD, linewidth=0.6, alpha=0.4)
-    draw_levels(axis, levels)
-    words = ["nothing learned", *(f"{m} learned" for m in range(1, len(levels) - 1)), "all four"]
-    for level, text in zip(levels, words, strict=True):
-        axis.text(0.02, level + 0.012, text, transform=axis.get_yaxis_transform(), fontsize=7)
-    axis.set(xscale="log", xlim=(20.0, None), ylim=(0.08, 1.08), xlabel="time (learning rate × step)")
-    axis.set(ylabel="mean square error", title="Features are learned one by one,\nat the predicted losses (dashed)")
-
-
-def _ratios(axis: Axes, changes: dict[str, tuple[str, xr.DataArray, xr.DataArray]]) -> None:
-    features = (2, 3, 4)
-    for place, (name, (colour, values, baseline)) in enumerate(changes.items()):
-        found: list[Change] = [log_change(values.sel(feature=d), baseline.sel(feature=d)) for d in features]
-        middle, low, high = (np.exp([getattr(c, end) for c in found]) for end in ("median", "low", "high"))
-        across = np.arange(len(features)) + 0.16 * (2 * place - 1)
-        axis.errorbar(
-            across, middle, [middle - low, high - middle], fmt="o", color=colour, capsize=3, markersize=5, label=name
-        )
-    axis.axhline(1.0, color=GD, linewidth=1.2)
-    axis.text(2.45, 1.008, "gradient descent", color=GD, ha="right", fontsize=7)
-    axis.set(xticks=range(len(features)), xticklabels=[f"$t_{d}/t_1$" for d in features], xlim=(-0.5, 2.5))
-    axis.set(ylim=(None, 1.06), ylabel="relative to gradient descent")
-    axis.set(title="SAM and upsampling bring\nthe slow features closer")
-    axis.legend(loc="lower left", fontsize=7.5)
+def _ratios(axis: Axes, runs: xr.DataArray, baseline: xr.DataArray, colour: str, aside: float) -> np.ndarray:
+    """Draw medians and intervals of the changes beside each ratio; return the medians."""
+    changes = np.asarray([log_change(runs.sel(feature=d), baseline.sel(feature=d)) for d in FEATURES])
+    middle, low, high = np.exp(changes[:, :3].T)
+    across = np.arange(len(FEATURES)) + aside
+    axis.errorbar(across, middle, [middle - low, high - middle], fmt="o", color=colour, markersize=5)
+    return middle
 
 
 FIGURE = FigureSpec(
     "overview",
     "Features are learned one by one; SAM and upsampling bring the slow ones closer",
-    "Left: gradient descent from small random starts steps down along the plateaus that theory predicts (dashed), one "
-    f"feature a step, {SEEDS} seeds. Right: learning times of features 2 to 4 over that of the first, relative to "
-    "gradient descent with the same seeds: under SAM, and under gradient descent on data whose minority is drawn twice "
-    "as often (medians of 64 seeds, 99 % intervals).",
+    f"a: gradient descent from {SEEDS} small random starts steps down along the plateaus that theory predicts "
+    "(dashed), one feature a step. b: learning times of features 2 to 4 over that of the first, relative to gradient "
+    "descent from the same starts: under SAM, and under gradient descent on data whose minority is drawn twice as "
+    "often. Dots are medians of 64 seeds, bars their 99 % intervals.",
     ("random_initialisation", "sam_simplicity_bias", "upsampling"),
     draw,
 )

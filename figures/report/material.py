@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from figures import FIGURES, generalisation_table
+from figures import FIGURES, explorer, generalisation_table
 from figures.figure import FORMATS, FigureSpec
 from figures.report.studies import ROOT, Studies, load_studies
 from figures.report.verdicts import RATIOS
@@ -94,11 +92,11 @@ def read_material(results: Path, seconds: float) -> Material:
             name: least_changed(claim, data[0], name) for name in RATIOS if name.partition("/")[0] == claim.name
         }
         if claim.name == "generalisation":
-            tables, explorer = generalisation_table.tables(data[0]), _explorer(data[0])
+            tables, fragment = generalisation_table.tables(data[0]), explorer.fragment(data[0])
     pictures = {
         spec.name: _picture(spec, number, results / "figures") for number, spec in enumerate(page_order(), start=1)
     }
-    return Material(groups, pictures, features, load_studies(), tables, seconds, explorer, commit())
+    return Material(groups, pictures, features, load_studies(), tables, seconds, fragment, commit())
 
 
 def page_order() -> list[FigureSpec]:
@@ -128,9 +126,3 @@ def _picture(spec: FigureSpec, number: int, folder: Path) -> Picture:
     formats = tuple(suffix for suffix in FORMATS if path.with_suffix(f".{suffix}").is_file())
     return Picture(spec, number, path.read_text(), formats)
 
-
-def _explorer(generalisation: xr.Dataset | None) -> str:
-    """Return the interactive explorer, or nothing where there is none."""
-    if importlib.util.find_spec("figures.explorer") is None:
-        return ""
-    return importlib.import_module("figures.explorer").fragment(generalisation)

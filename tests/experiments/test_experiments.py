@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from experiments import reproduce as parallel
 from experiments.benchmarks import compilations
 from figures import FIGURES
+from figures.figure import draw
 from icl_theory import IclTheoryError, InputError
 from icl_theory.verification import NAMES, all_claims, load_claim
 from icl_theory.verification.saved import load, make
@@ -75,6 +76,14 @@ def test_a_figure_without_data_names_the_command(run_module, tmp_path):
     code, _, error = run_module("figures", "phase_diagram", "--results", tmp_path)
     assert code == 2
     assert f"python -m experiments run phase_diagram --results {tmp_path}" in error
+
+
+@pytest.mark.parametrize("width", ["page", "column"])
+def test_a_figure_of_closed_forms_needs_no_data(width, tmp_path):
+    figure = FIGURES["schematic"]
+    assert (figure.reads, figure.sources) == ((), "closed forms alone")
+    (path,) = draw(figure, tmp_path, ("svg",), width)
+    assert path.stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(

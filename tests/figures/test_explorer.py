@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import py_mini_racer as mini_racer
 import pytest
 import xarray as xr
 from click.testing import CliRunner
@@ -24,8 +25,6 @@ from icl_theory.theory.sam_dynamics import stall_strengths, trap_radius
 from icl_theory.theory.upsampling import path_matched_factors
 from icl_theory.verification.changes import log_change
 from icl_theory.verification.claims.upsampling import separate_groups
-
-mini_racer = pytest.importorskip("py_mini_racer")
 
 SPECTRUM = np.asarray([0.4, 0.3, 0.2, 0.1])
 SETTING = {
