@@ -52,8 +52,5 @@ FIGURES: dict[str, FigureSpec] = {
         many_features.FIGURE,
         adaptive_optimizers.FIGURE,
         language_models.FIGURE,
-        language_models.LARGER,
-        language_models.CHECKPOINT_SUMS,
-        language_models.CHECKPOINT_WORDS,
     )
 }
