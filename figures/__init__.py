@@ -13,6 +13,7 @@ from figures import (
     generalisation_map,
     in_weight_learning,
     language_models,
+    language_models_details,
     loss_plateaus,
     low_rank,
     many_features,
@@ -52,5 +53,6 @@ FIGURES: dict[str, FigureSpec] = {
         many_features.FIGURE,
         adaptive_optimizers.FIGURE,
         language_models.FIGURE,
+        language_models_details.FIGURE,
     )
 }

@@ -30,7 +30,7 @@ COLOURS = {"late": LATE, "random": RANDOM, "early": EARLY, "sam": SAM, "fsam": F
 NAMES = {"plain": "plain", "late": "late × κ", "random": "random × κ", "early": "early × κ"}
 TITLES = {"adamw": "AdamW", "muon": "Muon"}
 HALF_STEPS = ", half the steps"
-GAINS, RATIOS = (-0.4, 0.2), (0.35, 3.0)  # limits of the axes: change of accuracy, and R over plain's
+GAINS, RATIOS = (-0.41, 0.26), (0.35, 3.0)  # limits of the axes: change of accuracy, and R over plain's
 ROW = 0.115  # height of an arm, in inches
 HEADING, GAP, SHIFT = 1.2, 0.4, 0.22  # of a group's heading, below a group, and between two arms of a row, in rows
 QUIET = "#666666"
@@ -98,7 +98,7 @@ def draw(studies: dict[str, dict[str, Any]]) -> Figure:
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
         axis.grid(visible=False, axis="y")
-        _draw_marks(axis, some, limits)
+        draw_marks(axis, some, limits)
         axis.set_xlim(limits)
         draw_letter(axis, letter)
     gains.set(title="Late × κ gains accuracy\nat 0.1 M weights …", xlabel="accuracy − that of plain")
@@ -151,13 +151,20 @@ def _row(arms: dict[str, Any], name: str, place: float) -> tuple[list[Mark], lis
     return gains, ratios
 
 
-def _draw_marks(axis: Axes, marks: list[Mark], limits: tuple[float, float]) -> None:
-    """Draw single seeds faintly, and means with their intervals; few artists, so that the file stays small."""
+def draw_marks(axis: Axes, marks: list[Mark], limits: tuple[float, float], tick: float = 0.18) -> None:
+    """Draw single seeds faintly, and means with their intervals; few artists, so that the file stays small.
+
+    Args:
+        axis: the panel.
+        marks: what is drawn.
+        limits: ends of the axis; an arrow shows that an interval goes on.
+        tick: half the height of the tick of a seed, in rows.
+    """
     kind = lambda mark: (mark.colour, mark.style, mark.filled)  # noqa: E731
     for (colour, style, filled), group in groupby(sorted(marks, key=kind), key=kind):
         some = list(group)
         seeds = [(value, value, mark.place) for mark in some for value in mark.seeds]
-        axis.plot(*_segments(seeds, 0.18), color=colour, alpha=0.45, linewidth=0.7, zorder=1.5, label="_seeds")
+        axis.plot(*_segments(seeds, tick), color=colour, alpha=0.45, linewidth=0.7, zorder=1.5, label="_seeds")
         axis.plot(*_segments([(mark.low, mark.high, mark.place) for mark in some], 0.0), color=colour, linewidth=1.1)
         middle, places = ([getattr(mark, name) for mark in some] for name in ("middle", "place"))
         face: Any = {"markerfacecolor": colour if filled else "white", "markeredgewidth": 0.9, "markersize": 3.4}

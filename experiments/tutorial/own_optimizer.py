@@ -78,7 +78,9 @@ def draw():
             axis.errorbar(
                 x, middle, [[middle - low], [high - middle]], fmt="_", color=colour, markersize=11, label=label
             )
-    axis.set(title="Here the slow features come closest under Adam and Muon", yscale="log", ylabel="$t_d / t_1$, log scale")
+    axis.set(
+        title="Here the slow features come closest under Adam and Muon", yscale="log", ylabel="$t_d / t_1$, log scale"
+    )
     axis.set_xticks([1.5, 6.5, 11.5], labels=["$t_2/t_1$", "$t_3/t_1$", "$t_4/t_1$"])
     axis.set_yticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
     axis.minorticks_off()

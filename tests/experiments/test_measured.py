@@ -243,6 +243,16 @@ def test_the_figure_draws_what_was_measured():
         assert np.isnan(np.concatenate(ends)).sum() == 2
 
 
+def test_the_figure_of_kinds_draws_what_was_measured():
+    """Mean changes on products, late, random and early, in the lowest row of each panel."""
+    panels = FIGURES["language_models_details"].draw().axes
+    for axis, optimizer in zip(panels, ("adamw", "muon"), strict=True):
+        for kind in ("late", "random", "early"):
+            own, plain = (arm("arithmetic-cpu", optimizer, name)["by_kind"]["product"] for name in (kind, "plain"))
+            (dots,) = (one for one in axis.lines if one.get_marker() == "o" and one.get_color() == COLOURS[kind])
+            assert dots.get_xdata()[np.argmax(dots.get_ydata())] == pytest.approx(np.mean(np.subtract(own, plain)))
+
+
 def _whole(values):
     return np.allclose(values, np.rint(values), atol=1e-6)
 
