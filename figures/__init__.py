@@ -13,6 +13,7 @@ from figures import (
     generalisation_map,
     in_weight_learning,
     language_models,
+    language_models_details,
     loss_plateaus,
     low_rank,
     many_features,
@@ -54,8 +55,6 @@ FIGURES: dict[str, FigureSpec] = {
         many_features.FIGURE,
         adaptive_optimizers.FIGURE,
         language_models.FIGURE,
-        language_models.LARGER,
-        language_models.CHECKPOINT_SUMS,
-        language_models.CHECKPOINT_WORDS,
+        language_models_details.FIGURE,
     )
 }

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from icl_theory.analysis.learning_times import learning_times
 from icl_theory.analysis.trajectory import Trajectory
 from icl_theory.tasks.features import Features
 
@@ -96,7 +97,7 @@ def new_panels(count: int, columns: int = 2, *, height: float = 2.2, **settings:
     for axis in panels[count:]:
         axis.set_axis_off()
     if count > 1:
-        for axis, letter in zip(panels, "abcdefghijklmnop", strict=False):
+        for axis, letter in zip(panels[:count], "abcdefghijklmnop", strict=False):
             draw_letter(axis, letter)
     return figure, panels[:count]
 
@@ -158,33 +159,59 @@ def draw_run(
     title: str,
 ) -> Figure:
     """Draw one run: its loss with the predicted plateaus, and its strengths; a prediction is dashed."""
-    figure, ((left, right),) = new_figure(10, 4.0, 1, 2)
-    dashed: Any = {"color": THEORY, "linestyle": "--", "linewidth": 1.2}
-    left.plot(trajectory.time, trajectory.loss, color=colour, linewidth=2.6, label="simulation")
+    figure, (left, right) = new_panels(2, height=2.7)
+    dashed: Any = {"color": THEORY, "linestyle": "--", "linewidth": 1.0}
+    left.plot(trajectory.time, trajectory.loss, color=colour, linewidth=2.0, label="simulation")
     if prediction is not None:
         left.plot(prediction.time, prediction.loss, **dashed, label="theory")
     if features is not None:
         draw_levels(left, plateaus)
         scale = np.where(features.optimum > 0, features.optimum, 1.0)
         for d, (curve, unit) in enumerate(zip(trajectory.strength.T, scale, strict=True)):
-            right.plot(
-                trajectory.time,
-                curve / unit,
-                color=feature_colour(d),
-                linewidth=2.6,
-                label=f"feature {d + 1}" if d < 24 else None,
-            )
+            label = f"{d + 1}" if d < 24 else None
+            right.plot(trajectory.time, curve / unit, color=feature_colour(d), linewidth=2.0, label=label)
         if prediction is not None:
-            first, *rest = (prediction.strength / scale).T
-            right.plot(prediction.time, first, **dashed, label="theory")
-            for curve in rest:
-                right.plot(prediction.time, curve, **dashed)
+            right.plot(prediction.time, prediction.strength / scale, **dashed)
         right.axhline(threshold, color="#999999", linewidth=0.8, linestyle=":")
-        right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(scale) // 12)
+        right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="feature", ncols=1 + len(scale) // 12)
+        times = learning_times(trajectory.time, trajectory.strength / scale, threshold=threshold)
+        right.set_title(_order_text(np.where(features.optimum > 0, times, np.nan)))
     else:
         right.text(0.5, 0.5, "no joint eigenbasis: no features", ha="center", transform=right.transAxes)
-    left.legend(loc="center right", frameon=True, framealpha=1.0, edgecolor="none")  # the plateaus pass behind it
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3)
     left.set(title="Loss", xlabel="time (learning rate × step)", ylabel="mean square error")
-    right.set(title="Feature strengths", xlabel="time (learning rate × step)", ylabel="$w_d / w_d^*$")
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    right.set(xlabel="time (learning rate × step)", ylabel="$w_d / w_d^*$")
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
+
+
+def _order_text(times: np.ndarray) -> str:
+    """Return the order in which features are learned as text; a time is NaN where there is nothing to learn.
+
+    Examples:
+        >>> _order_text(np.array([3.0, 5.0, np.inf]))
+        'Learned in the order 1, 2; never 3'
+    """
+    learned = [str(d + 1) for d in np.argsort(times, kind="stable") if np.isfinite(times[d])]
+    never = [str(d + 1) for d in range(len(times)) if np.isinf(times[d])]
+    if not learned:
+        return "No feature is learned"
+    if len(learned) + len(never) > len(FEATURE_COLOURS):
+        return f"{len(learned)} of {len(learned) + len(never)} features are learned"
+    return f"Learned in the order {', '.join(learned)}" + (f"; never {', '.join(never)}" if never else "")
+
+
+def label_ends(axis: Axes, curves: dict[str, tuple[Any, Any, str]]) -> None:
+    """Write the names of two curves (x, y, colour) at their ends, one above the other where these are close.
+
+    Args:
+        axis: The panel.
+        curves: Values and colours by name.
+    """
+    bottom, top = axis.get_ylim()
+    ends = sorted(((y[-1], x[-1], name, colour) for name, (x, y, colour) in curves.items()), key=lambda end: end[0])
+    close = ends[-1][0] - ends[0][0] < 0.12 * (top - bottom)
+    for place, (height, across, name, colour) in enumerate(ends):
+        side = ("top", "bottom")[place] if close else "center"
+        at: Any = {"xytext": (4, 0), "textcoords": "offset points", "ha": "left", "va": side}
+        axis.annotate(name, (across, height), color=colour, annotation_clip=False, fontsize=7, **at)

@@ -59,7 +59,7 @@ figure = draw_run(
     prediction=None,
     threshold=0.5,
     colour=GD,
-    title="Heavy-tailed inputs: estimated plateaus and features",
+    title="Heavy-tailed inputs: the later the plateau, the farther above its prediction",
 )
 for axis in figure.axes:
     axis.set_xscale("log")

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 import icl_theory as icl
-from icl_theory.plotting import feature_colour, new_figure, save_picture, styled
+from icl_theory.plotting import FEATURE_COLOURS, GD, label_ends, new_figure, save_picture, styled
 
 
 class LearnedRidge(nnx.Module):
@@ -83,17 +83,22 @@ print(f"Bayes risk on the same prompts: {least:.3f}; saying zero: {float(jnp.mea
 @styled
 def draw():
     """Held-out losses along training, with the Bayes risk."""
-    figure, ((axis,),) = new_figure(6.5, 3.6)
-    for place, (name, losses) in enumerate(held_out.items()):
-        axis.plot(np.linspace(0, 1, len(losses)), losses, "o-", color=feature_colour(place), markersize=3, label=name)
-    axis.axhline(least, color="black", linestyle="--", label="Bayes risk")
+    figure, ((axis,),) = new_figure(4.5, 2.7)
+    curves = {
+        name: (np.linspace(0, 1, len(losses)), losses, colour)
+        for (name, losses), colour in zip(held_out.items(), (FEATURE_COLOURS[1], GD), strict=True)
+    }
+    for share, losses, colour in curves.values():
+        axis.plot(share, losses, "o-", color=colour, markersize=3)
+    axis.plot([0, 1], [least, least], color="black", linestyle="--")
+    axis.text(0, least - 0.02, "Bayes risk", va="top", fontsize=7)
     axis.set(
         title="The learned ridge reaches the Bayes risk",
         xlabel="share of training",
         ylabel="held-out loss",
         ylim=(0, None),
     )
-    axis.legend()
+    label_ends(axis, curves)
     return figure
 
 

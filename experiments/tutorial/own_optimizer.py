@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 
 import icl_theory as icl
-from icl_theory.plotting import feature_colour, new_figure, save_picture, styled
+from icl_theory.plotting import FEATURE_COLOURS, GD, SAM, new_figure, save_picture, styled
 
 
 def muon(learning_rate):
@@ -66,24 +66,21 @@ for name, (optimizer, hyperparameters, num_steps) in OPTIMIZERS.items():
 @styled
 def draw():
     """Learning-time ratios of every start, and medians."""
-    figure, ((axis,),) = new_figure(7.5, 4.2)
-    for place, (name, bias) in enumerate(found.items()):
+    figure, ((axis,),) = new_figure(5.0, 3.2)
+    colours = (GD, SAM, FEATURE_COLOURS[0], FEATURE_COLOURS[1])
+    for place, ((name, bias), colour) in enumerate(zip(found.items(), colours, strict=True)):
         for d in (1, 2, 3):
             values = bias.ratios[:, d]
             x = 5 * (d - 1) + place
-            axis.plot(np.full(len(values), x), values, "o", color=feature_colour(place), markersize=3.5, alpha=0.5)
+            axis.plot(np.full(len(values), x), values, "o", color=colour, markersize=2.5, alpha=0.4)
             middle, low, high = icl.median_interval(values)
             label = name if d == 1 else None
             axis.errorbar(
-                x,
-                middle,
-                [[middle - low], [high - middle]],
-                fmt="_",
-                color=feature_colour(place),
-                markersize=16,
-                label=label,
+                x, middle, [[middle - low], [high - middle]], fmt="_", color=colour, markersize=11, label=label
             )
-    axis.set(title="Simplicity bias of four optimizers", yscale="log", ylabel="$t_d / t_1$, log scale")
+    axis.set(
+        title="Here the slow features come closest under Adam and Muon", yscale="log", ylabel="$t_d / t_1$, log scale"
+    )
     axis.set_xticks([1.5, 6.5, 11.5], labels=["$t_2/t_1$", "$t_3/t_1$", "$t_4/t_1$"])
     axis.set_yticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
     axis.minorticks_off()

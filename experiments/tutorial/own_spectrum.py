@@ -54,7 +54,7 @@ figure = draw_run(
     prediction=None,
     threshold=0.5,
     colour=GD,
-    title="Two groups of prompts, one head a feature",
+    title="Two groups of prompts, one head a feature: the loss rests at the predicted plateaus",
 )
 save_picture(figure, Path("results/tutorial/own_spectrum.png"))
 

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 import icl_theory as icl
-from icl_theory.plotting import feature_colour, new_figure, save_picture, styled
+from icl_theory.plotting import PAGE, feature_colour, new_figure, save_picture, styled
 
 mixture = icl.TaskMixture.single(icl.linear_spectrum(4), num_context=31)  # λ = 0.4, 0.3, 0.2, 0.1; w ~ N(0, I)
 one = icl.sample_prompts(mixture, 1, key=jax.random.key(0))
@@ -45,15 +45,16 @@ several = icl.sample_prompts(mixture, 500, key=jax.random.key(2))
 @styled
 def draw():
     """Context averages against their means, coordinate by coordinate."""
-    figure, (axes,) = new_figure(10, 3.0, 1, 4, sharex=True, sharey=True)
+    figure, (axes,) = new_figure(PAGE, 2.4, 1, 4, sharex=True, sharey=True)
     for d, axis in enumerate(axes):
         eigenvalue = icl.linear_spectrum(4)[d]
         axis.plot(
-            eigenvalue * several.task_vector[:, d], several.beta[:, d], ".", color=feature_colour(d), markersize=3
+            eigenvalue * several.task_vector[:, d], several.beta[:, d], ".", color=feature_colour(d), markersize=2
         )
         axis.axline((0, 0), slope=1, color="black", linestyle="--", linewidth=1)
         axis.set(title=f"λ = {eigenvalue:.1f}", xlabel="$(Λw)_d$")
     axes[0].set_ylabel("$β_d$")
+    figure.suptitle("Large eigenvalues stand out of the noise of a context", x=0.01, ha="left")
     return figure
 
 

@@ -48,13 +48,13 @@ print("predicted plateaus:", plateaus.round(3))
 @styled
 def draw():
     """The staircase of plateaus, each step with the gain of its feature."""
-    figure, ((axis,),) = new_figure(6, 3.6)
+    figure, ((axis,),) = new_figure(4.5, 2.7)
     for d in range(4):
         axis.plot([d + 0.5, d + 1.5], [plateaus[d + 1]] * 2, color="black")
         axis.bar(d + 1, features.gain[d], bottom=plateaus[d + 1], color=feature_colour(d), width=0.5)
     axis.plot([-0.5, 0.5], [plateaus[0]] * 2, color="black")
     axis.set(
-        title="Each feature takes a_d²/c_d off the loss",
+        title="Each feature takes $a_d^2/c_d$ off the loss",
         xlabel="features learned",
         ylabel="loss at rest",
         ylim=(0, 1.05),

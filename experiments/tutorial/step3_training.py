@@ -55,7 +55,7 @@ figure = draw_run(
     prediction=None,
     threshold=0.5,
     colour=GD,
-    title="Gradient descent, rank-one attention from a small start",
+    title="From a small start, simple features are learned first, with rests between",
 )
 for axis in figure.axes:
     axis.set_xscale("log")

@@ -75,7 +75,7 @@ for name, values in found.items():
 @styled
 def draw():
     """Medians of t_d/t_1 with their intervals, the three arms side by side."""
-    figure, ((axis,),) = new_figure(7, 3.6)
+    figure, ((axis,),) = new_figure(4.5, 2.9)
     for place, ((name, values), colour) in enumerate(zip(found.items(), (GD, SAM, LATE), strict=True)):
         middle, low, high = np.array([icl.median_interval(values[:, d]) for d in (1, 2, 3)]).T
         x = np.arange(3) + 0.15 * (place - 1)

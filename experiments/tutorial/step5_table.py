@@ -7,7 +7,7 @@
 # %%
 from pathlib import Path
 
-from icl_theory.plotting import GD, new_figure, save_picture, styled
+from icl_theory.plotting import GD, PAGE, new_figure, save_picture, styled
 from icl_theory.verification import NAMES, load_claim, verify
 from icl_theory.verification.table import print_table
 
@@ -30,12 +30,13 @@ print_table(rows)
 @styled
 def draw():
     """Error over tolerance of each statement."""
-    figure, ((axis,),) = new_figure(8, 3.2)
+    figure, ((axis,),) = new_figure(PAGE, 2.6)
     shares = [max(row.statement.error / row.statement.tolerance, 1e-6) for row in rows if row.statement.tolerance]
     names = [row.statement.name.partition("/")[2].replace("_", " ") for row in rows if row.statement.tolerance]
     axis.barh(names, shares, color=GD, left=1e-6)
     axis.axvline(1.0, color="black", linestyle="--")
-    axis.set(title="Error over tolerance, where numbers are compared", xscale="log", xlim=(1e-6, 3))
+    axis.set(title=f"{sum(share < 1 for share in shares)} of {len(shares)} errors are below their tolerance")
+    axis.set(xlabel="error / tolerance, where numbers are compared", xscale="log", xlim=(1e-6, 3))
     axis.invert_yaxis()
     return figure
 

@@ -9,9 +9,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from icl_theory.analysis.intervals import median_interval
-from icl_theory.plotting import GD, THEORY, feature_colour, new_figure, styled
+from icl_theory.plotting import COLUMN, GD, THEORY, feature_colour, new_figure, new_panels, styled
 from icl_theory.sweeps.measures import MEASURES, PREDICTED
 
 ROUNDING = 1e-9  # smaller errors are due to floating-point rounding
@@ -19,42 +20,45 @@ ROUNDING = 1e-9  # smaller errors are due to floating-point rounding
 
 @styled
 def draw_curves(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
-    figure, ((left, right),) = new_figure(11.5, 4.2, 1, 2)
+    figure, (left, right) = new_panels(2, height=2.7)
     (dim,) = swept
     labels, positions = shown[dim].values, _positions(shown[dim].values)
     numeric = is_numeric(labels)
     solid, dashed = ("o-", "--") if numeric else ("o", "_")  # categories have no values in between
-    columns = _by_feature(shown)
+    columns, largest = _by_feature(shown), 0.0
     for place, (number, column) in enumerate(columns):
         colour = GD if number is None else feature_colour(number - 1)
         at = positions if numeric else positions + 0.1 * (place - (len(columns) - 1) / 2)  # side by side
         measured, predicted = (_median(column[name], dim) for name in (variable, PREDICTED + variable))
         error = _median(_comparable(column, variable), dim, missing=False)
+        largest = max(largest, _largest(error[0]))
         name = "measured" if number is None else f"feature {number}"
-        _draw_medians(left, at, measured, solid, color=colour, linewidth=2.4, label=name)
-        left.plot(at, _drawn(predicted[0]), dashed, color=THEORY, linewidth=1.2, markersize=18)
+        _draw_medians(left, at, measured, solid, color=colour, linewidth=2.0, label=name)
+        left.plot(at, _drawn(predicted[0]), dashed, color=THEORY, linewidth=1.0, markersize=12)
         _draw_medians(right, at, 100 * np.asarray(error), solid, color=colour)
-    left.plot([], [], dashed, color=THEORY, linewidth=1.2, label="predicted")
-    left.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    title = "Measured (solid) and predicted (dashed)" if numeric else "Measured (dots) and predicted (bars)"
+    left.plot([], [], dashed, color=THEORY, linewidth=1.0, label="predicted")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    title = "Measured (solid)\nand predicted (dashed)" if numeric else "Measured (dots)\nand predicted (bars)"
     left.set(title=title, ylabel=NAMES[variable])
     right.axhline(0.0, color=THEORY, linewidth=0.8)
     ends = not np.isfinite(shown[[variable, PREDICTED + variable]].to_array().values).all()
-    right.set(
-        title="Difference, where both have a value" if ends else "Difference", ylabel="measured / predicted − 1, %"
-    )
+    found = "Difference, where both have a value" if ends else f"They differ by at most {largest:.2g} %"
+    if largest < 100 * ROUNDING:
+        found = "They agree to rounding"
+        right.set_ylim(-1.0, 1.0)
+    right.set(title=found, ylabel="measured / predicted − 1, %")
     for axis in (left, right):
         _label_axis(axis, dim, labels, positions)
     _log_where_wide(left, shown[variable].values)
     if any(seed in shown[variable].dims for seed in SEEDS):
         words = "medians over seeds with 95 % intervals" + ("; a line ends where half never get there" if ends else "")
-        figure.suptitle(words, fontsize=10, x=0.01, ha="left")
+        figure.suptitle(words, fontsize=7, x=0.01, ha="left")
     return figure
 
 
 @styled
 def draw_maps(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
-    figure, (axes,) = new_figure(14, 4.4, 1, 3)
+    figure, axes = new_panels(3, 3, height=2.7)
     across, along = swept
     measured, predicted, error = (
         np.asarray(_over_seeds(values).transpose(along, across))
@@ -63,48 +67,43 @@ def draw_maps(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
     finite = np.concatenate([values[np.isfinite(values)] for values in (measured, predicted)])
     wide = finite.size and finite.min() > 0 and finite.max() > 20 * finite.min()
     scale: Any = LogNorm if wide else Normalize
-    largest = 100 * float(np.max(np.abs(error[np.isfinite(error)]), initial=0.0))
+    largest = _largest(error)
     rounding = largest < 100 * ROUNDING
-    largest = 1.0 if rounding else largest  # keeps rounding errors pale
+    end = 1.0 if rounding else largest  # keeps rounding errors pale
     x, y = _positions(shown[across].values), _positions(shown[along].values)
+    drawn: Any = {"shading": "nearest", "rasterized": True}
+    bar: Any = {"location": "bottom", "aspect": 25}
     for axis, values, title in ((axes[0], measured, "Measured"), (axes[1], predicted, "Predicted")):
-        mesh = axis.pcolormesh(
-            x,
-            y,
-            _drawn(values),
-            norm=scale(finite.min(), finite.max()),
-            cmap="viridis",
-            shading="nearest",
-            rasterized=True,
-        )
-        figure.colorbar(mesh, ax=axis, label=_named(shown, variable), pad=0.02)
+        norm = scale(finite.min(), finite.max())
+        mesh = axis.pcolormesh(x, y, _drawn(values), norm=norm, cmap="viridis", **drawn)
         axis.set(title=title)
-    mesh = axes[2].pcolormesh(
-        x, y, 100 * _drawn(error), cmap="RdBu", vmin=-largest, vmax=largest, shading="nearest", rasterized=True
-    )
-    figure.colorbar(mesh, ax=axes[2], label="measured / predicted − 1, %", pad=0.02)
-    axes[2].set(title="Difference: agree to rounding" if rounding else "Difference")
+    figure.colorbar(mesh, ax=axes[:2], label=_named(shown, variable), **bar)
+    mesh = axes[2].pcolormesh(x, y, 100 * _drawn(error), cmap="RdBu", vmin=-end, vmax=end, **drawn)
+    figure.colorbar(mesh, ax=axes[2], label="measured / predicted − 1, %", **bar)
+    axes[2].set(title="They agree to rounding" if rounding else f"They differ by\nat most {largest:.2g} %")
     for axis in axes:
         axis.grid(False)
         axis.set_facecolor("#DDDDDD")
         _label_axis(axis, across, shown[across].values, x)
         _label_axis(axis, along, shown[along].values, y, vertical=True)
+    for axis in axes[1:]:
+        axis.set_ylabel("")
     if any(seed in shown[variable].dims for seed in SEEDS):
-        figure.suptitle("medians over seeds", fontsize=10, x=0.01, ha="left")
+        figure.suptitle("medians over seeds", fontsize=7, x=0.01, ha="left")
     if not (np.isfinite(measured).all() and np.isfinite(predicted).all()):
-        axes[0].plot([], [], "s", color="#DDDDDD", label="never, or no value")
-        axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, -0.14))
+        never = Patch(color="#DDDDDD", label="never, or no value")
+        figure.legend(handles=[never], loc="outside lower left")
     return figure
 
 
 @styled
 def draw_points(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
-    figure, ((axis,),) = new_figure(5.2, 4.6)
+    figure, ((axis,),) = new_figure(COLUMN, 3.3)
     for number, column in _by_feature(shown):
         colour = GD if number is None else feature_colour(number - 1)
         predicted, measured = (np.ravel(column[name]) for name in (PREDICTED + variable, variable))
         axis.plot(
-            predicted, measured, "o", markersize=4, color=colour, label=None if number is None else f"feature {number}"
+            predicted, measured, "o", markersize=3, color=colour, label=None if number is None else f"feature {number}"
         )
     values = np.concatenate([np.ravel(shown[name]) for name in (variable, PREDICTED + variable)])
     finite = values[np.isfinite(values)]
@@ -114,7 +113,7 @@ def draw_points(shown: xr.Dataset, variable: str, swept: list[str]) -> Figure:
     axis.set(title="One point a run", xlabel=f"predicted {NAMES[variable]}", ylabel=f"measured {NAMES[variable]}")
     if finite.min() > 0 and finite.max() > 20 * finite.min():
         axis.set(xscale="log", yscale="log")
-    axis.legend()
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -133,6 +132,11 @@ def _comparable(column: xr.Dataset, variable: str) -> xr.DataArray:
     both = finite(column[variable]) & finite(column[PREDICTED + variable])
     seeds = [dim for dim in both.dims if dim in SEEDS]
     return column[f"{variable}_error"].where(both & (both.mean(seeds) >= 0.5))
+
+
+def _largest(error: np.ndarray) -> float:
+    """Return the largest error in per cent, 0 if there is none."""
+    return 100 * float(np.max(np.abs(error[np.isfinite(error)]), initial=0.0))
 
 
 def _median(values: xr.DataArray, dim: str, *, missing: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -155,7 +159,7 @@ def _over_seeds(values: xr.DataArray) -> xr.DataArray:
 def _draw_medians(axis: Axes, positions: np.ndarray, found: Any, style: str, *, color: str, **line: Any) -> None:
     """Draw medians with their intervals, as a band on a numeric axis and as bars at categories."""
     median, low, high = (_drawn(values) for values in found)
-    axis.plot(positions, median, style, markersize=3 if "-" in style else 6, color=color, **line)
+    axis.plot(positions, median, style, markersize=3 if "-" in style else 4, color=color, **line)
     if "-" in style:
         axis.fill_between(positions, low, high, color=color, alpha=0.18, linewidth=0)
     else:

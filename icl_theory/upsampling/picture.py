@@ -14,16 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from icl_theory.errors import InputError
-from icl_theory.plotting import FEATURE_COLOURS, new_figure, save_picture, styled
+from icl_theory.plotting import EARLY, LATE, PAGE, draw_letter, new_figure, save_picture, styled
 from icl_theory.upsampling.conversations import texts_of
 from icl_theory.upsampling.groups import group_centres, relative_rows
 from icl_theory.upsampling.loss_record import LossRecord, step_text
 from icl_theory.upsampling.rule import Upsampling
 
-EARLY, LATE = FEATURE_COLOURS[0], FEATURE_COLOURS[1]
 SHOWN = 3  # examples of each group
 BINS = 40
-WIDTH, LINES = 74, 5  # of the text of an example: characters a line, and lines
+WIDTH, LINES = 52, 5  # of the text of an example: characters a line, and lines
 SAMPLE = 100_000  # about how many evenly spread examples the bands of trajectories are computed from
 
 
@@ -84,12 +83,15 @@ def draw_upsampling(
         typical: Names and rows of the examples nearest to the centre of the early (False) and the late group (True).
         title: Title of the figure.
     """
-    figure, ((left, right), (early, late)) = new_figure(11, 8.2, 2, 2, height_ratios=(1, 1))
+    figure, axes = new_figure(PAGE, 5.7, 2, 2, height_ratios=(1.0, 1.25))
+    left, right, early, late = axes.ravel()
+    for axis, letter in zip(axes.ravel(), "abcd", strict=True):
+        draw_letter(axis, letter)
     _trajectories(left, record, found)
     _histogram(right, record, found)
     for axis, group, name, colour in ((early, False, "Early", EARLY), (late, True, "Late", LATE)):
         _examples(axis, typical.get(group, []), f"{name}: nearest to the centre", colour)
-    figure.suptitle(_cut(title, 2, 118), fontsize=11, x=0.01, ha="left", parse_math=False)
+    figure.suptitle(_cut(title, 2, 88), x=0.01, ha="left", parse_math=False)
     return figure
 
 
@@ -98,15 +100,24 @@ def _trajectories(axis: Axes, record: LossRecord, found: Upsampling) -> None:
     step = max(1, record.num_examples // SAMPLE)
     rows = relative_rows(record, slice(None, None, step), found.floor)
     late = found.late[::step]
+    curves = {}
     for group, name, colour in ((~late, "early", EARLY), (late, "late", LATE)):
         if group.any():
             low, middle, high = np.quantile(rows[:, group], [0.25, 0.5, 0.75], axis=1)
-            axis.plot(record.steps, middle, color=colour, marker=".", label=f"{name}, median and quartiles")
+            axis.plot(record.steps, middle, color=colour, marker=".")
             axis.fill_between(record.steps, low, high, color=colour, alpha=0.2, linewidth=0)
-    axis.axhline(found.remaining, color="#999999", linewidth=0.8, linestyle=":", label="learned")
-    axis.set(title="Loss of the examples", xlabel="step", ylabel="share of the first loss left")
+            curves[name] = middle
+    if len(curves) == 2:  # named where they lie farthest apart, each on its outer side
+        place = int(np.argmax(curves["late"] - curves["early"]))
+        for name, shift, colour in (("early", -4, EARLY), ("late", 4, LATE)):
+            at: Any = {"xytext": (shift, shift), "textcoords": "offset points", "color": colour, "fontsize": 7}
+            side: Any = {"ha": "right", "va": "top"} if shift < 0 else {"ha": "left", "va": "bottom"}
+            axis.annotate(name, (record.steps[place], curves[name][place]), **at, **side)
+    axis.axhline(found.remaining, color="#999999", linewidth=0.8, linestyle=":")
+    axis.text(1, found.remaining, "learned", transform=axis.get_yaxis_transform(), ha="right", va="bottom", fontsize=7)
+    title = f"The late take {found.ratio:.3g} × as long" if np.isfinite(found.ratio) else "Loss of the examples"
+    axis.set(title=f"{title}\n(medians and quartiles)", xlabel="step", ylabel="share of the first loss left")
     axis.set_ylim(bottom=0)
-    axis.legend()
 
 
 def _histogram(axis: Axes, record: LossRecord, found: Upsampling) -> None:
@@ -117,17 +128,17 @@ def _histogram(axis: Axes, record: LossRecord, found: Upsampling) -> None:
     shown = np.where(np.isinf(found.times), last + 2 * width, np.clip(found.times, record.steps[0], last - 1e-9 * last))
     counts = [np.histogram(shown[group], edges)[0] for group in (~found.late, found.late)]
     below = np.zeros(len(edges) - 1)
-    for count, name, colour in zip(counts, ("early", "late"), (EARLY, LATE), strict=True):
-        total = f"{count.sum()} {name}"
-        axis.bar(edges[:-1], count, np.diff(edges), bottom=below, align="edge", color=colour, label=total)
+    for count, colour in zip(counts, (EARLY, LATE), strict=True):
+        axis.bar(edges[:-1], count, np.diff(edges), bottom=below, align="edge", color=colour)
         below += count
     if np.isinf(found.times).any():
         axis.annotate(
             "never", (last + 2 * width, below[-1]), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom"
         )
     axis.set_ylim(top=1.12 * below.max())
-    axis.set(title="Learning times", xlabel="step at which the example is learned", ylabel="examples")
-    axis.legend()
+    early, late = (count.sum() for count in counts)
+    axis.set(title=f"{early} examples are early,\n{late} are late", ylabel="examples")
+    axis.set_xlabel("step at which the example is learned")
 
 
 def _examples(axis: Axes, rows: list[tuple[str, dict[str, Any]]], title: str, colour: str) -> None:
@@ -137,8 +148,8 @@ def _examples(axis: Axes, rows: list[tuple[str, dict[str, Any]]], title: str, co
         axis.text(0, 0.95, "none", va="top", transform=axis.transAxes)
     for place, (name, row) in enumerate(rows):
         top = 0.98 - place / SHOWN
-        axis.text(0, top, name, va="top", fontsize=9, color="#666666", transform=axis.transAxes, parse_math=False)
-        text = axis.text(0, top - 0.055, _shown(row), va="top", fontsize=9, transform=axis.transAxes, parse_math=False)
+        axis.text(0, top, name, va="top", fontsize=7, color="#666666", transform=axis.transAxes, parse_math=False)
+        text = axis.text(0, top - 0.058, _shown(row), va="top", fontsize=7, transform=axis.transAxes, parse_math=False)
         text.set_in_layout(False)
 
 

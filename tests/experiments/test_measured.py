@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from figures import FIGURES
 from figures.language_models import arm_text, bias_of
 from icl_theory.llm.evaluation.study import HALF, load_study, paired
+from icl_theory.plotting import EARLY, FUNCTIONAL_SAM, LATE, RANDOM, SAM
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "experiments" / "language_models" / "RESULTS.md").read_text()
@@ -215,6 +217,40 @@ def test_what_is_said_of_the_checkpoint_is_what_was_measured():
         for optimizer in ("adamw", "muon"):
             groups = (study["arms"][f"{optimizer} plain"][name] for name in ("early", "late"))
             assert max(losses[record] for group in groups for losses in group) <= HALF
+
+
+COLOURS = {"late": LATE, "random": RANDOM, "early": EARLY, "sam": SAM, "fsam": FUNCTIONAL_SAM}
+
+
+def test_the_figure_draws_what_was_measured():
+    """The means of every arm in its colour, and R that is a lower bound as an arrow without an interval."""
+    gains, ratios = FIGURES["language_models"].draw().axes
+    for kind, colour in COLOURS.items():
+        marks = [line for line in gains.lines if line.get_marker() == "o" and line.get_color() == colour]
+        drawn = np.concatenate([line.get_xdata() for line in marks])
+        expected = [
+            against((study, optimizer), name.partition(" ")[2])[0]
+            for study, optimizer in COLUMNS
+            for name in STUDIES[study]
+            if name.split()[:2] == [optimizer, kind]
+        ]
+        np.testing.assert_allclose(np.sort(drawn), np.sort(expected), atol=1e-12)
+    bounds = [line for line in ratios.lines if line.get_marker() == ">" and len(line.get_xdata())]
+    assert {line.get_color() for line in bounds} == {SAM, FUNCTIONAL_SAM}
+    for line in bounds:  # sums, Muon, half the steps
+        (place,) = line.get_ydata()
+        ends = [one.get_xdata()[one.get_ydata() == place] for one in ratios.lines if one.get_label() != "_seeds"]
+        assert np.isnan(np.concatenate(ends)).sum() == 2
+
+
+def test_the_figure_of_kinds_draws_what_was_measured():
+    """Mean changes on products, late, random and early, in the lowest row of each panel."""
+    panels = FIGURES["language_models_details"].draw().axes
+    for axis, optimizer in zip(panels, ("adamw", "muon"), strict=True):
+        for kind in ("late", "random", "early"):
+            own, plain = (arm("arithmetic-cpu", optimizer, name)["by_kind"]["product"] for name in (kind, "plain"))
+            (dots,) = (one for one in axis.lines if one.get_marker() == "o" and one.get_color() == COLOURS[kind])
+            assert dots.get_xdata()[np.argmax(dots.get_ydata())] == pytest.approx(np.mean(np.subtract(own, plain)))
 
 
 def _whole(values):

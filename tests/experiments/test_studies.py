@@ -31,6 +31,7 @@ from icl_theory.llm.evaluation.study import bias_of, learning_step, load_study, 
 from icl_theory.llm.model.generate import generate
 from icl_theory.llm.model.pretrained import load_model
 from icl_theory.llm.training.step import make_example_losses, start
+from icl_theory.plotting import LATE
 
 SMALL = Settings(
     seeds=2,
@@ -121,16 +122,12 @@ def test_seeds_together_are_seeds_apart(tmp_path, monkeypatch):
     assert together["adamw late"]["late"] != together["adamw plain"]["late"]
     for arm in apart.values():
         assert len(arm["learned"]["early"]) == len(arm["agreement"]) == len(arm["unseen"]) == len(arm["factors"]) == 2
-    figure = draw({"arms": apart})
-    assert [axis.get_title(loc="left") for axis in figure.axes[::5]] == ["AdamW"]
-    assert [label.get_text() for label in figure.axes[1].get_yticklabels()][:4] == [
-        "plain",
-        *(f"{g} × κ" for g in ("late", "random", "early")),
-    ]
-    differences = [line.get_xdata() for line in figure.axes[1].lines if line.get_marker() == "|"]
-    np.testing.assert_allclose(
-        differences[0], np.array(apart["adamw late"]["accuracy"]) - apart["adamw plain"]["accuracy"]
-    )
+    gains = draw({"a decoder": {"arms": apart}}).axes[0]
+    rows = [label.get_text() for label in gains.get_yticklabels()]
+    assert rows == ["late × κ", "random × κ", "early × κ", "SAM 0.05", "f-SAM 0.05"]
+    (seeds,) = (line for line in gains.lines if line.get_color() == LATE and line.get_label() == "_seeds")
+    expected = np.array(apart["adamw late"]["accuracy"]) - apart["adamw plain"]["accuracy"]
+    np.testing.assert_allclose(seeds.get_xdata()[::3], expected)
 
 
 class Recorded:
