@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 from finetune_command import QUICK, weights
 from helpers import refused, run_command
 
@@ -13,36 +12,37 @@ from icl_theory.llm.training.run_checkpoints import Checkpoints
 from icl_theory.upsampling.noise_scale import load_noise_scale
 
 
-@pytest.mark.parametrize("saves", [1, 4])  # in the first run, in the other
-def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits, capsys, monkeypatch, saves):
+def test_a_job_that_was_stopped_goes_on_to_the_same_end(tmp_path, model, digits, monkeypatch):
+    """Stopped in the first run, and in the other."""
     options = ["--upsample", "--recorded-steps", 8, "--record-every", 2, "--steps", 12, "--save-every", 4, *QUICK]
     options += ["--sharpness", "fsam", "--optimizer", "muon", "--packing", "--factor", 2, "--remaining", 0.9]
     options += ["--noise-scale"]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole, save = tmp_path / "whole", Checkpoints.save
     assert run_command("finetune", model, digits, "--out", whole, *options) == 0
-    save, count = Checkpoints.save, []
+    for saves in (1, 4):
+        parts, count = tmp_path / f"stopped at {saves}", []
 
-    def stopping(self, *arguments):
-        save(self, *arguments)
-        count.append(1)
-        if len(count) == saves:
-            raise KeyboardInterrupt
+        def stopping(self, *arguments, saves=saves, count=count):
+            save(self, *arguments)
+            count.append(1)
+            if len(count) == saves:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(Checkpoints, "save", stopping)
-    assert run_command("finetune", model, digits, "--out", parts, *options) == 130
-    assert not (parts / "report.json").exists()
-    monkeypatch.undo()
-    assert run_command("finetune", model, digits, "--out", parts, *options) == 0
-    for name in ("loss.csv", "warmup/weights.csv"):
-        assert (whole / name).read_bytes() == (parts / name).read_bytes()
-    measured = [load_noise_scale(out / "warmup" / "noise.npz") for out in (whole, parts)]
-    assert measured[0].steps.tolist() == [0, 1, 2, 8]
-    for ours, theirs in zip(*measured, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    for ours, theirs in zip(weights(whole / "model"), weights(parts / "model"), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    records = [icl.load_loss_record(folder / "warmup" / "losses.zarr") for folder in (whole, parts)]
-    np.testing.assert_array_equal(records[0].losses, records[1].losses)
+        monkeypatch.setattr(Checkpoints, "save", stopping)
+        assert run_command("finetune", model, digits, "--out", parts, *options) == 130
+        assert not (parts / "report.json").exists()
+        monkeypatch.undo()
+        assert run_command("finetune", model, digits, "--out", parts, *options) == 0
+        for name in ("loss.csv", "warmup/weights.csv"):
+            assert (whole / name).read_bytes() == (parts / name).read_bytes()
+        measured = [load_noise_scale(out / "warmup" / "noise.npz") for out in (whole, parts)]
+        assert measured[0].steps.tolist() == [0, 1, 2, 8]
+        for ours, theirs in zip(*measured, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        for ours, theirs in zip(weights(whole / "model"), weights(parts / "model"), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        records = [icl.load_loss_record(folder / "warmup" / "losses.zarr") for folder in (whole, parts)]
+        np.testing.assert_array_equal(records[0].losses, records[1].losses)
 
 
 DISTURBED = """
