@@ -31,8 +31,9 @@ bench: $(VENV)/.ready
 study: $(VENV)/.ready
 	$(BIN)/python -m experiments.language_models.arithmetic_study
 
-test: $(VENV)/.ready check docs
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.ready check
+	$(BIN)/python -m experiments.docs --check
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -120,7 +120,7 @@ class _State(NamedTuple):
     def begin(cls, value: Array, key: Array, query: Array) -> _State:
         """The state at time 0."""
         runs = value.shape[-1]
-        owns, never = jnp.zeros((len(key), *key.shape[2:]), bool), jnp.full(key.shape[2:], jnp.inf)
+        owns, never = jnp.zeros((len(key), *key.shape[2:]), bool), jnp.full(key.shape[2:], jnp.inf, value.dtype)
         return cls(jnp.zeros(runs), value, key, query, owns, never, jnp.zeros(runs, bool))
 
 

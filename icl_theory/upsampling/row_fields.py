@@ -49,6 +49,20 @@ class Fields:
 USUAL = Fields()
 
 
+def as_fields(given: Any) -> Fields:
+    """Return `Fields`, or those that a mapping such as `{"prompt": "ask", "completion": "say"}` names.
+
+    Raises:
+        InputError: It is anything else, or it names others than the attributes of `Fields`.
+    """
+    if isinstance(given, Fields):
+        return given
+    known = [field.name for field in dataclasses.fields(Fields)]
+    if isinstance(given, Mapping) and all(name in known and isinstance(given[name], str) for name in given):
+        return Fields(**given)
+    raise InputError("fields", given, f"give a mapping from some of {', '.join(known)} to names of fields of your rows")
+
+
 class NothingToLearn(InputError):
     """A row has nothing to learn."""
 

@@ -1,10 +1,8 @@
-"""Sweeps: every run is what `simulate` runs, cut and labelled as it should be, one compilation a structure."""
+"""Sweeps: every run is what `simulate` runs, cut and labelled as it should be."""
 
-import dataclasses
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
@@ -14,14 +12,9 @@ from helpers import assert_close
 from icl_theory import InputError, RunConfig, simulate
 from icl_theory.analysis.simplicity_bias import bias_of_fractions
 from icl_theory.sweeps import measures
-from icl_theory.sweeps.axes import parse_axis
 from icl_theory.sweeps.batched_runs import Cache, run_batch
 from icl_theory.sweeps.folder import open_sweep
-from icl_theory.sweeps.plan import Plan
-from icl_theory.sweeps.run_sweep import run_sweep, sweep
-from icl_theory.sweeps.specification import Sweep
-from icl_theory.sweeps.structure import batch_numbers, join_config, numbers_of, structure_of
-from icl_theory.training.compiled_loop import run_chunk
+from icl_theory.sweeps.run_sweep import sweep
 
 SHORT = {"num_steps": 2000, "num_snapshots": 60, "learning_rate": 0.05}
 MIXTURE = [{"share": 0.7}, {"share": 0.3, "eigenvalues": [0.1, 0.1, 0.1, 0.4]}]
@@ -114,58 +107,6 @@ def test_sharing_is_refused_to_runs_whose_data_differ():
     np.testing.assert_array_equal(own["final_strength"], asked["final_strength"])
 
 
-def test_an_axis_that_matters_at_some_values_of_another_is_taken():
-    grid = {"fixed_task_share": [0.0, 0.3], "data_seed": range(3)}
-    assert Sweep.create({"basis": "axes"}, grid=grid).num_runs == 6
-    grid = {"data_seed": [5, -1], "seed": range(3)}
-    assert Sweep.create({"init": "aligned"}, grid=grid).num_runs == 6
-
-
-def test_the_largest_combination_counts_for_memory_in_any_order():
-    base = {"data": "prompts", "engine": "prompts", "num_steps": 50}
-    counts, lengths = [100, 20_000], [4, 400]
-    needed = [
-        Plan.from_sweep(Sweep.create(base, grid={"num_prompts": p, "num_context": n}), memory_gib=1e3).bytes_needed()
-        for p in (counts, counts[::-1])
-        for n in (lengths, lengths[::-1])
-    ]
-    assert max(needed) < 1.05 * min(needed)
-    with pytest.raises(InputError, match="GiB"):
-        Sweep.create(base, grid={"num_prompts": [100, 10**7], "num_context": [4, 10_000]})
-
-
-def test_the_same_call_twice_is_not_refused_for_memory(tmp_path):
-    base, grid = {"dim": 8, "num_snapshots": 1000, "num_steps": 2000}, {"seed": "0:1000"}
-    need = Plan.from_sweep(Sweep.create(base, grid=grid)).bytes_needed() / 2**30
-    first = sweep(base, grid=grid, out=tmp_path / "s", memory_gib=1.02 * need)
-    assert sweep(base, grid=grid, out=tmp_path / "s", memory_gib=1.02 * need).identical(first)
-    assert sweep(base, grid=grid, out=tmp_path / "s", memory_gib=0.5).identical(first)  # nothing is left to run
-
-
-@pytest.mark.parametrize(
-    "bases",
-    [
-        ({"eigenvalues": [2.0, 1.0]}, {"eigenvalues": [3.0, 1.0]}),
-        ({"exponent": 1.0}, {}),
-        ({"num_context": 5}, {"num_context": 6}),
-    ],
-)
-def test_sweeps_that_differ_in_later_points_only_are_different(bases):
-    points = [{"spectrum": "white", "dim": 2, "num_context": 9}, {"rho": 0.1}]
-    one, other = (Sweep.create({"optimizer": "sam"} | base, points=points) for base in bases)
-    assert one.config([0]) == other.config([0])
-    assert one.config([1]) != other.config([1])
-    assert one.description != other.description
-
-
-def test_points_are_labelled_with_what_they_are():
-    points = [{"spectrum": "white"}, {"eigenvalue_ratio": 3.0}, {"eigenvalues": [2.0, 1.0000001]}, {"dim": 3}]
-    labels = {name: values for name, (_, values) in Sweep.create(points=points).coordinates.items()}
-    assert labels["spectrum"] == ["white", "geometric", "given", "linear"]
-    assert labels["dim"] == [4, 4, 2, 3]
-    assert labels["eigenvalues"] == ["", "", "2,1.0000001", ""]
-
-
 def test_each_system_has_its_own_mark_of_divergence(tmp_path):
     base = {"init": "aligned", "dim": 2, "num_steps": 200, "num_snapshots": 60}
     found = sweep(base, grid={"learning_rate": [0.05, 80.0]}, out=tmp_path / "s")
@@ -220,42 +161,6 @@ def records(data):
     return [json.loads(text) for name, text in data.attrs.items() if name.startswith("sweep_")]
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        np.linspace(0.0, 0.5, 6),  # with 0.30000000000000004
-        np.linspace(0.5, 0.0, 6)[::-1],  # with 0.09999999999999998
-        np.arange(0.5, -0.05, -0.1)[::-1],  # with 1.1102230246251565e-16
-        np.arange(6, dtype=np.float32) * np.float32(0.1),
-        jnp.linspace(0.0, 0.5, 6, dtype=jnp.float32),
-        [jnp.float32(0.0), jnp.float32(0.1), 0.2, 0.3, 0.4, 0.5],
-        [np.float32(0.0), np.float64(0.1), 0.2, 0.1 + 0.2, 0.4, 0.5],
-        "0:0.5:6",
-    ],
-)
-def test_a_grid_is_labelled_with_its_decimals(values):
-    swept = Sweep.create({"optimizer": "sam"}, grid={"rho": values})
-    assert swept.coordinates["rho"] == ("rho", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
-
-
-def test_values_that_stand_for_no_decimal_stay():
-    for values in (
-        [1 / 3, 2 / 3],
-        [0.1234567890123456, 0.7],
-        [1e-300, 1e-9],
-        [0.3, 0.1 + 0.2],
-        [1e-16, 0.5, 1.0],
-        [1e-16 / 3, 1 / 3, 7.0],
-    ):
-        assert Sweep.create(grid={"learning_rate": values}).coordinates["learning_rate"][1] == values
-    assert Sweep.create(grid={"learning_rate": "0:1:4"}).coordinates["learning_rate"][1][1] == 1 / 3
-    single = np.asarray([1 / 3, 0.123456], np.float32)
-    labels = Sweep.create(grid={"learning_rate": single}).coordinates["learning_rate"][1]
-    assert labels == [0.33333334, 0.123456]
-    assert np.array_equal(np.asarray(labels, np.float32), single)
-    assert Sweep.create(points=[{"seed": 1, "learning_rate": 0.1 + 0.2}]).coordinates["learning_rate"][1] == [0.3]
-
-
 def test_points_of_several_programs_and_sizes_come_back_in_their_order(tmp_path):
     points = [
         {"dim": 2, "seed": 1},
@@ -275,19 +180,6 @@ def test_points_of_several_programs_and_sizes_come_back_in_their_order(tmp_path)
         assert np.isfinite(strength).sum() == (0 if alone.bias is None else alone.config.dim)
 
 
-def test_one_compilation_a_program_and_none_for_changed_numbers(tmp_path):
-    grid = {"optimizer": ["gd", "sam"], "rho": [0.0, 0.02], "num_steps": [150, 300], "seed": range(3)}
-    base = {"dim": 5, "num_heads": 3, "num_snapshots": 10}
-    specified = Sweep.create(base, grid=grid)
-    assert len(Plan.from_sweep(specified).programs()) == 2
-    before = run_chunk._cache_size()
-    run_sweep(specified, tmp_path / "first")
-    assert run_chunk._cache_size() - before == 2
-    other = Sweep.create(base | {"learning_rate": 0.1, "noise_std": 0.2}, grid=grid | {"rho": [0.01, 0.05]})
-    run_sweep(other, tmp_path / "second")
-    assert run_chunk._cache_size() - before == 2
-
-
 def test_diverging_runs_are_marked_and_the_others_go_on(tmp_path):
     base = {"num_steps": 2000, "num_snapshots": 60}
     found = sweep(base, grid={"learning_rate": [0.05, 50.0, 0.1], "noise_std": [0.0, 1e200]}, out=tmp_path / "s")
@@ -297,59 +189,6 @@ def test_diverging_runs_are_marked_and_the_others_go_on(tmp_path):
     assert np.isnan(found.diverged_at.values[[0, 2], 0]).all()
     assert 0 < float(found.diverged_at[1, 0]) <= 2000
     assert float(found.diverged_at[0, 1]) == 0
-
-
-def test_units_cover_every_run_once_and_fit_chunks():
-    grid = {"optimizer": ["gd", "sam"], "fixed_task_share": [0.0, 0.1, 0.2], "seed": "0:150", "rho": "0:0.1:3"}
-    specified = Sweep.create({"num_steps": 10**5}, grid=grid)
-    plan = Plan.from_sweep(specified)
-    seen = np.zeros(specified.shape, int)
-    for unit in plan.units():
-        seen[np.ix_(*unit.indices)] += 1
-        assert unit.num_runs <= plan.size(unit)
-        structures = {structure_of(config) for config in plan.configs(unit)}
-        assert len(structures) == 1
-        for indices, chunk in zip(unit.indices, plan.chunks, strict=True):
-            assert chunk == 1 or (indices[0] % chunk == 0 and len(indices) <= chunk)
-    assert (seen == 1).all()
-
-
-def test_units_of_large_models_hold_fewer_runs():
-    """So that no more than some seconds are lost, whatever the model."""
-    grid = {"seed": "0:512"}
-    small, large, prompts = (
-        Plan.from_sweep(Sweep.create({"num_steps": 2000} | base, grid=grid), memory_gib=1e3)
-        for base in ({}, {"dim": 32}, {"data": "prompts", "scores": "softmax"})
-    )
-    assert small.pieces == (512,)
-    assert 8 <= large.pieces[0] < 64
-    assert prompts.pieces == (1,)
-
-
-def test_less_memory_makes_smaller_units_and_too_little_is_refused(monkeypatch):
-    monkeypatch.setattr("icl_theory.sweeps.plan.process_bytes", lambda: 3e8)  # as in a process of its own
-    specified = Sweep.create({"dim": 8, "num_snapshots": 2000, "num_steps": 2000}, grid={"seed": "0:4000"})
-    large = Plan.from_sweep(specified, memory_gib=1e3)
-    limit = 0.75 * large.bytes_needed()
-    small = Plan.from_sweep(specified, memory_gib=limit / 2**30)
-    assert large.pieces[0] == 800
-    assert small.pieces[0] < large.pieces[0] / 1.5
-    assert small.bytes_needed() < limit
-    with pytest.raises(InputError, match="one run alone takes"):
-        Plan.from_sweep(specified, memory_gib=0.01)
-
-
-def test_structures_and_numbers_give_the_config_back():
-    config = RunConfig.from_mapping(
-        {"groups": MIXTURE, "upsampling_factor": 3.0, "optimizer": "sam", "seed": 2**32 - 1}
-    )
-    joined = join_config(structure_of(config), numbers_of(config))
-    for name in ("rho", "learning_rate", "seed", "init_scale", "upsampling_factor"):
-        assert getattr(joined, name) == getattr(config, name)
-    assert [share for share, _ in joined.groups] == [0.7, 0.3]
-    assert joined.groups[1][1].eigenvalues.tolist() == [0.1, 0.1, 0.1, 0.4]
-    assert batch_numbers([config, config])["seed"].tolist() == [2**32 - 1] * 2
-    assert structure_of(dataclasses.replace(config, rho=0.3, seed=1)) == structure_of(config)
 
 
 def test_rank_agreement_is_that_of_scipy(key):
@@ -362,82 +201,6 @@ def test_rank_agreement_is_that_of_scipy(key):
     assert len(np.unique(finite)) == 5
     expected = [scipy.stats.kendalltau(row, -a).statistic for row, a in zip(finite, drive, strict=True)]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [
-        ("rho=0:0.1:5", [0.0, 0.025, 0.05, 0.075, 0.1]),
-        ("rho = 0, 0.5", [0.0, 0.5]),
-        ("seed=3:6", [3, 4, 5]),
-        ("num_context=10:30:3", [10, 20, 30]),
-        ("learning-rate=1e-3:1e-1:3:log", [0.001, 0.01, 0.1]),
-        ("optimizer=gd,sam", ["gd", "sam"]),
-        ("eigenvalues=2,1;3,1", [(2.0, 1.0), (3.0, 1.0)]),
-    ],
-)
-def test_axes_are_read(text, values):
-    axis = parse_axis(text)
-    assert [setting[axis.name] for setting in axis.settings] == values
-    assert all(type(setting[axis.name]) is type(value) for setting, value in zip(axis.settings, values, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"grid": {}}, "at least one axis"),
-        ({"grid": {"rhoo": [1]}}, "did you mean rho"),
-        ({"grid": {"rho": []}}, "list of values"),
-        ({"grid": {"rho": 0.5}}, "list of values"),
-        ({"grid": {"rho": [0.1, 0.1]}}, "twice"),
-        ({"grid": {"rho": [0.1, 0.2]}}, "changes nothing with optimizer = gd"),
-        ({"grid": {"exponent": [1, 2]}, "base": {"spectrum": "linear"}}, "changes nothing"),
-        ({"grid": {"rank": [1, 5]}}, "at most 4"),
-        ({"grid": {"dim": [4, 2], "rank": [1, 3]}}, "at most 2"),
-        ({"grid": {"dim": [1, 2], "fixed_task_share": [0.0, 0.5], "init": ["aligned", "random"]}}, "init"),
-        ({"grid": {"rho": [{"a": 1}]}}, "numbers or texts"),
-        ({"grid": {"eigenvalues": [[[1, 2]]]}}, "numbers or texts"),
-        ({"points": [{"rho": [[1], [1, 2]]}]}, "numbers or texts"),
-        ({"grid": {"rho": [1.0, 2.0]}, "base": {"rho": 0.5, "optimizer": "sam"}}, "it is on an axis too"),
-        ({"grid": {"seed": [1, 2**40]}}, "seed"),
-        ({"grid": {"seed": [1, 1.5]}}, "seed"),
-        ({"grid": {"learning_rate": [0.1, float("nan")]}}, "finite"),
-        ({"grid": {"learning_rate": [0.1, "fast"]}}, "finite number"),
-        ({"grid": {"eigenvalues": [(1, 2), (0, 0)]}}, "positive"),
-        ({"grid": {"model": ["separate", "mamba"]}}, "merged"),
-        ({"grid": {"seed": [1, 2]}, "base": {"groups": 3}}, "groups"),
-        ({"grid": {"noise_std": [0.1]}, "base": {"groups": [{"share": 1.0, "noise_std": 0.3}]}}, "groups set it"),
-        ({"grid": {"upsampling_factor": [1, 2]}}, "one group only"),
-        ({"grid": {"init": ["random", "reduced"]}}, "blocks = full"),
-        ({"points": [{}]}, "points"),
-        ({"points": {"rho": 1}}, "points"),
-        ({"points": [{"seed": 1}], "grid": {"seed": [1]}}, "one axis only"),
-        ({"grid": {"seed": [1, 2]}, "base": {"blocks": "full"}, "system": "reduced"}, "separate heads of rank 1"),
-        ({"grid": {"seed": [1, 2]}, "system": "both"}, "auto"),
-        ({"grid": {"num_steps": [10, 20]}, "curves": True}, "one schedule"),
-        ({"grid": {"seed": [1, 2], "fixed_task_share": [0.0, 0.5]}, "base": {"init": "aligned"}}, "init"),
-    ],
-)
-def test_bad_sweeps_name_field_and_remedy(settings, words):
-    with pytest.raises(InputError, match=words):
-        Sweep.create(settings.pop("base", None), **settings)
-
-
-def test_a_toml_file_holds_a_whole_sweep(tmp_path):
-    (tmp_path / "sweep.toml").write_text(
-        'optimizer = "sam"\nsystem = "full"\ncurves = true\n[grid]\nrho = "0:0.1:3"\nseed = [1, 2]\n'
-        "[[groups]]\nshare = 0.5\n[[groups]]\nshare = 0.5\nnoise_std = 0.1\n"
-    )
-    found = Sweep.from_toml(tmp_path / "sweep.toml", base={"dim": 3}, grid=(parse_axis("rho=0.2,0.3"),))
-    assert found.curves
-    assert found.system == "full"
-    assert {axis.name: len(axis) for axis in found.axes} == {"seed": 2, "rho": 2}
-    assert found.config([0, 1]).rho == 0.3
-    assert found.config([0, 1]).dim == 3
-    for text, words in (("grid = 3\n", "table"), ("[grid]\nrho = 'a:b:c'\n", "not a number"), ("curves = 1\n", "true")):
-        (tmp_path / "bad.toml").write_text(text)
-        with pytest.raises(InputError, match=words):
-            Sweep.from_toml(tmp_path / "bad.toml", grid=(parse_axis("seed=0:2"),) if "curves" in text else ())
 
 
 def test_opening_what_is_no_sweep_is_refused(tmp_path):

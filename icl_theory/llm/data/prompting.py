@@ -11,7 +11,7 @@ from icl_theory.llm.data.batches import Tokenized
 from icl_theory.llm.data.chat_template import ChatTemplate
 from icl_theory.llm.data.segments import Segment, joined, plain_prompt, plain_text, whole_text, without_end
 from icl_theory.upsampling.conversations import LEARN, answer_of, conversation_of, texts_of
-from icl_theory.upsampling.row_fields import USUAL, NothingToLearn, names_in
+from icl_theory.upsampling.row_fields import USUAL, NothingToLearn, as_fields, names_in
 from icl_theory.upsampling.row_fields import Fields as Fields
 
 
@@ -41,15 +41,15 @@ class Prompting:
             prompts end where the template starts an answer.
         learn: `last` to learn the last turn of a conversation if the model speaks it, `all` to learn all turns of the
             model. A turn with a `weight` (0 or 1) or `train` decides for itself.
-        fields: fields to read in place of the usual ones.
+        fields: fields to read in place of the usual ones, as `Fields` or a mapping from its attributes to names.
 
     Attributes:
         begin: token before a text; None if there is none.
         end: token after an answer.
 
     Raises:
-        InputError: a template or its thinking switch is asked for but does not exist, or the template cannot be
-            rendered.
+        InputError: a template or its thinking switch is asked for but does not exist, the template cannot be rendered,
+            or the fields are of no such form.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Prompting:
         chat: bool | None = None,
         thinking: bool = False,
         learn: str = "last",
-        fields: Fields = USUAL,
+        fields: Fields | Mapping[str, str] = USUAL,
     ):
         check_choice("learn", learn, LEARN)
-        self.tokenizer, self.learn, self.fields = tokenizer, learn, fields
+        self.tokenizer, self.learn, self.fields = tokenizer, learn, as_fields(fields)
         has = bool(getattr(tokenizer, "chat_template", None))
         if chat and not has:
             raise InputError("chat", True, "the tokenizer has no chat template; leave it out")

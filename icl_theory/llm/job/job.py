@@ -231,7 +231,7 @@ class _Stages:
                 progress=lambda done, total: self.report(f"asking {name}", done, total),
             )
         if self.first:
-            write_replies(path, self.problems, found, self.job.fields)
+            write_replies(path, self.problems, found, self.prompting.fields)
         wait_for_all_hosts(name)
         return found
 

@@ -12,7 +12,7 @@ from icl_theory.llm.data.problems import GENERATOR
 from icl_theory.llm.training.config import FinetuneConfig
 from icl_theory.results import digest, plain
 from icl_theory.upsampling.data_files import HUB, open_data
-from icl_theory.upsampling.row_fields import USUAL, Fields
+from icl_theory.upsampling.row_fields import USUAL, Fields, as_fields
 from icl_theory.upsampling.settings import check_settings
 
 EQUAL = ("epochs", "steps")  # what runs with and without upsampling have in common
@@ -36,7 +36,7 @@ class Job:
         chat: whether to use the tokenizer's chat template; None to use it if there is one.
         thinking: whether the model thinks before it answers, if its template has that switch.
         learn: `last` to learn the last turn of a conversation, `all` to learn every turn of the model (`Prompting`).
-        fields: fields to read in place of the usual ones, in the data and in the evaluation.
+        fields: fields to read in place of the usual ones, in the data and in the evaluation (`Prompting`).
         bfloat16: whether to compute in bfloat16; weights and optimizer state are float32 either way.
         id_field: field that identifies examples in the records; None for `id` if the rows have it, else the row
             number; `row` for the row number.
@@ -61,7 +61,7 @@ class Job:
     chat: bool | None = None
     thinking: bool = False
     learn: str = "last"
-    fields: Fields = USUAL
+    fields: Fields | Mapping[str, str] = USUAL
     bfloat16: bool = False
     id_field: str | None = None
     weights: Path | None = None
@@ -71,6 +71,7 @@ class Job:
     noise_scale: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", as_fields(self.fields))
         for name in ("steps", "recorded_steps", "record_every"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), minimum=1, integer=True)
