@@ -13,7 +13,7 @@ from icl_theory.verification.claims.sam_simplicity_bias_statements import RADII
 from icl_theory.verification.claims.sam_simplicity_bias_statements import table as table
 
 TIMES = ("predicted_learning_time", "learning_time")
-CASCADE: dict[str, Any] = {"source": "notes §16", "predictor": RandomStartCascade, "figure": "simplicity_bias"}
+CASCADE: dict[str, Any] = {"source": "notes §16", "predictor": RandomStartCascade, "figure": "random_starts"}
 
 
 @table.agrees(

@@ -178,7 +178,6 @@ def unequal_features_are_not_trapped_there(data: xr.Dataset) -> float:
     "Random starts, {case}: medians of t_2/t_1, t_3/t_1, t_4/t_1 are compatible with the notes'",
     half_widths=1.0,
     predictor=simplicity_bias,
-    figure="simplicity_bias",
     cases={case: f"ρ = {rho:g}" for case, rho in RADII.items()},
 )
 def medians_agree_with_the_notes(data: xr.Dataset, case: str) -> Reading:
