@@ -125,4 +125,3 @@ def _picture(spec: FigureSpec, number: int, folder: Path) -> Picture:
         raise InputError("figure", str(path), f"not drawn yet; run `{spec.command}`")
     formats = tuple(suffix for suffix in FORMATS if path.with_suffix(f".{suffix}").is_file())
     return Picture(spec, number, path.read_text(), formats)
-
