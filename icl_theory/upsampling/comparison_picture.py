@@ -38,7 +38,7 @@ def draw_loss_comparison(found: LossComparison, *, title: str) -> Figure:
     for axis in below:
         axis.set_xlabel("step")
         axis.margins(x=0.08)
-        axis.xaxis.set_major_locator(MaxNLocator(4) if len(found.steps) > 1 else FixedLocator(found.steps))
+        axis.xaxis.set_major_locator(MaxNLocator(4) if len(found.steps) > 1 else FixedLocator(found.steps.tolist()))
     figure.suptitle("\n".join(textwrap.wrap(title, WIDTH)), x=0.01, ha="left", parse_math=False)
     return figure
 
