@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from figures import generalisation_table
+from figures import explorer, generalisation_table
 from figures.report import material
 from figures.report.studies import load_studies
 from figures.report.verdicts import RATIOS
@@ -86,6 +86,4 @@ def made(rows=ROWS, size=2000):
         for number, spec in enumerate(material.page_order(), start=1)
     }
     tables = [generalisation_table.Table("One group", [cells])]
-    return material.Material(
-        groups, pictures, LEAST_CHANGED, SAVED_STUDIES, tables, 3.0, explorer=material._explorer(None)
-    )
+    return material.Material(groups, pictures, LEAST_CHANGED, SAVED_STUDIES, tables, 3.0, explorer=explorer.fragment())

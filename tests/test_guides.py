@@ -132,7 +132,7 @@ def test_results_name_every_statement():
         ("generalisation", "sam_is_ahead_half_way", "held-out loss × 0.998 (0.997 to 0.999) half-way"),
         ("generalisation", "sam_is_behind_at_equal_steps", "× 1.04 (1.03 to 1.07) at equal steps"),
         ("generalisation", "upsampling_late_hurts_at_the_end", "× 1.011 (1.009 to 1.013) at the end"),
-        ("upsampling", "late_minority_lowers_ratios", "t₃/t₁ × 0.80 (0.76 to 0.83) at κ = 2"),
+        ("upsampling", "late_minority_lowers_ratios", "t₃/t₁ × 0.80 (0.76 to 0.82) at κ = 2"),
         ("generalisation", "upsampling_late_is_ahead_half_way", "held-out loss × 0.990 (0.985 to 0.994) half-way"),
     ],
 )
@@ -145,4 +145,4 @@ def test_verdicts_in_the_readme_are_measured(group, statement, verdict):
     shown = re.findall(r"[01]\.\d+", verdict.partition("×")[2].partition(" at ")[0])
     assert len(shown) in (1, 3)
     for number, log in zip(shown, logs, strict=False):
-        assert abs(math.exp(log) - float(number)) <= 0.51 * 10.0 ** (2 - len(number))
+        assert abs(math.exp(log) - float(number)) <= 0.5 * 10.0 ** (2 - len(number))

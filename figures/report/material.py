@@ -53,7 +53,7 @@ class Material:
         studies: the saved studies of language models.
         tables: comparisons of methods on held-out loss.
         seconds: seconds that this reproduction took so far.
-        explorer: interactive explorer as HTML; empty for none.
+        explorer: interactive explorer as HTML.
         commit: git commit of the sources; empty outside a checkout.
     """
 
@@ -63,7 +63,7 @@ class Material:
     studies: Studies
     tables: list[generalisation_table.Table]
     seconds: float
-    explorer: str = ""
+    explorer: str
     commit: str = ""
 
     @property

@@ -288,8 +288,8 @@ def test_generalisation_curves_are_medians_of_paired_seeds(js):
 
 def test_fragment_stands_in_another_page():
     """Styles do not leave it, and those of the report have no class in common with it."""
-    template = (Path(explorer.__file__).parents[1] / "report.html.jinja").read_text()
-    report = re.findall(r"\.([a-z-]+)(?=[^}]*{)", template.partition("<style>")[2].partition("</style>")[0])
+    sheet = (Path(explorer.__file__).parents[1] / "report" / "templates" / "style.css").read_text()
+    report = re.findall(r"\.([a-z-]+)(?=[^}]*{)", sheet)
     plain, full = explorer.fragment(), explorer.fragment(saved(8, 31))
     assert "mountGeneralisation" not in plain
     assert "mountGeneralisation" in full

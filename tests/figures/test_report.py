@@ -119,9 +119,9 @@ def test_pages_are_in_order_for_those_who_hear_them(site):
 
 
 def test_sections_are_in_the_order_of_the_story(site):
-    sections = [attrs["id"] for _, attrs in site["index.html"].all("section")]
+    sections = [attrs["id"] for _, attrs in site["index.html"].all("section") if "id" in attrs]
     claims = [f"claim-{letter}" for letter in "abcd"]
-    assert [one for one in sections if one != "explorer"] == ["verdicts", "hero", "words", *claims, "more", "details"]
+    assert sections == ["verdicts", "hero", "words", *claims, "explorer", "more", "details"]
 
 
 def test_ids_are_unique_and_links_lead_somewhere(site):
@@ -190,7 +190,7 @@ def test_the_readme_has_the_same_numbers_and_verdicts(texts):
             found = re.findall(r"[+−]?\d\.\d+", part)
             assert len(said) in (2, len(found)) or letter == "A"
             for one, other in zip(said, found, strict=False):
-                assert abs(numbers(one)[0] - numbers(other)[0]) <= 1.01 * 10.0 ** -len(one.partition(".")[2])
+                assert abs(numbers(one)[0] - numbers(other)[0]) <= 0.5 * 10.0 ** -len(one.partition(".")[2])
 
 
 def test_a_statement_that_fails_is_marked_and_named_above():
