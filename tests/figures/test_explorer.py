@@ -300,7 +300,7 @@ def test_fragment_stands_in_another_page():
         rules = [line for line in style.splitlines() if line.endswith("{") and not line.startswith(("@", " "))]
         assert rules
         assert all(line.startswith(".icl-explorer") for line in rules)
-        assert "verdict" in report
+        assert "pill" in report
         assert not set(" ".join(re.findall(r'class="([a-z0-9 -]+)"', text)).split()) & set(report)
 
 
