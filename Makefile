@@ -33,7 +33,7 @@ study: $(VENV)/.ready
 
 test: $(VENV)/.ready check
 	$(BIN)/python -m experiments.docs --check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

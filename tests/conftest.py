@@ -39,17 +39,10 @@ hypothesis.settings.register_profile("default", deadline=None, max_examples=20, 
 hypothesis.settings.load_profile("default")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup` a file is a group, but for tests that name another.
-
-    Files with slow tests come first, so that no worker is left alone with them at the end.
-    """
+    """Files with slow tests come first, so that no worker is left alone with them at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def place(tree: PyTree, where: Any, *, own: bool = False) -> Any:
     """
 
     def one(leaf: Any, sharding: Any) -> Any:
-        if isinstance(leaf, jax.Array) and leaf.sharding == sharding and not own:
+        if isinstance(leaf, jax.Array) and leaf.committed and leaf.sharding == sharding and not own:
             return leaf
         if not sharding.is_fully_addressable:
             whole = np.array(leaf)

@@ -83,7 +83,8 @@ def begin(
     init = build_optimizer(kind, **settings).init
     step = jnp.zeros((), jnp.int32)
     if mesh is None:
-        return graph, Learner(params, jax.jit(init)(params), step, frozen)
+        # Placed like what the step returns: else the second step would be compiled anew.
+        return graph, Learner(params, place_weights(jax.jit(init)(params), None), place_weights(step, None), frozen)
     where = shardings(jax.eval_shape(init, params), mesh)
     return graph, Learner(params, jax.jit(init, out_shardings=where)(params), place_weights(step, mesh), frozen)
 

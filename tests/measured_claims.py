@@ -1,6 +1,6 @@
-"""The claims, measured: statements hold, fail without their effect, and figures draw from the data.
+"""Tests of measured claims: statements hold, fail without their effect, and figures draw from the data.
 
-A claim is measured once, by the worker that has its group; claims that a figure draws together are one group. Data that
+Each part of the claims has a file of tests that imports these, so that a claim is measured once. Data that
 `make reproduce` left in `results` are not measured again if this very code and these libraries made them.
 """
 
@@ -12,18 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import xarray as xr
 from claims_without_effects import NO_EFFECT
 
 from figures import FIGURES
 from icl_theory import environment
 from icl_theory.errors import InputError
 from icl_theory.plotting import save_figure
-from icl_theory.verification import all_claims, rows_of, saved
+from icl_theory.verification import all_claims, rows_of
 from icl_theory.verification.claims import generalisation, phase_diagram
-from icl_theory.verification.saved import load, make, manifest
+from icl_theory.verification.saved import load, manifest
 
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 # All claims are measured at full size but these: many data sets that take minutes, which `make reproduce` judges, and a
 # grid.
 SMALLER = {
@@ -41,23 +40,27 @@ SMALLER = {
 CLAIMS = {
     claim.name: dataclasses.replace(claim, settings=SMALLER.get(claim.name, claim.settings)) for claim in all_claims()
 }
-TOGETHER = ("dynamics", "random_initialisation", "random_starts", "sam_simplicity_bias", "upsampling", "phase_diagram")
+PARTS = {  # each is one file of tests, so one worker's; claims that a figure draws together are in one of them
+    "trajectories": (
+        *("dynamics", "random_initialisation", "random_starts", "sam_simplicity_bias", "upsampling", "phase_diagram"),
+    ),
+    "models": ("softmax", "many_features", "random_starts_beyond", "low_rank", "weights", "in_weight_learning"),
+    "data": (
+        *("closed_forms", "fixed_points", "sam_by_data", "generalisation", "context_lengths"),
+        *("principal_components", "adaptive_optimizers"),
+    ),
+}
 pytestmark = pytest.mark.slow
 
 
-def group(*names):
-    """The mark that sends tests of these claims to one worker."""
-    (one,) = {"drawn together" if name in TOGETHER else name for name in names} or {"no claim"}
-    return pytest.mark.xdist_group(one)
-
-
-EACH = pytest.mark.parametrize(
-    "name",
-    [  # the longest first, so that no worker is left alone with one at the end
-        pytest.param(name, marks=group(name))
-        for name in sorted(CLAIMS, key=lambda name: (name not in TOGETHER, -CLAIMS[name].seconds))
-    ],
-)
+def cases_of(part):
+    """Names of claims, of cases without an effect and of figures, by the argument of the tests that take them."""
+    first = {figure: (FIGURES[figure].reads or ("closed_forms",))[0] for figure in FIGURES}
+    return {
+        "name": PARTS[part],
+        "case": [case for case, (name, *_) in NO_EFFECT.items() if name in PARTS[part]],
+        "figure": [figure for figure in FIGURES if first[figure] in PARTS[part]],
+    }
 
 
 def data_of(claim, results):
@@ -74,7 +77,6 @@ def measured(optimised):
     return functools.cache(lambda name: data_of(CLAIMS[name], RESULTS))
 
 
-@EACH
 def test_statements_hold(measured, name):
     """At full size; of generalisation, which is measured at a smaller one, the statements are only read."""
     claim = CLAIMS[name]
@@ -88,7 +90,6 @@ def test_statements_hold(measured, name):
         assert np.isfinite(row.statement.tolerance)
 
 
-@EACH
 def test_every_variable_says_its_meaning_and_unit(measured, name):
     data = measured(name)
     for variable, values in data.data_vars.items():
@@ -97,7 +98,6 @@ def test_every_variable_says_its_meaning_and_unit(measured, name):
         assert values.attrs["units"], variable
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=group(NO_EFFECT[case][0])) for case in NO_EFFECT])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_statements_fail_without_their_effect(measured, case):
     name, change, names = NO_EFFECT[case]
@@ -108,27 +108,7 @@ def test_statements_fail_without_their_effect(measured, case):
     assert {f"{name}/{short}" for short in names.split()} <= {s.name for s in statements if not s.holds}
 
 
-@pytest.mark.parametrize(
-    "figure", [pytest.param(figure, id=figure.name, marks=group(*figure.reads)) for figure in FIGURES.values()]
-)
 def test_figures_draw_from_measured_data(measured, figure, tmp_path):
-    save_figure(figure.draw(*map(measured, figure.reads)), tmp_path / figure.name)
-    assert (tmp_path / f"{figure.name}.png").stat().st_size > 10_000
-    assert (tmp_path / f"{figure.name}.svg").stat().st_size > 10_000
-
-
-def test_saved_data_count_only_if_this_code_made_them_here(tmp_path, monkeypatch):
-    claim, calls = CLAIMS["fixed_points"], []
-    make(claim, tmp_path, lambda *report: None)
-    noted = dataclasses.replace(claim, measure=lambda *given: calls.append(given) or claim.measure(*given))
-    xr.testing.assert_equal(data_of(noted, tmp_path), claim.data())
-    assert calls == []
-    for change in (
-        lambda: monkeypatch.setattr(saved, "code_version", lambda: "0.0.1+deadbeef"),
-        lambda: monkeypatch.setattr(environment, "machine", lambda: {"jax": "0.0.1"}),
-        lambda: (tmp_path / "fixed_points" / "data_float64.zarr" / ".zattrs").write_text("{}"),
-    ):
-        change()
-        xr.testing.assert_equal(data_of(noted, tmp_path), claim.data())
-        monkeypatch.undo()
-    assert len(calls) == 3
+    save_figure(FIGURES[figure].draw(*map(measured, FIGURES[figure].reads)), tmp_path / figure)
+    assert (tmp_path / f"{figure}.png").stat().st_size > 10_000
+    assert (tmp_path / f"{figure}.svg").stat().st_size > 10_000
