@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -26,9 +27,26 @@ from icl_theory.llm.model.paper_models import PUBLISHED
 from icl_theory.llm.training.step import make_step, start
 
 SMALL = "8 layers of 256"  # a CPU takes a step of it in a few tenths of a second
+
+
+def small_name(model: str) -> str:
+    """Return the name of the small model of the same family."""
+    return f"{model}, small"
+
+
+def small(config: DecoderConfig) -> DecoderConfig:
+    """Return a small model of the same family, with windows and without where the full one has both."""
+    layers, heads = 7, 4
+    sizes = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_layers": layers, "head_dim": 16}
+    heads_of = {"num_heads": heads, "num_kv_heads": max(1, heads * config.num_kv_heads // config.num_heads)}
+    kept = {"rotary_dim": min(config.rotary_dim, 8), "window": min(config.window, 16)}
+    return replace(config, **sizes, **heads_of, **kept, local_layers=config.local_layers[:layers])
+
+
 SHAPES = {name: from_huggingface(described) for name, described in PUBLISHED.items()} | {
     SMALL: DecoderConfig(4096, 256, 1024, 8, 4, 4, 64)
 }
+SHAPES |= {small_name(name): small(SHAPES[name]) for name in PUBLISHED}
 STEPS = (("adamw", "none"), ("muon", "none"), ("adamw", "sam"), ("adamw", "fsam"), ("muon", "fsam"))
 PART_STEPS = (STEPS[0], STEPS[3], STEPS[2])  # AdamW first, then the one whose ratio has a bound
 TIMES, MEMORY = 2.2, 1.3  # most that functional SAM may take, relative to AdamW

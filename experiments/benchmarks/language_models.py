@@ -1,15 +1,16 @@
 """`python -m experiments.benchmarks.language_models`: a step of fine-tuning in full size, in time and memory.
 
-On a GPU it measures the four models of the paper from random weights, in bfloat16 with weights and optimizer state in
-float32. Elsewhere it measures the small decoder that `make bench` measures too, in float32.
+On a GPU it measures five steps of each of the four models of the paper from random weights, in bfloat16 with weights
+and optimizer state in float32: seconds of compilation, time of a step, share of the card's peak, memory. Each cell is
+saved when it is measured. After `--minutes` no further cell is begun; the same command goes on with those that are
+left. `--small` measures small models of the same families, to see anywhere that it works. Without a GPU, the decoder
+that `make bench` measures is measured, in float32.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
+from experiments.benchmarks.cells import Cells
 from experiments.benchmarks.fine_tuning import (
     MEMORY,
     SHAPES,
@@ -29,42 +31,50 @@ from experiments.benchmarks.fine_tuning import (
     Measured,
     compiled,
     measure,
+    small_name,
     step_name,
 )
 from icl_theory.cli.one_line import run
-from icl_theory.environment import machine
+from icl_theory.environment import code_version, machine
+from icl_theory.errors import InputError
 from icl_theory.llm.job.placement import memory_said
 from icl_theory.llm.model.paper_models import PUBLISHED, model_flops
 from icl_theory.progress import ProgressReport
 
 UTILISATION = {"Llama-3.2-1B": 0.4}  # least share of the dense bfloat16 peak under AdamW
-PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16 FLOP/s, by the maker's data sheets
+PEAK = {  # dense bfloat16 TFLOP/s by the makers' data sheets; the first name that the device's holds
+    "H100 PCIe": 756,
+    "H100 NVL": 835,
+    "H100": 989,
+    "H200": 989,
+    "A100": 312,
+}
+MARGIN = 1.2  # a cell is begun if this many times the longest one so far still fits
 
 
-def peak_flops() -> float | None:
-    """Return the peak FLOP/s of the accelerator by its data sheet; None where it is not known."""
+def peak_tflops() -> float | None:
+    """Return the peak of the accelerator in TFLOP/s by its data sheet; None where it is not known."""
     kind = jax.devices()[0].device_kind
     return next((rate for name, rate in PEAK.items() if name in kind), None)
 
 
-def rows_of(found: list[Measured], rows: int, length: int) -> list[dict[str, Any]]:
-    """Return the figures of each case, with its ratios to AdamW on the same model."""
-    plain = {one.case.model: one for one in found if one.case[1:3] == ("adamw", "none")}
-    peak, table = peak_flops(), []
+def rows_of(found: list[Measured], rows: int, length: int, peak: float | None) -> list[dict[str, Any]]:
+    """Return the figures of each case, with its ratios to AdamW on the same model once that is measured."""
+    plain, table = {one.case.model: one for one in found if one.case[1:3] == ("adamw", "none")}, []
     for one in found:
-        base = plain[one.case.model]
-        rate = model_flops(SHAPES[one.case.model], rows, length) / one.seconds
+        base = plain.get(one.case.model)
+        rate = model_flops(SHAPES[one.case.model], rows, length) / one.seconds / 1e12
         table.append(
             one.case._asdict()
             | {
                 "seconds": one.seconds,
                 "quartiles": one.quartiles,
                 "tokens_per_second": rows * length / one.seconds,
-                "model_tflops": rate / 1e12,
+                "model_tflops": rate,
                 "utilisation": None if peak is None else rate / peak,
                 "memory_gib": one.memory / 2**30,
-                "times_of_adamw": one.seconds / base.seconds,
-                "memory_of_adamw": one.memory / base.memory,
+                "times_of_adamw": None if base is None else one.seconds / base.seconds,
+                "memory_of_adamw": None if base is None else one.memory / base.memory,
                 "compilation_seconds": one.compilation,
             }
         )
@@ -73,7 +83,7 @@ def rows_of(found: list[Measured], rows: int, length: int) -> list[dict[str, Any
 
 def verdict(row: dict[str, Any]) -> str:
     """Return the bound of a row and whether it is met; empty without a bound."""
-    if (row["optimizer"], row["sharpness"]) == ("adamw", "fsam"):
+    if (row["optimizer"], row["sharpness"]) == ("adamw", "fsam") and row["times_of_adamw"] is not None:
         met = row["times_of_adamw"] <= TIMES and row["memory_of_adamw"] <= MEMORY
         return f"≤ {TIMES:g}, ≤ {MEMORY:g}: {'met' if met else 'missed'}"
     least = UTILISATION.get(row["model"])
@@ -88,6 +98,7 @@ def show(table: list[dict[str, Any]], title: str, console: Console) -> None:
     columns = (
         "model",
         "step",
+        "compiled, s",
         "ms",
         "quartiles",
         "tokens/s",
@@ -106,14 +117,14 @@ def show(table: list[dict[str, Any]], title: str, console: Console) -> None:
         shown.add_row(
             row["model"] + (" remat" if row["remat"] else ""),
             step_name(row["optimizer"], row["sharpness"]),
+            f"{row['compilation_seconds']:.1f}",
             f"{1e3 * row['seconds']:.1f}",
             f"{low:.1f}–{high:.1f}",
             f"{row['tokens_per_second']:,.0f}",
             f"{row['model_tflops']:.3g}",
             share,
             f"{row['memory_gib']:.3g}",
-            f"{row['times_of_adamw']:.2f}",
-            f"{row['memory_of_adamw']:.2f}",
+            *("" if row[name] is None else f"{row[name]:.2f}" for name in ("times_of_adamw", "memory_of_adamw")),
             verdict(row),
         )
     console.print(shown)
@@ -121,43 +132,76 @@ def show(table: list[dict[str, Any]], title: str, console: Console) -> None:
 
 @click.command()
 @click.option("--model", "models", multiple=True, type=click.Choice(list(SHAPES)), help="some of them only")
-@click.option("--rows", default=None, type=click.IntRange(1), help="sequences of a step  [default: 8]")
+@click.option("--small", is_flag=True, help="small models of the four families in their place, on any device")
+@click.option("--rows", default=8, show_default=True, type=click.IntRange(1), help="sequences of a step")
 @click.option(
-    "--length", default=None, type=click.IntRange(2), help="tokens of each  [default: 1024 on a GPU, else 64]"
+    "--length", default=None, type=click.IntRange(2), help="tokens of each  [default: 1024 in full size, else 64]"
 )
 @click.option("--repeats", default=10, show_default=True, type=click.IntRange(2), help="steps that are timed")
 @click.option(
     "--remat", default=None, multiple=True, type=click.Choice(list(SHAPES)), help="with remat  [default: Phi-2]"
 )
+@click.option(
+    "--minutes", default=8.0, show_default=True, type=click.FloatRange(0), help="no cell is begun after these"
+)
+@click.option(
+    "--peak", default=None, type=click.FloatRange(0, min_open=True), help="peak TFLOP/s  [default: by device]"
+)
 @click.option("--out", default="results/bench-language-models.json", show_default=True, type=click.Path(path_type=Path))
-def main(models: tuple[str, ...], rows: int | None, length: int | None, repeats: int, remat: Any, out: Path) -> None:
-    """Measure the steps of each model, print the table and save it."""
-    gpu = jax.default_backend() == "gpu"
-    rows, length = rows or 8, length or (1024 if gpu else 64)
-    dtype = jnp.bfloat16 if gpu else jnp.float32
+def main(
+    models: tuple[str, ...],
+    small: bool,
+    rows: int,
+    length: int | None,
+    repeats: int,
+    remat: tuple[str, ...],
+    minutes: float,
+    peak: float | None,
+    out: Path,
+) -> None:
+    """Measure the steps of each model, save each at once, and print the table."""
+    began, gpu = time.monotonic(), jax.default_backend() == "gpu"
+    length = length or (1024 if gpu and not small else 64)
+    dtype = jnp.dtype(jnp.bfloat16 if gpu or small else jnp.float32)
+    models = models or (tuple(PUBLISHED) if gpu or small else (SMALL,))
+    remat = remat or ("Phi-2",)
+    if small:
+        models, remat = (
+            tuple(small_name(name) if name in PUBLISHED else name for name in names) for names in (models, remat)
+        )
+    cases = [Case(model, *step, model in remat) for model in models for step in STEPS]
+    sizes = {"rows": rows, "length": length, "repeats": repeats, "dtype": dtype.name}
+    cells = Cells(out, {"code": code_version(Path(__file__).parent), "machine": machine(), **sizes})
+    if cells.said:
+        click.echo(cells.said)
+    peak, longest, left = peak or peak_tflops(), 0.0, [case for case in cases if case not in cells.found]
+    with ProgressReport() as report:
+        while left and (not longest or time.monotonic() - began + MARGIN * longest < 60 * minutes):
+            case, start = left.pop(0), time.monotonic()
+            report(f"measuring {case.model}, {case.step}", len(cases) - len(left) - 1, len(cases))
+            one = a_cell(case, rows, length, repeats, dtype)
+            others = [*cells.measured, *([one] if isinstance(one, Measured) else [])]
+            cells.add(case, one, rows_of(others, rows, length, peak))
+            longest = max(longest, time.monotonic() - start)
+    title = f"{jax.devices()[0].device_kind}, {rows} × {length} tokens, {dtype.name}"
     console = Console(width=None if sys.stdout.isatty() else 150)
-    models = models or (tuple(PUBLISHED) if gpu else (SMALL,))
-    title = f"{jax.devices()[0].device_kind}, {rows} × {length} tokens, {jnp.dtype(dtype).name}"
-    found: list[Measured] = []
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with ProgressReport() as report, ThreadPoolExecutor(8 if gpu else 1) as compilers:
-        for model in models:
-            cases, made = [Case(model, *step, model in (remat or ("Phi-2",))) for step in STEPS], []
-            for one in compilers.map(partial(compiled, rows=rows, length=length, dtype=dtype), cases):
-                made.append(one)  # all are compiled before the first is timed
-                report(f"compiling {model}", len(made), len(STEPS))
-            for case in cases:
-                step, shapes, seconds = made.pop(0)
-                with memory_said("give a smaller --rows or --length, or --remat with its name"):
-                    found.append(measure(case, step, shapes, rows, length, repeats, seconds))
-                del step  # frees what the program holds on the device
-                table = rows_of(found, rows, length)
-                part = out.with_name(out.name + ".part")
-                part.write_text(json.dumps({"machine": machine(), "title": title, "rows": table}, indent=1) + "\n")
-                part.replace(out)
-                report("measuring", len(found), len(models) * len(STEPS), f"{model}: {1e3 * found[-1].seconds:.1f} ms")
-    show(table, title, console)
+    show(rows_of([one for one in cells.measured if one.case in cases], rows, length, peak), title, console)
+    for case, failed in cells.found.items():
+        if isinstance(failed, str):
+            console.print(f"{case.model}, {case.step}: {failed}", highlight=False)
+    if left:
+        console.print(f"{len(left)} of {len(cases)} are left; the same command goes on with them", highlight=False)
     console.print(f"wrote {out}", highlight=False)
+
+
+def a_cell(case: Case, rows: int, length: int, repeats: int, dtype: Any) -> Measured | str:
+    """Measure one case; if the device's memory does not suffice, return a line that says so."""
+    try:
+        with memory_said("give a smaller --rows or --length, or --remat with its name"):
+            step, shapes, seconds = compiled(case, rows, length, dtype)
+            return measure(case, step, shapes, rows, length, repeats, seconds)
+    except InputError as error:
+        return str(error)
 
 
 if __name__ == "__main__":

@@ -115,13 +115,13 @@ def open_results(path: Path, now: dict[str, Any], *, fresh: bool) -> tuple[Resul
         difference = first_difference(results.about, now, "setting")
         if fresh or difference:
             why = difference or "--fresh"
-            results, said = None, f"{path} is set aside as {_set_aside(path)} ({why}); everything is measured again"
+            results, said = None, f"{path} is set aside as {set_aside(path)} ({why}); everything is measured again"
     results = results or Results(now)
     results.save(path)
     return results, said
 
 
-def _set_aside(path: Path) -> Path:
+def set_aside(path: Path) -> Path:
     """Rename the file to the first free `NAME.old-1`, `NAME.old-2`, …"""
     number = 1
     while (target := path.with_name(f"{path.name}.old-{number}")).exists():
