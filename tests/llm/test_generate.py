@@ -10,7 +10,7 @@ from flax import nnx
 
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import fitting, pack, pad
-from icl_theory.llm.data.segments import tokenize
+from icl_theory.llm.data.segments import Segment, joined
 from icl_theory.llm.model.checkpoint import load_decoder
 from icl_theory.llm.model.generate import _greedy, generate, rounded_up
 from icl_theory.llm.training.step import batch_loss, token_total
@@ -22,6 +22,11 @@ END = 2
 
 def encode(text):
     return [LETTERS[letter] for letter in text]
+
+
+def tokenize(row, begin=None):
+    segments = [Segment(row["prompt"], False), Segment(row["completion"], True)]
+    return joined(segments, [encode(segment.text) for segment in segments], begin=begin, end=END)
 
 
 def rows():
@@ -89,23 +94,21 @@ def test_prompts_that_cannot_be():
 
 
 def test_only_the_completion_and_its_end_are_learned():
-    example = tokenize(rows()[1], encode, end=END, begin=1, between=" ")
-    assert example.tokens.tolist() == [1, *encode("10+25= 35"), END]
+    example = tokenize(rows()[1], begin=1)
+    assert example.tokens.tolist() == [1, *encode("10+25=35"), END]
     batch = pad([example], 16)
     assert batch.tokens[0][batch.learned[0]].tolist() == [*encode("35"), END]
-    text = pad([tokenize({"text": "abc"}, encode, end=END)], 8)
-    assert text.tokens[0][text.learned[0]].tolist() == [*encode("bc"), END]
+    whole = pad([joined([Segment("abc", True)], [encode("abc")], begin=None, end=END)], 8)
+    assert whole.tokens[0][whole.learned[0]].tolist() == [*encode("bc"), END]
 
 
 def test_what_does_not_fit_is_counted():
-    examples = [tokenize(row, encode, end=END) for row in rows()]
+    examples = [tokenize(row) for row in rows()]
     assert fitting(examples, 8).tolist() == [True, False, True]
     with pytest.raises(InputError, match="at most 8 fit"):
         pad(examples, 8)
     with pytest.raises(InputError, match="at most 8 fit"):
         pack(examples, 8)
-    with pytest.raises(InputError, match="give instruction/output"):
-        tokenize({"left": 1}, encode, end=END)
 
 
 def loss_under(model):
@@ -116,7 +119,7 @@ def loss_under(model):
 
 def test_packing_changes_no_loss():
     model = load_decoder(GOLDENS / "qwen3")
-    examples = [tokenize(row, encode, end=END) for row in rows() * 3]
+    examples = [tokenize(row) for row in rows() * 3]
     padded, packed = pad(examples, 12), pack(examples, 24)
     assert len(packed.tokens) < len(padded.tokens)
     loss = loss_under(model)
@@ -126,7 +129,7 @@ def test_packing_changes_no_loss():
 
 def test_empty_rows_weigh_nothing():
     model = load_decoder(GOLDENS / "qwen3")
-    examples = [tokenize(row, encode, end=END) for row in rows()]
+    examples = [tokenize(row) for row in rows()]
     loss = loss_under(model)
     np.testing.assert_allclose(loss(pad(examples, 12, rows=5)), loss(pad(examples, 12)), rtol=1e-6)
     weighted = pad(examples, 12, weight=[2.0, 1.0, 1.0])

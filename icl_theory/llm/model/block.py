@@ -75,7 +75,7 @@ class Attention(nnx.Module):
             q, k = self.query_norm(q), _maybe(self.key_norm, k)
         q, k = rotate(q, angles_BTR), rotate(k, angles_BTR)
         if cache is not None and place is not None:
-            at = (place.layer, 0, place.start, 0, 0)
+            at = [jnp.asarray(index, jnp.int32) for index in (place.layer, 0, place.start, 0, 0)]
             cache = Cache(
                 *(
                     jax.lax.dynamic_update_slice(old, new[None].astype(old.dtype), at)

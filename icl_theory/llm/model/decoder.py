@@ -149,7 +149,7 @@ class Decoder(nnx.Module):
             return once(block, state, local if mixed else kinds[0], layer), None
 
         policy = None if self.remat else lambda primitive, *_, **__: primitive.name not in CHEAP
-        inputs = (jnp.arange(c.num_layers), weights, jnp.array(kinds))
+        inputs = (jnp.arange(c.num_layers, dtype=jnp.int32), weights, jnp.array(kinds))
         return jax.lax.scan(jax.checkpoint(body, policy=policy, prevent_cse=False), state, inputs)[0]
 
     def _seen(self, mask: Array | None, local: Any, start: Any = 0) -> Array | None:
