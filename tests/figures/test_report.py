@@ -237,7 +237,7 @@ def test_text_can_be_read_by_day_and_by_night():
     for theme in themes:
         colours = dict(re.findall(r"--([\w-]+): (#\w+)", theme))
         pairs = [(ink, paper) for ink in ("ink", "quiet", "link") for paper in ("paper", "soft")]
-        pairs += [(ink, f"{ink}-soft") for ink in ("good", "mixed", "bad")]
+        pairs += [(ink, f"{ink}-soft") for ink in ("good", "mixed", "slight", "bad")]
         pairs += [(ink, "paper") for ink in ("good", "mixed", "bad")]
         for pair in pairs:
             light, dark = sorted((luminance(colours[name]) for name in pair), reverse=True)
