@@ -112,7 +112,7 @@ def _words(material: Material) -> dict[str, Any]:
 
 def subscripts(text: str) -> Markup:
     """Return text with subscripts, such as the 2 of `t_2`, and numbers kept on one line with their signs and units."""
-    text = re.sub(r"(?<=\d) (?=[M%±])|(?<=[×±]) (?=\d)", "\u00a0", str(escape(text)))
+    text = re.sub(r"(?<=\d) (?=[M%±])|(?<=[×±≥]) (?=\d)| (?=≥)", "\u00a0", str(escape(text)))
     return Markup(re.sub(r"(?<=[^\W_])_([A-Za-z0-9]+)", r"<sub>\1</sub>", text))
 
 
