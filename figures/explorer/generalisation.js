@@ -28,8 +28,8 @@ function changeSentence(saved, size, first, second) {
   };
   const found = [...clear(-1), ...clear(1)].join("; ") || "not clearly different at any time";
   return (
-    `P = ${prompts}, at equal steps: the held-out loss of ${names[0]} against ${names[1]} is ${found}. At the end: ` +
-    `${digits(median[last])} % (${digits(low[last])} to ${digits(high[last])}). ` +
+    `P = ${prompts}, at equal steps: the held-out loss of ${names[0]} against ${names[1]} is ${found}. At the end ` +
+    `it changes by ${signed(median[last])} % (${signed(low[last])} to ${signed(high[last])}). ` +
     `Medians of ${saved.seeds} seeds, 99 % intervals.`
   );
 }
@@ -53,8 +53,8 @@ function changePicture(saved, size, first, second, box) {
       .join("");
     return (
       `<line class="axis" x1="0" x2="${width}" y1="${place.y(0)}" y2="${place.y(0)}"/>` +
-      `<polygon class="band feature2" points="${around}"/>` +
-      curve(saved.time, median, place, times[0], "feature2")
+      `<polygon class="band ${saved.kinds[first]}" points="${around}"/>` +
+      curve(saved.time, median, place, times[0], saved.kinds[first])
     );
   });
 }

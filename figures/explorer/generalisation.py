@@ -21,6 +21,16 @@ METHODS = {
     "fresh late": "augmented with fresh late",
     "fresh random": "control: fresh of any kind",
 }
+KINDS = {  # which colour of the style sheet each has
+    "gd": "gd",
+    "sam": "sam",
+    "late": "upsampled",
+    "two-phase": "upsampled",
+    "random": "random",
+    "early": "early",
+    "fresh late": "fresh",
+    "fresh random": "random",
+}
 CASE: Any = {"mixture": "one group", "noise_std": 0.0, "shown_test": "training"}
 MOMENTS = 32  # times shown
 FIRST = 15.0  # the first of them
@@ -34,8 +44,9 @@ def curves(data: xr.Dataset) -> dict[str, Any]:
         data: saved data of the claim `generalisation`.
 
     Returns:
-        Names of the methods, numbers of prompts, times (T,), seeds, the unit, and `changes[size][pair]`: three lists
-        (median, low, high) of T whole numbers, for each pair of `itertools.combinations`, first over second.
+        Names of the methods and the classes of their colours, numbers of prompts, times (T,), seeds, the unit, and
+        `changes[size][pair]`: three lists (median, low, high) of T whole numbers, for each pair of
+        `itertools.combinations`, first over second.
     """
     time = data.time.values
     wanted = np.geomspace(FIRST, time[-1], MOMENTS)
@@ -44,6 +55,7 @@ def curves(data: xr.Dataset) -> dict[str, Any]:
     sizes = [int(size) for size in np.unique(data.num_prompts)]
     return {
         "methods": list(METHODS.values()),
+        "kinds": [KINDS[name] for name in METHODS],
         "sizes": sizes,
         "time": [float(f"{value:.4g}") for value in time[chosen]],
         "seeds": int(data.sizes["seed"]),
