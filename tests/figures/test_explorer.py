@@ -298,7 +298,7 @@ def test_colours_are_those_of_the_figures():
 def saved(seeds=40, snapshots=301):
     """Data of the shape of the claim `generalisation`."""
     random = np.random.default_rng(0)
-    arms, cases = [*generalisation.METHODS, "residual"], 4
+    arms, cases = [*generalisation.METHODS, "residual"], 8
     losses = np.exp(0.3 * random.standard_normal((len(arms), cases, seeds, snapshots, 2)))
     return xr.Dataset(
         {"held_out_loss": (("arm", "case", "seed", "snapshot", "shown_test"), losses.astype(np.float32))}
@@ -306,9 +306,9 @@ def saved(seeds=40, snapshots=301):
         coords={
             "arm": arms,
             "shown_test": ["training", "reversed"],
-            "mixture": ("case", ["one group"] * cases),
+            "mixture": ("case", ["one group"] * 4 + ["two groups"] * 4),
             "noise_std": ("case", [0.0] * cases),
-            "num_prompts": ("case", [100, 300, 1000, 5000]),
+            "num_prompts": ("case", [100, 300, 1000, 5000] * 2),
         },
     )
 
@@ -319,12 +319,13 @@ def test_generalisation_curves_are_medians_of_paired_seeds(js):
     assert len(numbers["kinds"]) == len(numbers["methods"])
     drawn = js("changePicture(saved, 2, 1, 0, {width: 500, height: 220})", saved=numbers)
     assert 'band sam"' in drawn
-    assert len(json.dumps(numbers)) < 100_000
-    losses = data.held_out_loss.sel(shown_test="training").isel(case=2, snapshot=-1)
+    assert len(json.dumps(numbers)) < 200_000
+    assert numbers["data"][6] == "two groups, P = 1000"
+    losses = data.held_out_loss.sel(shown_test="training").isel(case=6, snapshot=-1)
     for first, second in ((4, 1), (1, 4), (0, 7)):
         names = [list(generalisation.METHODS)[each] for each in (first, second)]
         wanted = log_change(*(losses.sel(arm=name).values.astype(float) for name in names))
-        found = js("changeOf(saved, 2, first, second)", saved=numbers, first=first, second=second)
+        found = js("changeOf(saved, 6, first, second)", saved=numbers, first=first, second=second)
         np.testing.assert_allclose([row[-1] for row in found], 100 * np.expm1(wanted[:3]), atol=0.02)
 
 
