@@ -78,7 +78,7 @@ function picture(
   const rows = linearTicks(values).map(
     (tick) =>
       `<line class="grid" x1="0" x2="${across}" y1="${place.y(tick)}" y2="${place.y(tick)}"/>` +
-      `<text x="-6" y="${place.y(tick) + 4}" text-anchor="end">${Number(tick.toPrecision(6))}</text>`,
+      `<text x="-6" y="${place.y(tick) + 4}" text-anchor="end">${String(Number(tick.toPrecision(6))).replace("-", "−")}</text>`,
   );
   const columns = spaced(logTicks(times), place.x, 34).map(
     (tick) => `<text x="${place.x(tick)}" y="${down + 15}" text-anchor="middle">${Number(tick.toPrecision(3))}</text>`,

@@ -16,7 +16,8 @@ const DEFAULTS = {
 const evenly = (from, to, step) =>
   Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) => Number((from + i * step).toPrecision(12)));
 
-// Sliders step through values. `when` is the start for which a slider is shown, `note` what is shown beside the value.
+// Sliders step through values. `when` is the start for which a slider is shown, `note` what is shown beside the value
+// and `unit` before it.
 const SLIDERS = {
   ratio: { place: "data", name: "eigenvalue ratio λ_d/λ_(d+1)", values: evenly(1, 2.5, 0.05) },
   context: { place: "data", name: "context length N", values: [1, 2, 4, 8, 16, 31, 63, 127, 255, 511, 1023] },
@@ -24,7 +25,7 @@ const SLIDERS = {
     place: "data",
     name: "κ, upsampling of features 2 to 4",
     values: evenly(-16, 32, 1).map((i) => 2 ** (i / 8)),
-    note: () => "times",
+    unit: "×\u00a0",
   },
   rho: { place: "optimizer", name: "ρ, SAM's radius", values: evenly(0, 0.3, 0.005), note: radiusNote },
   rate: { place: "optimizer", name: "learning rate η", values: [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2] },
@@ -167,7 +168,7 @@ function mount(root) {
   function showControls() {
     for (const radio of root.querySelectorAll("[name=start]")) radio.checked = radio.value === state.start;
     for (const [key, { label, input, output }] of Object.entries(inputs)) {
-      const { values, when, note } = SLIDERS[key];
+      const { values, when, note, unit = "" } = SLIDERS[key];
       const value = valueOf(state, key);
       label.hidden = when !== undefined && when !== state.start;
       const nearest = values.reduce(
@@ -175,8 +176,8 @@ function mount(root) {
         0,
       );
       if (value === value) input.value = nearest;
-      const text = value === value ? digits(value) : "set one by one";
-      output.textContent = note ? `${text}, ${note(state)}`.replace(", times", " times") : text;
+      const text = value === value ? unit + digits(value) : "set one by one";
+      output.textContent = note ? `${text}, ${note(state)}` : text;
       input.setAttribute("aria-valuetext", output.textContent);
     }
   }

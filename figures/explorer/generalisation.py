@@ -21,7 +21,17 @@ METHODS = {
     "fresh late": "augmented with fresh late",
     "fresh random": "control: fresh of any kind",
 }
-CASE: Any = {"mixture": "one group", "noise_std": 0.0, "shown_test": "training"}
+KINDS = {  # which colour of the style sheet each has
+    "gd": "gd",
+    "sam": "sam",
+    "late": "upsampled",
+    "two-phase": "upsampled",
+    "random": "random",
+    "early": "early",
+    "fresh late": "fresh",
+    "fresh random": "random",
+}
+CASE: Any = {"noise_std": 0.0, "shown_test": "training"}
 MOMENTS = 32  # times shown
 FIRST = 15.0  # the first of them
 UNIT = 1e-4  # numbers are whole multiples of it
@@ -34,21 +44,25 @@ def curves(data: xr.Dataset) -> dict[str, Any]:
         data: saved data of the claim `generalisation`.
 
     Returns:
-        Names of the methods, numbers of prompts, times (T,), seeds, the unit, and `changes[size][pair]`: three lists
-        (median, low, high) of T whole numbers, for each pair of `itertools.combinations`, first over second.
+        Names of the methods and the classes of their colours, names of the data sets (mixture and number of prompts),
+        times (T,), seeds, the unit, and `changes[data][pair]`: three lists (median, low, high) of T whole numbers,
+        for each pair of `itertools.combinations`, first over second.
     """
     time = data.time.values
     wanted = np.geomspace(FIRST, time[-1], MOMENTS)
     chosen = np.unique(np.abs(time[:, None] - wanted).argmin(axis=0))
     losses = data.held_out_loss.isel(snapshot=chosen)
-    sizes = [int(size) for size in np.unique(data.num_prompts)]
+    cases = [(str(mixture), int(size)) for mixture in np.unique(data.mixture) for size in np.unique(data.num_prompts)]
     return {
         "methods": list(METHODS.values()),
-        "sizes": sizes,
+        "kinds": [KINDS[name] for name in METHODS],
+        "data": [f"{mixture}, P = {size}" for mixture, size in cases],
         "time": [float(f"{value:.4g}") for value in time[chosen]],
         "seeds": int(data.sizes["seed"]),
         "unit": UNIT,
-        "changes": [_pairs(only(losses, num_prompts=size, **CASE).squeeze("case")) for size in sizes],
+        "changes": [
+            _pairs(only(losses, mixture=mixture, num_prompts=size, **CASE).squeeze("case")) for mixture, size in cases
+        ],
     }
 
 

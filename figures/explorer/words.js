@@ -13,6 +13,12 @@ function counted(value) {
   return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, "\u2009");
 }
 
+// Return a number with its sign.
+function signed(value) {
+  const text = digits(Math.abs(value));
+  return text === "0" ? text : `${value < 0 ? "−" : "+"}${text}`;
+}
+
 function endOf(run) {
   return run.time[run.time.length - 1];
 }
@@ -42,7 +48,7 @@ function summary(setting, runs) {
     said.push(`t₂/t₁: ${each.join("; ")}.`);
   }
   said.push(...aboutSam(setting, runs));
-  said.push(...aboutUpsampling(runs));
+  said.push(...aboutUpsampling(setting, runs));
   for (const [name, run] of Object.entries(runs))
     if (run.diverged) said.push(`Training diverges with ${METHODS[name]} at t = ${digits(endOf(run))}: lower η.`);
   return said;
@@ -60,7 +66,11 @@ function aboutSam(setting, { gd, sam }) {
   const said = [];
   const known = Array.from(gd.learned.keys()).filter((d) => gd.learned[d] < Infinity && sam.learned[d] < Infinity);
   if (setting.rho > 0 && known.length && known.every((d) => sam.learned[d] > gd.learned[d]))
-    said.push(`SAM learns ${known.length === gd.learned.length ? "every feature" : "what it learns"} later.`);
+    said.push(known.length === gd.learned.length ? "SAM learns every feature later." : "What SAM learns, it learns later.");
+  said.push(...orderSentence("Under SAM", sam));
+  const like = setting.eigenvalues.every((value) => value === setting.eigenvalues[0]);
+  if (setting.start === "aligned" && !like && setting.rho > startNorm(setting) / 2)
+    said.push("From an aligned start unlike features are not trapped: for a trap try equal eigenvalues or a random start.");
   const last = Math.max(...Array.from(sam.learned).filter((time) => time < Infinity), 0);
   if (!sam.diverged && (sam.oscillates < last || (sam.oscillates < Infinity && last < endOf(sam) / 2)))
     said.push(
@@ -70,7 +80,13 @@ function aboutSam(setting, { gd, sam }) {
   return said;
 }
 
-function aboutUpsampling({ gd, upsampled }) {
+// Return that another feature than the first is learned first, if it is not a tie within rounding.
+function orderSentence(where, { learned }) {
+  const first = learned.indexOf(Math.min(...learned));
+  return learned[first] < learned[0] * (1 - 1e-6) ? [`${where} feature ${first + 1} comes first.`] : [];
+}
+
+function aboutUpsampling(setting, { gd, upsampled }) {
   const last = gd.learned.length - 1;
   const [before, after] = [gd.learned[last], upsampled.learned[last]];
   const said = [];
@@ -79,9 +95,14 @@ function aboutUpsampling({ gd, upsampled }) {
       `Upsampled, the slowest feature is learned ${after < before ? "sooner" : "later"} ` +
         `(t = ${digits(after)}, not ${digits(before)}).`,
     );
-  const first = upsampled.learned.indexOf(Math.min(...upsampled.learned));
-  if (first > 0) said.push(`There feature ${first + 1} comes first.`);
-  return said;
+  if (setting.start === "random" && setting.factor > 1) {
+    const more = (4 * setting.factor) / (1 + 3 * setting.factor);
+    said.push(
+      `Features 2 to 4 are all upsampled here, so that each has only ${digits(more)} times its prompts; ` +
+        "claim C's random starts upsample 3 and 4 alone, and learn 4 sooner.",
+    );
+  }
+  return [...said, ...orderSentence("On upsampled data", upsampled)];
 }
 
 // Return the sentence on the κ that `findFactor` found. `runs` are those with that κ.
@@ -97,6 +118,8 @@ function factorSentence(setting, found, runs) {
     jump: `There is no such κ ${between}: at κ = ${digits(factor)} t₂/t₁ jumps past SAM's ${digits(target)}.`,
   };
   if (found.none) return none[found.none];
+  if (Math.abs(factor - 1) < 1e-3)
+    return `κ = 1: SAM leaves gradient descent's t₂/t₁ at ${digits(target)}, so nothing needs to be upsampled.`;
   const below = factor > 1 - 1e-6 ? "" : " (below 1, as SAM raises t₂/t₁ here)";
   const said =
     `κ = ${digits(factor)}${below}: if the prompts of features 2 to 4 are drawn that many times as often, ` +

@@ -9,7 +9,7 @@ import numpy as np
 from icl_theory.llm.evaluation.study import paired
 from icl_theory.verification.statements import Statement
 
-PLACES = ((0.01, 2), (0.0005, 3), (0.0, 4))  # least half-width of an interval that is written to so many decimals
+PLACES = ((0.01, 2), (0.0, 3))  # least half-width of an interval that is written to so many decimals
 
 
 class Effect(NamedTuple):
@@ -43,7 +43,10 @@ class Effect(NamedTuple):
 
     def __str__(self) -> str:
         if self.nothing == 0.0:
-            return f"{_signed(self.middle)} ± {(self.high - self.low) / 2:.2f}"
+            half = (self.high - self.low) / 2
+            hidden = (self.below or self.above) and round(abs(self.middle), 2) <= round(half, 2)
+            places = 3 if hidden else 2  # so many that zero is seen to be left out
+            return f"{_signed(self.middle, places)} ± {half:.{places}f}"
         places = next((many for least, many in PLACES if self.high - self.low >= 2 * least), 2)
         return f"× {self.middle:.{places}f} ({self.low:.{places}f} to {self.high:.{places}f})"
 
@@ -69,6 +72,6 @@ def gain(study: dict[str, Any], arm: str, other: str = "plain", measured: str = 
     return Effect(mean, mean - half, mean + half, nothing=0.0)
 
 
-def _signed(value: float) -> str:
-    text = f"{value:+.2f}".replace("-", "−")
-    return text[1:] if text[1:] == "0.00" else text
+def _signed(value: float, places: int) -> str:
+    text = f"{value:+.{places}f}".replace("-", "−")
+    return text if float(text[1:]) else text[1:]

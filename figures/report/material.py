@@ -12,7 +12,7 @@ import xarray as xr
 
 from figures import FIGURES, explorer, generalisation_table
 from figures.figure import FORMATS, FigureSpec
-from figures.report.studies import ROOT, Studies, load_studies
+from figures.report.studies import FILES, ROOT, Studies, load_studies
 from figures.report.verdicts import RATIOS
 from icl_theory.environment import commit
 from icl_theory.errors import InputError
@@ -113,10 +113,11 @@ def least_changed(claim: Claim, data: xr.Dataset, name: str) -> int:
     return RATIOS[name][changes.index(worst_of(changes, upper=True))]
 
 
-def saved_study(spec: FigureSpec) -> dict[str, Any]:
-    """Return what the saved measurement of a figure says of itself, such as `command` and `date`, if there is one."""
+def saved_studies(spec: FigureSpec) -> dict[str, dict[str, Any]]:
+    """Return what a figure's saved measurements say of themselves, such as `command` and `date`, by file name."""
     path = ROOT / spec.saved
-    return json.loads(path.read_text()) if spec.saved and path.is_file() else {}
+    paths = [path] if path.is_file() else [path / f"{name}.json" for name in FILES]
+    return {each.name: json.loads(each.read_text()) for each in paths} if spec.saved else {}
 
 
 def _picture(spec: FigureSpec, number: int, folder: Path) -> Picture:

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from figures import generalisation_table
 from figures.report import studies
 from figures.report.effects import factor
-from figures.report.material import LEAD, Material, saved_study
+from figures.report.material import LEAD, Material, saved_studies
 from figures.report.svg import inline
 from figures.report.verdicts import TONES, verdicts
 from icl_theory.results import plain
@@ -45,6 +45,7 @@ HEADINGS = {  # short headings of the other results; a figure without one has it
     "weights": "What the flow conserves",
     "many_features": "Thirty-two features",
     "adaptive_optimizers": "Adam, Muon and batch size",
+    "language_models_details": "The smallest decoder, by kind of problem",
 }
 
 
@@ -87,11 +88,13 @@ def _words(material: Material) -> dict[str, Any]:
         "others": [name for name in material.pictures if name not in (*LEAD, claim_d)],
         "claim_d_figure": claim_d,
         "drawing": lambda name: inline(material.pictures[name].svg, name, material.pictures[name].spec.title),
-        "saved_study": saved_study,
+        "saved_studies": saved_studies,
         "explorer": Markup(material.explorer),
         "verdicts": verdicts(material.rows, material.features, material.studies, claim_d),
         "tones": TONES,
-        "gains": studies.table(material.studies),
+        "gains": (gains := studies.table(material.studies)),
+        "column": lambda heading: studies.column(gains, heading),
+        "halved": studies.half_the_steps(material.studies),
         "gain_headings": list(studies.COMPARED),
         "tables": material.tables,
         "table_headings": generalisation_table.HEADINGS,
@@ -109,7 +112,7 @@ def _words(material: Material) -> dict[str, Any]:
 
 def subscripts(text: str) -> Markup:
     """Return text with subscripts, such as the 2 of `t_2`, and numbers kept on one line with their signs and units."""
-    text = re.sub(r"(?<=\d) (?=[M%±])|(?<=[×±]) (?=\d)", "\u00a0", str(escape(text)))
+    text = re.sub(r"(?<=\d) (?=[M%±])|(?<=[×±≥]) (?=\d)| (?=≥)", "\u00a0", str(escape(text)))
     return Markup(re.sub(r"(?<=[^\W_])_([A-Za-z0-9]+)", r"<sub>\1</sub>", text))
 
 

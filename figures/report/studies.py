@@ -13,6 +13,7 @@ from icl_theory.llm.evaluation.study import load_study
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "experiments" / "language_models" / "measured"
 FILES = ("arithmetic-cpu", "arithmetic-h200", "checkpoint-sums-cpu", "checkpoint-words-h200")
+HALF = ", half the steps"  # how the names of arms at equal compute end
 OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon"}
 Studies = dict[str, dict[str, Any]]
 
@@ -65,12 +66,19 @@ def gains(studies: Studies, setting: Setting) -> list[Effect]:
 
 
 class Line(NamedTuple):
-    """One line of the table of gains: where, number of seeds, plain accuracy, one gain for each of `COMPARED`."""
+    """One line of the table of gains.
+
+    Attributes:
+        where: study and optimizer.
+        seeds: number of paired seeds.
+        plain: accuracy of plain training.
+        gains: for each of `COMPARED` its gains by ρ as text, such as `0.02`; without a ρ the text is empty.
+    """
 
     where: str
     seeds: int
     plain: float
-    gains: list[Effect]
+    gains: list[dict[str, Effect]]
 
 
 def table(studies: Studies) -> list[Line]:
@@ -82,15 +90,27 @@ def table(studies: Studies) -> list[Line]:
     ]
 
 
+def column(lines: list[Line], heading: str) -> list[Effect]:
+    """Return all gains of a column of the table, for each line and each ρ."""
+    place = list(COMPARED).index(heading)
+    return [effect for line in lines for effect in line.gains[place].values()]
+
+
+def half_the_steps(studies: Studies) -> dict[str, list[Effect]]:
+    """Return the gains of SAM and functional SAM over plain training at equal compute, half of the steps, by file."""
+    return {name: [gain(study, arm) for arm in study["arms"] if arm.endswith(HALF)] for name, study in studies.items()}
+
+
 def _line(where: str, study: dict[str, Any], optimizer: str, measured: str) -> Line:
     arms = study["arms"]
     plain = arms[f"{optimizer} plain"][measured]
     found = [
-        gain(study, _arm(arms, optimizer, arm), other=other, measured=measured) for arm, other in COMPARED.values()
+        {" ".join(name.split()[2:]): gain(study, name, other, measured) for name in _arms(arms, optimizer, arm)}
+        for arm, other in COMPARED.values()
     ]
     return Line(where, len(plain), float(np.mean(plain)), found)
 
 
-def _arm(arms: dict[str, Any], optimizer: str, kind: str) -> str:
-    """Return the full name of an arm, that of its first ρ."""
-    return next(name for name in arms if name.split()[:2] == [optimizer, kind] and "half" not in name)
+def _arms(arms: dict[str, Any], optimizer: str, kind: str) -> list[str]:
+    """Return the full names of the arms of a kind that take all steps, one for each ρ."""
+    return [name for name in arms if name.split()[:2] == [optimizer, kind] and not name.endswith(HALF)]

@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
         tone: key of `TONES`.
         sentence: the verdict.
         effects: the numbers it rests on, as text.
-        figure: name of the figure that shows it.
+        figures: names of the figures that show it.
         why: the reason, in a sentence.
     """
 
@@ -36,7 +36,7 @@ class Verdict(NamedTuple):
     tone: str
     sentence: str
     effects: tuple[str, ...]
-    figure: str
+    figures: tuple[str, ...]
     why: str
 
 
@@ -67,7 +67,7 @@ def _claim_a(factors: Mapping[str, Effect], ratios: Mapping[str, str]) -> Verdic
         "yes" if set(words) == {"yes"} else "part" if "yes" in words else "no",
         sentence.capitalize(),
         (f"{ratios[name]} at ρ = 0.05", f"merged: progress {merged} of the slow features when the first is learned"),
-        "simplicity_bias",
+        ("simplicity_bias",),
         "SAM's perturbation mostly slows the feature that dominates the gradient, the fast one. Merged keys and "
         "queries learn all features in one drop.",
     )
@@ -87,8 +87,8 @@ def _claim_b(factors: Mapping[str, Effect]) -> Verdict:
         "That is why SAM generalises better.",
         "hardly" if tiny else "no" if not half.below else "yes" if steps.below else "part",
         f"At equal training loss {first}; at equal steps {second}.",
-        (f"held-out loss {half} half-way", f"{steps} at equal steps"),
-        "generalisation",
+        (f"held-out loss {half} half-way, all settings together", f"{steps} at equal steps with P ≥ 1000"),
+        ("generalisation",),
         "All methods end at the optimum of the same data. A lower simplicity bias acts only on the way there, and on "
         "it SAM is slower.",
     )
@@ -109,8 +109,12 @@ def _claim_c(factors: Mapping[str, Effect], ratios: Mapping[str, str]) -> Verdic
         "Upsampling what is learned late does the same.",
         "yes" if (bias, way, last) == ("yes",) * 3 else "part" if "yes" in (bias, way, last) else "no",
         f"{bias.capitalize()} for simplicity bias. For generalisation {general}.",
-        (f"{ratios[name]} at κ = 2", f"held-out loss {half} half-way", f"{end} at the end"),
-        "upsampling",
+        (
+            f"of features 3 and 4: {ratios[name]} at κ = 2",
+            f"held-out loss {half} half-way",
+            f"{end} at the end with P ≥ 1000",
+        ),
+        ("overview", "generalisation"),
         "Late examples drawn more often are learned sooner, but the optimum moves away from that of the data.",
     )
 
@@ -129,7 +133,7 @@ def _claim_d(studies: Studies, figure: str) -> Verdict:
             f"accuracy at 0.1 M {small[0]} (AdamW), {small[1]} (Muon)",
             f"SmolLM2 on word problems {problems[0]}, {problems[1]} (all 95 %)",
         ),
-        figure,
+        (figure,),
         "Late examples catch up with early ones in the small decoders. The test of the smallest mostly repeats "
         "problems that it was trained on.",
     )

@@ -214,6 +214,44 @@ def test_random_starts_may_be_trapped(js):
     assert found == [True, {"none": "trap"}]
 
 
+def told(js, steps=300_000, **changes):
+    code = "summary(setting, simulate(setting, steps)).join(' ')"
+    return js(code, setting=js("DEFAULTS") | changes, steps=steps)
+
+
+def test_another_order_is_said_of_sam_too_but_not_of_a_tie(js):
+    """κ just above 1 puts equal features 2 to 4 first; at κ = 1 they come together."""
+    assert "Under SAM feature 2 comes first." in told(js, rho=0.3)
+    assert "comes first" not in told(js)
+    equal = {"eigenvalues": [0.25] * 4, "rho": 0.0}
+    assert "On upsampled data feature 2 comes first." in told(js, factor=1.5, **equal)
+    assert "comes first" not in told(js, factor=1.0, **equal)
+    assert "comes first" not in told(js, factor=1 + 1e-8, **equal)
+
+
+def test_who_looks_for_a_trap_is_told_where_to_find_one(js):
+    hint = "unlike features are not trapped"
+    assert hint in told(js, rho=0.3)
+    assert hint not in told(js)
+    assert hint not in told(js, rho=0.1, eigenvalues=[0.25] * 4)
+
+
+def test_what_differs_from_the_claim_is_said(js):
+    """From a random start with κ = 2 each of features 2 to 4 has 2/7 of the prompts, not 1/4."""
+    code = "aboutUpsampling({...DEFAULTS, start, factor: 2}, simulate(DEFAULTS)).join(' ')"
+    assert "only 1.14 times its prompts" in js(code, start="random")
+    assert "times its prompts" not in js(code, start="aligned")
+
+
+def test_a_factor_of_one_is_called_none(js):
+    found = {"factor": 1 + 1e-5, "ratio": 2.0}
+    assert "so nothing needs to be upsampled" in js("factorSentence(DEFAULTS, found, {})", found=found)
+
+
+def test_changes_have_a_sign(js):
+    assert [js("signed(value)", value=value) for value in (-0.04, 0.0, 0.02)] == ["−0.04", "0", "+0.02"]
+
+
 def test_what_is_not_learned_has_no_number(js):
     """Steps that end between the second feature and the fourth."""
     drawn = "[ratioPicture(r, {width: 500, height: 270}), timeRows(r), summary(setting, r).join(' ')]"
@@ -251,6 +289,7 @@ def test_eigenvalues_do_not_pass_their_neighbours(js):
 def test_colours_are_those_of_the_figures():
     style = (explorer.FOLDER / "explorer.css").read_text().upper()
     colours = {"gd": plotting.GD, "sam": plotting.SAM, "upsampled": plotting.LATE}
+    colours |= {"random": plotting.RANDOM, "early": plotting.EARLY, "fresh": plotting.FRESH_LATE}
     colours |= {f"feature{d + 1}": plotting.feature_colour(d) for d in range(4)}
     for name, colour in colours.items():
         assert f"--{name}: light-dark({colour},".upper() in style
@@ -259,7 +298,7 @@ def test_colours_are_those_of_the_figures():
 def saved(seeds=40, snapshots=301):
     """Data of the shape of the claim `generalisation`."""
     random = np.random.default_rng(0)
-    arms, cases = [*generalisation.METHODS, "residual"], 4
+    arms, cases = [*generalisation.METHODS, "residual"], 8
     losses = np.exp(0.3 * random.standard_normal((len(arms), cases, seeds, snapshots, 2)))
     return xr.Dataset(
         {"held_out_loss": (("arm", "case", "seed", "snapshot", "shown_test"), losses.astype(np.float32))}
@@ -267,9 +306,9 @@ def saved(seeds=40, snapshots=301):
         coords={
             "arm": arms,
             "shown_test": ["training", "reversed"],
-            "mixture": ("case", ["one group"] * cases),
+            "mixture": ("case", ["one group"] * 4 + ["two groups"] * 4),
             "noise_std": ("case", [0.0] * cases),
-            "num_prompts": ("case", [100, 300, 1000, 5000]),
+            "num_prompts": ("case", [100, 300, 1000, 5000] * 2),
         },
     )
 
@@ -277,12 +316,16 @@ def saved(seeds=40, snapshots=301):
 def test_generalisation_curves_are_medians_of_paired_seeds(js):
     data = saved()
     numbers = generalisation.curves(data)
-    assert len(json.dumps(numbers)) < 100_000
-    losses = data.held_out_loss.sel(shown_test="training").isel(case=2, snapshot=-1)
+    assert len(numbers["kinds"]) == len(numbers["methods"])
+    drawn = js("changePicture(saved, 2, 1, 0, {width: 500, height: 220})", saved=numbers)
+    assert 'band sam"' in drawn
+    assert len(json.dumps(numbers)) < 200_000
+    assert numbers["data"][6] == "two groups, P = 1000"
+    losses = data.held_out_loss.sel(shown_test="training").isel(case=6, snapshot=-1)
     for first, second in ((4, 1), (1, 4), (0, 7)):
         names = [list(generalisation.METHODS)[each] for each in (first, second)]
         wanted = log_change(*(losses.sel(arm=name).values.astype(float) for name in names))
-        found = js("changeOf(saved, 2, first, second)", saved=numbers, first=first, second=second)
+        found = js("changeOf(saved, 6, first, second)", saved=numbers, first=first, second=second)
         np.testing.assert_allclose([row[-1] for row in found], 100 * np.expm1(wanted[:3]), atol=0.02)
 
 

@@ -74,7 +74,7 @@ def test_button_finds_the_factor(visit):
     page.get_by_role("button", name="find the κ that equals this ρ").press("Enter")
     text(page, ".found", r"^κ = 1\.45: .* gradient descent has SAM's t₂/t₁ of 1\.56\.")
     text(page, ".summary", r"1\.56 under SAM and 1\.56 on upsampled data")
-    assert page.get_by_role("slider", name="κ, upsampling").get_attribute("aria-valuetext") == "1.45 times"
+    assert page.get_by_role("slider", name="κ, upsampling").get_attribute("aria-valuetext") == "×\u00a01.45"
 
 
 def test_link_can_be_copied(visit):

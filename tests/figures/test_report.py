@@ -104,6 +104,7 @@ def test_every_figure_says_how_it_was_made(texts):
         assert spec.command in figure
         assert "0.0+abc" in figure
         assert spec.saved in figure
+        assert not (spec.saved and re.search(r"measured once\W*Drawing", re.sub("<.*?>", "", figure))), name
         for source in spec.reads:
             assert f"{load_claim(source).command}</code>, 2 s" in figure
 
@@ -116,6 +117,19 @@ def test_pages_are_in_order_for_those_who_hear_them(site):
         assert levels.count(1) == 1, name
         assert all(after - before <= 1 for before, after in pairwise(levels)), name
         assert page.links[0] == "#content"
+
+
+def test_tables_that_do_not_wrap_scroll_by_themselves(texts):
+    for text in texts.values():
+        for kind in ("cards gains", "comparison"):
+            tables = text.count(f'<table class="{kind}"')
+            assert len(re.findall(rf'<div class="scroll"[^>]*>\s*<table class="{kind}"', text)) == tables
+
+
+def test_every_other_figure_has_a_heading_and_a_sentence(texts):
+    assert set(pages.HEADINGS) == {spec.name for spec in material.page_order()[len(material.LEAD) + 1 :]}
+    for article in re.findall(r"<article>(.*?)</article>", texts["index.html"], re.DOTALL):
+        assert re.match(r"\s*<h3>.*?</h3>\s*<p>\w", article)
 
 
 def test_sections_are_in_the_order_of_the_story(site):
@@ -237,7 +251,7 @@ def test_text_can_be_read_by_day_and_by_night():
     for theme in themes:
         colours = dict(re.findall(r"--([\w-]+): (#\w+)", theme))
         pairs = [(ink, paper) for ink in ("ink", "quiet", "link") for paper in ("paper", "soft")]
-        pairs += [(ink, f"{ink}-soft") for ink in ("good", "mixed", "bad")]
+        pairs += [(ink, f"{ink}-soft") for ink in ("good", "mixed", "slight", "bad")]
         pairs += [(ink, "paper") for ink in ("good", "mixed", "bad")]
         for pair in pairs:
             light, dark = sorted((luminance(colours[name]) for name in pair), reverse=True)

@@ -19,7 +19,7 @@ from report_material import (
     SAVED_STUDIES,
 )
 
-from figures.report import material
+from figures.report import material, studies
 from figures.report.effects import Effect
 from figures.report.verdicts import verdicts
 from icl_theory.verification import Row, load_claim
@@ -93,6 +93,33 @@ def test_what_was_not_measured_is_not_shown():
     nothing = Effect(math.nan, math.nan, math.nan)
     assert nothing.word("below") == nothing.word("above") == "not shown"
     assert str(Effect(0.001, -0.002, 0.004, nothing=0.0)) == "0.00 ± 0.00"
+
+
+@pytest.mark.parametrize(
+    ("effect", "text"),
+    [
+        (Effect(0.0424, 0.0006, 0.0842, nothing=0.0), "+0.042 ± 0.042"),  # two decimals hide that zero is left out
+        (Effect(-0.0129, -0.0249, -0.0009, nothing=0.0), "−0.013 ± 0.012"),
+        (Effect(0.0424, -0.0006, 0.0854, nothing=0.0), "+0.04 ± 0.04"),
+        (Effect(0.05, 0.01, 0.09, nothing=0.0), "+0.05 ± 0.04"),
+        (Effect(0.98694, 0.98671, 0.98741), "× 0.987 (0.987 to 0.987)"),
+    ],
+)
+def test_decimals_are_few_and_show_what_is_clear(effect, text):
+    assert str(effect) == text
+
+
+def test_gains_name_their_radius_and_those_at_equal_compute_are_apart():
+    """Two radii were tried at 0.8 M weights, one in the other studies."""
+    lines = {line.where: line for line in studies.table(SAVED_STUDIES)}
+    assert set(lines["0.8 M weights, AdamW"].gains[2]) == {"0.02", "0.1"}
+    assert set(lines["SmolLM2-135M, sums, Muon"].gains[3]) == {"0.05"}
+    assert str(lines["0.8 M weights, AdamW"].gains[3]["0.1"]) == "+0.01 ± 0.09"
+    arms = SAVED_STUDIES["arithmetic-cpu"]["arms"]
+    change = np.mean(np.subtract(arms["muon sam 0.02, half the steps"]["accuracy"], arms["muon plain"]["accuracy"]))
+    halved = studies.half_the_steps(SAVED_STUDIES)
+    assert any(effect.middle == pytest.approx(change) for effect in halved["arithmetic-cpu"])
+    assert [len(effects) for effects in halved.values()] == [4, 8, 4, 4]
 
 
 def test_the_ratio_that_changes_least_is_named():

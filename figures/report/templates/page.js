@@ -12,7 +12,8 @@
     home = sheet;
     sheet.style.minHeight = `${sheet.offsetHeight}px`;
     document.getElementById("large-title").textContent = sheet.dataset.title;
-    stage.append(sheet.querySelector("svg"));
+    stage.replaceChildren(sheet.querySelector("svg"), sheet.nextElementSibling.children[1].cloneNode(true));
+    stage.scrollTo(0, 0);
     dialog.showModal();
   });
   dialog.addEventListener("click", (event) => {
@@ -20,6 +21,7 @@
   });
   dialog.addEventListener("close", () => {
     home.prepend(stage.firstElementChild);
+    stage.replaceChildren();
     home.style.minHeight = "";
     home.focus();
   });
