@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import GD, THEORY, new_panels, styled
+from icl_theory.plotting import GD, THEORY, new_panels, styled, text_colour
 from icl_theory.verification.changes import median_change
 from icl_theory.verification.claims.adaptive_optimizers_statements import exponent
 
@@ -43,7 +43,7 @@ def _curves(axis: Axes, data: xr.Dataset) -> None:
         axis.errorbar(runs.batch, middle, yerr=[middle - low, high - middle], fmt=marker, color=colour, linewidth=1.0)
         line = predicted.sel(optimizer=name).dropna("batch")
         axis.plot(line.batch, line, color=THEORY, linestyle="--", linewidth=1.0)
-        axis.text(*place, words, color=colour, fontsize=7)
+        axis.text(*place, words, color=text_colour(colour), fontsize=7)
         if name != "gd":
             times = data[f"{name}_time"]
             whole = exponent(times.isel(rho=0) if "rho" in times.dims else times, data.full_odds)

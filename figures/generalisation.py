@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.analysis.intervals import median_interval
-from icl_theory.plotting import FRESH_LATE, GD, LATE, RANDOM, SAM, new_panels, styled
+from icl_theory.plotting import FRESH_LATE, GD, LATE, RANDOM, SAM, new_panels, styled, text_colour
 from icl_theory.verification.changes import CONFIDENCE
 from icl_theory.verification.claims.generalisation_readings import FEW, MANY, half_way, only, pooled
 
@@ -41,7 +41,7 @@ def draw(data: xr.Dataset) -> Figure:
     for axis, (changes, title) in zip(panels, comparisons, strict=False):
         _forest(axis, changes, title)
     for (_, name, _), place in zip(SIZES, ((0.6, 1.86), (-5.9, 2.24)), strict=True):
-        panels[0].text(*place, name, color=FRESH_LATE, fontsize=7, va="center")
+        panels[0].text(*place, name, color=text_colour(FRESH_LATE), fontsize=7, va="center")
     followed = (
         ("one group", "training", "One group, over training"),
         ("two groups", "training", "Two groups, over training"),
@@ -54,7 +54,7 @@ def draw(data: xr.Dataset) -> Figure:
         ("late", LATE, (330, -11)),
         ("fresh late", FRESH_LATE, (22, -19)),
     ):
-        panels[-1].text(*place, name, color=colour, fontsize=7)
+        panels[-1].text(*place, name, color=text_colour(colour), fontsize=7)
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullLocator
 
 from figures.figure import FigureSpec
 from figures.labels import NOTE, draw_dots, label_end
-from icl_theory.plotting import THEORY, feature_colour, new_panels, styled
+from icl_theory.plotting import THEORY, feature_colour, new_panels, styled, text_colour
 from icl_theory.verification.changes import known_median
 
 BOUND = 1e-3  # of the statement on the fixed point
@@ -31,7 +31,12 @@ def draw(data: xr.Dataset) -> Figure:
     for m in data.learned.values:
         place = (0.05, 1.06 - 0.09 * m)
         shrunk.text(
-            *place, f"m = {m}", color=feature_colour(m - 1), fontsize=NOTE, va="top", transform=shrunk.transAxes
+            *place,
+            f"m = {m}",
+            color=text_colour(feature_colour(m - 1)),
+            fontsize=NOTE,
+            va="top",
+            transform=shrunk.transAxes,
         )
     shrunk.set_title("Attention predicts what\nthe fixed point says")
     plain.set_title("Least squares in the context itself\ndiffers (N = 31)")

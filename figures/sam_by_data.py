@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import EARLY, GD, LATE, SAM, new_panels, styled
+from icl_theory.plotting import EARLY, GD, LATE, SAM, new_panels, styled, text_colour
 from icl_theory.verification.changes import log_change
 
 TWO_PHASE, INITIAL = "#A87BC5", "#C9ABDB"  # other factors on the late group: lighter than LATE
@@ -40,7 +40,7 @@ def _ratio(axis: Axes, data: xr.Dataset) -> None:
         (0.44, 3.2, "κ path-matched", LATE),
         (0.0, 1.0, "κ of SAM's\nfirst step", INITIAL),
     ):
-        axis.text(x, y, text, color=colour, fontsize=7)
+        axis.text(x, y, text, color=text_colour(colour), fontsize=7)
     axis.set(title="Aligned starts: some factor κ has\nSAM's ratio at every ρ", ylabel="$t_2/t_1$", ylim=(0, 4.4))
 
 
@@ -52,7 +52,7 @@ def _factor(axis: Axes, data: xr.Dataset) -> None:
         (0.715, 4.2, "two-phase", TWO_PHASE),
         (0.55, 1.15, "path-matched", LATE),
     ):
-        axis.text(x, y, text, color=colour, fontsize=7)
+        axis.text(x, y, text, color=text_colour(colour), fontsize=7)
     axis.set(
         title="The factor that equals SAM's\nfirst step is far too large",
         ylabel="factor κ on the slow group",
@@ -73,7 +73,7 @@ def _spent(axis: Axes, data: xr.Dataset) -> None:
         (0.3, 21.0, "GD, data as they are", GD),
         (0.3, 8.5, "GD, κ path-matched", LATE),
     ):
-        axis.text(x, y, text, color=colour, fontsize=7)
+        axis.text(x, y, text, color=text_colour(colour), fontsize=7)
     axis.set(title="Upsampling saves gradients,\nSAM needs more than twice as many", ylim=(0, 64))
     axis.set_ylabel("gradient evaluations, thousands")
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from figures.labels import NOTE, draw_dots, few_of
-from icl_theory.plotting import GD, SAM, THEORY, feature_colour, new_panels, styled
+from icl_theory.plotting import GD, SAM, THEORY, feature_colour, new_panels, styled, text_colour
 
 OPTIMIZERS = {"gd": (GD, "GD"), "sam": (SAM, "SAM")}
 SCORES = ("softmax", "linear")
@@ -40,7 +40,7 @@ def _shares(axis: Axes, data: xr.Dataset) -> None:
         axis.fill_between(time, low, high, color=feature_colour(d), alpha=0.2, linewidth=0)
         axis.plot(time, middle, color=feature_colour(d))
         half = int(np.argmax(middle > 0.5))
-        words: Any = {"color": feature_colour(d), "fontsize": NOTE, "va": "center"}
+        words: Any = {"color": text_colour(feature_colour(d)), "fontsize": NOTE, "va": "center"}
         axis.text(
             time[half], 1.24, f"feature {d + 1}" if d == 0 else f"{d + 1}", ha="right" if d == 0 else "left", **words
         )
@@ -113,7 +113,16 @@ def _halves(axis: Axes) -> None:
 
 def _optimizer_names(axis: Axes) -> None:
     for height, (colour, words) in zip((0.16, 0.07), OPTIMIZERS.values(), strict=True):
-        axis.text(0.47, height, words, color=colour, fontsize=NOTE, transform=axis.transAxes, ha="right", va="center")
+        axis.text(
+            0.47,
+            height,
+            words,
+            color=text_colour(colour),
+            fontsize=NOTE,
+            transform=axis.transAxes,
+            ha="right",
+            va="center",
+        )
 
 
 FIGURE = FigureSpec(

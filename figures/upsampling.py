@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.analysis.intervals import median_interval
-from icl_theory.plotting import GD, LATE, RANDOM, THEORY, feature_colour, new_panels, styled
+from icl_theory.plotting import GD, LATE, RANDOM, THEORY, feature_colour, new_panels, styled, text_colour
 from icl_theory.verification.changes import CONFIDENCE, log_change
 
 DASHED: Any = {"linestyle": "--", "color": THEORY, "linewidth": 1.0}
@@ -44,7 +44,9 @@ def _aligned(axis: Axes, data: xr.Dataset) -> None:
         axis.plot(fine, predicted[:, d] / predicted[:, 0], **DASHED)
         axis.plot(data.shared_factor, times[:, d] / times[:, 0], "s", color=feature_colour(d))
     for d, height in ((1, 8.1), (3, 5.4), (2, 3.2)):
-        axis.text(0.46, height, f"$t_{d + 1}/t_1$", color=feature_colour(d), fontsize=7, ha="right", va="center")
+        axis.text(
+            0.46, height, f"$t_{d + 1}/t_1$", color=text_colour(feature_colour(d)), fontsize=7, ha="right", va="center"
+        )
     axis.plot([], [], "o", color=GD, label="a group for each feature")
     axis.plot([], [], "s", color=GD, label="two groups share all")
     axis.plot([], [], **DASHED, label="theory")
@@ -80,7 +82,9 @@ def _random(axis: Axes, data: xr.Dataset) -> None:
         (6.4, 0.58, "$R/\\kappa$", 3),
         (6.4, 0.29, "$R/\\kappa$", 2),
     ):
-        axis.text(x, y, text, color=feature_colour(d), fontsize=7, ha="right" if x < 1 else "left", va="center")
+        axis.text(
+            x, y, text, color=text_colour(feature_colour(d)), fontsize=7, ha="right" if x < 1 else "left", va="center"
+        )
     _log_axes(axis, (1, 2, 3, 4, 6), (0.5, 1, 2, 4, 8, 16), xlim=(0.72, 9), ylim=(0.2, 20))
     axis.set(title="Random starts: the ratios fall\nless than the rule R/κ", ylabel="ratio of learning times")
 
@@ -99,7 +103,7 @@ def _times(axis: Axes, data: xr.Dataset) -> None:
             axis.errorbar(kappa, changes[0], bars, fmt=marker, color=feature_colour(d - 1))
             axis.plot(kappa, np.exp([log_change(theory[k], theory[0])[0] for k in range(len(chosen))]), **DASHED)
     for d, name, height in ((1, "", 2.65), (1, ", shared", 1.5), (4, "", 0.84), (4, ", shared", 0.3)):
-        axis.text(6.5, height, f"$t_{d}${name}", color=feature_colour(d - 1), fontsize=7, va="center")
+        axis.text(6.5, height, f"$t_{d}${name}", color=text_colour(feature_colour(d - 1)), fontsize=7, va="center")
     _log_axes(axis, (1, 2, 3, 4, 6), (0.25, 0.5, 1, 2), xlim=(0.9, 9.5), ylim=(0.2, 3.6))
     axis.set(title="Random starts: the slowest is\nlearned sooner, the first later", ylabel="time relative to κ = 1")
 
@@ -113,7 +117,9 @@ def _examples(axis: Axes, data: xr.Dataset) -> None:
             bars = [[middle - low], [high - middle]]
             axis.errorbar(middle, row + shift, xerr=bars, fmt="o", color=feature_colour(d - 1))
             if row == 0:
-                axis.text(1.05, shift, f"$t_{d}/t_1$", color=feature_colour(d - 1), fontsize=7, va="center")
+                axis.text(
+                    1.05, shift, f"$t_{d}/t_1$", color=text_colour(feature_colour(d - 1)), fontsize=7, va="center"
+                )
     axis.axvline(1.0, color=GD, linewidth=1.0)
     axis.set(
         xscale="log",

@@ -24,6 +24,8 @@ THEORY = "#000000"
 GD, SAM, FUNCTIONAL_SAM = "#4D4D4D", "#D55E00", "#F09A66"
 LATE, FRESH_LATE, RANDOM, EARLY = "#7B3FA0", "#CC79A7", "#9A9A9A", "#E69F00"  # upsampled or drawn anew
 
+LEGIBLE = 4.5  # least contrast of words with white
+
 COLUMN, PAGE = 3.3, 6.8  # widths of figures, in inches: a column and a page of a paper
 
 STYLE: Any = {
@@ -136,6 +138,28 @@ def feature_colour(index: int) -> str:
     return FEATURE_COLOURS[index % len(FEATURE_COLOURS)]
 
 
+def text_colour(colour: Any) -> str:
+    """Return a colour for words on white: the colour itself, darkened until its contrast is 4.5 : 1 as WCAG asks.
+
+    Args:
+        colour: of the curve or mark that the words name, in any form that matplotlib knows.
+
+    Returns:
+        The colour as `#rrggbb`.
+    """
+    rgb = np.array(matplotlib.colors.to_rgb(colour))
+    while contrast_with_white(matplotlib.colors.to_hex(rgb)) < LEGIBLE:
+        rgb *= 0.99
+    return matplotlib.colors.to_hex(rgb)
+
+
+def contrast_with_white(colour: Any) -> float:
+    """Return the contrast of a colour with white, from 1 to 21: `1.05 / (luminance + 0.05)`."""
+    rgb = np.array(matplotlib.colors.to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(1.05 / (linear @ (0.2126, 0.7152, 0.0722) + 0.05))
+
+
 def ordered_colours(count: int) -> list[Any]:
     """Return colours for ordered settings, from dark to light; they are readable in grey too."""
     return [matplotlib.colormaps["viridis"](place) for place in np.linspace(0.0, 0.85, count)]
@@ -214,4 +238,4 @@ def label_ends(axis: Axes, curves: dict[str, tuple[Any, Any, str]]) -> None:
     for place, (height, across, name, colour) in enumerate(ends):
         side = ("top", "bottom")[place] if close else "center"
         at: Any = {"xytext": (4, 0), "textcoords": "offset points", "ha": "left", "va": side}
-        axis.annotate(name, (across, height), color=colour, annotation_clip=False, fontsize=7, **at)
+        axis.annotate(name, (across, height), color=text_colour(colour), annotation_clip=False, fontsize=7, **at)
