@@ -90,7 +90,8 @@ def _frame(axis: Axes, sizes: np.ndarray) -> None:
 
 FIGURE = FigureSpec(
     "generalisation_map",
-    "Upsampling what is late helps half-way on every test; at the end it harms on most and helps on longer contexts",
+    "Upsampling what is late helps half-way on other spectra; at the end it harms on most tests and helps on longer "
+    "contexts",
     "Change of the held-out loss against gradient descent: medians of 80 runs a cell (40 seeds, with and without label "
     "noise), grey where the 99 % interval includes zero. By chance about seven of the 680 cells would have a colour. "
     "The scale is linear within 1 % and logarithmic beyond. Blocks: half-way, at equal training loss, when it has lost "

@@ -106,7 +106,8 @@ def _random(axis: Axes, data: xr.Dataset) -> None:
 
 FIGURE = FigureSpec(
     "sam_by_data",
-    "Gradient descent on upsampled data has SAM's learning-time ratio, with less than half of its gradients",
+    "From aligned starts gradient descent on upsampled data has SAM's learning-time ratio, with less than half of its "
+    "gradients",
     "a to c: two groups with a feature each, aligned starts; the slow group is upsampled by a factor derived from ρ. "
     "a: t_2/t_1 under SAM (line) and under gradient descent with each factor. b: the factors. The two-phase formula "
     "ends where s ≥ 1. The factor that equals SAM's first step overshoots, because δ falls while features grow. c: "

@@ -129,7 +129,7 @@ FIGURE = FigureSpec(
     "softmax",
     "Softmax attention learns simple features first too, and SAM brings the slow ones closer",
     "Rank-one attention (D = 4, H = 5, N = 31), eight seeds with 256 prompts and a start of their own each. Grey is "
-    "gradient descent, and red is SAM with ρ = 0.05. a, b: share of features 1 to 4 in the predictions of softmax "
+    "gradient descent, and orange is SAM with ρ = 0.05. a, b: share of features 1 to 4 in the predictions of softmax "
     "attention, E[ŷ y_d]/E[y_d²] on 2000 fresh prompts, over that of linear attention’s optimum. Lines are medians "
     "and bands quartiles. A feature counts as learned above the dotted line. c: learning times over that of the "
     "first feature. Dots are seeds and bars their medians. SAM lowers t_3/t_1 and t_4/t_1, mostly by delaying the "

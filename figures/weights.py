@@ -106,8 +106,8 @@ FIGURE = FigureSpec(
     "gradient descent from a small start. The columns’ times (learning rate × step) are the start, half-way between "
     "learning times, and the end. Key and query of a head grow together along one feature, and one head stays empty. "
     "b, c: imbalance of each head less its start, one seed, under gradient descent (grey) and SAM with ρ = 0.05 "
-    "(red). Gradient flow conserves it, gradient descent hardly moves it, and SAM does. Dashed is the change derived "
-    "step by step. d: largest change under gradient descent in a fixed time, at rank one. Dashed is proportionality "
+    "(orange). Gradient flow conserves it, gradient descent hardly moves it, and SAM does. Dashed is the change "
+    "derived step by step. d: largest change under gradient descent in a fixed time, at rank one. Dashed is proportionality "
     "to η.",
     ("weights",),
     draw,
