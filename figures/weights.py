@@ -107,8 +107,8 @@ FIGURE = FigureSpec(
     "learning times, and the end. Key and query of a head grow together along one feature, and one head stays empty. "
     "b, c: imbalance of each head less its start, one seed, under gradient descent (grey) and SAM with ρ = 0.05 "
     "(orange). Gradient flow conserves it, gradient descent hardly moves it, and SAM does. Dashed is the change "
-    "derived step by step. d: largest change under gradient descent in a fixed time, at rank one. Dashed is proportionality "
-    "to η.",
+    "derived step by step. d: largest change under gradient descent in a fixed time, at rank one. Dashed is "
+    "proportionality to η.",
     ("weights",),
     draw,
 )
