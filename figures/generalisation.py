@@ -25,7 +25,7 @@ METHODS = {
 FOLLOWED = ("sam", "late", "fresh late")
 NAMED = (  # where the names of these stand in each panel
     ((115, 42), (115, 33), (115, 24)),
-    ((115, 33), (17, 15), (17, -15)),
+    ((115, 33), (17, 10), (135, -19)),
     ((170, 9), (330, -11), (22, -19)),
 )
 SIZES: tuple[tuple[tuple[int, ...], str, dict[str, Any]], ...] = (
@@ -39,7 +39,7 @@ def draw(data: xr.Dataset) -> Figure:
     """Draw changes of the held-out loss for each method, and three methods over training."""
     figure, panels = new_panels(6, 3, height=2.0, sharey="row")
     comparisons = (
-        (half_way(data), "Half-way in training loss,\nwhat is late helps"),
+        (half_way(data), "Half-way in training loss,\nlate prompts help"),
         (data.mean_change, "Mean over equal steps:\nSAM is behind"),
         (data.end_change, "At the end, late\nupsampled is behind"),
     )
@@ -49,7 +49,7 @@ def draw(data: xr.Dataset) -> Figure:
         panels[0].plot([], [], "o", color=GD, label=name, **style)
     panels[0].legend(loc="upper right", handletextpad=0.0, borderaxespad=0.0)
     followed = (
-        ("one group", "training", "One group: all are behind\nwhile features come"),
+        ("one group", "training", "One group: all are behind\nwhile feature 1 is learned"),
         ("two groups", "training", "Two groups: SAM is\nbehind longest"),
         ("two groups", "reversed", "Minority’s spectrum: late\nis ahead, then behind"),
     )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from figures.labels import NOTE, label_end
-from icl_theory.plotting import GD, PAGE, SAM, THEORY, ShownFigure, draw_letter, styled
+from icl_theory.plotting import GD, LONGEST, PAGE, SAM, THEORY, ShownFigure, draw_letter, styled
 
 BLOCKS = {"key": "keys", "query": "queries", "value": "values"}
 
@@ -22,7 +22,7 @@ def draw(data: xr.Dataset) -> Figure:
     """Draw a column for each plateau with keys, queries and values; imbalance of heads under GD and SAM; its drift."""
     width = matplotlib.rcParams["figure.figsize"][0]
     columns = 3 if width > PAGE - 1.0 else 1
-    heights = 3.0 if columns > 1 else 3.4, 2.1 * (3 // columns)
+    heights = 3.0 if columns > 1 else 3.4, 2.1 if columns > 1 else LONGEST - 3.4
     figure = ShownFigure(figsize=(width, sum(heights)))
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)
     top, bottom = parts

@@ -27,6 +27,7 @@ LATE, FRESH_LATE, RANDOM, EARLY = "#7B3FA0", "#CC79A7", "#9A9A9A", "#E69F00"  # 
 LEGIBLE = 4.5  # least contrast of words with white
 
 COLUMN, PAGE = 3.3, 6.8  # widths of figures, in inches: a column and a page of a paper
+LONGEST = 8.8  # height of a text page, in inches
 
 STYLE: Any = {
     "figure.dpi": 150,
@@ -82,19 +83,19 @@ def new_figure(
 def new_panels(count: int, columns: int = 2, *, height: float = 2.2, **settings: Any) -> tuple[Figure, list[Axes]]:
     """Return a figure as wide as `figure.figsize` in matplotlib's settings, and its lettered panels, row by row.
 
-    Call it from a `styled` function. A figure narrower than a page has one panel a row.
+    Call it from a `styled` function. A figure narrower than a page has one panel a row, and rows low enough for a page.
 
     Args:
         count: number of panels.
         columns: panels in a row at the width of a page.
-        height: height of a row, in inches.
+        height: height of a row, in inches; less where the figure would be higher than `LONGEST`.
         settings: passed on to `Figure.subplots`; `width_ratios` is left out where there is one panel a row.
     """
     width = matplotlib.rcParams["figure.figsize"][0]
     if width < PAGE - 1.0:
         columns, settings = 1, {name: value for name, value in settings.items() if name != "width_ratios"}
     rows = -(-count // columns)
-    figure, axes = new_figure(width, height * rows, rows, columns, **settings)
+    figure, axes = new_figure(width, min(height * rows, LONGEST), rows, columns, **settings)
     panels = list(axes.ravel())
     for axis in panels[count:]:
         axis.set_axis_off()

@@ -33,6 +33,13 @@ def test_a_column_has_one_panel_a_row():
     assert figure.axes[0].get_subplotspec().get_gridspec().ncols == 1
 
 
+@pytest.mark.parametrize(("width", "count", "height"), [(3.3, 2, 4.0), (3.3, 6, 8.8), (6.8, 6, 6.0)])
+def test_a_figure_is_no_higher_than_a_page(width, count, height):
+    with matplotlib.rc_context({"figure.figsize": (width, width)}):
+        figure, _ = new_panels(count, 2, height=2.0)
+    assert figure.get_size_inches() == pytest.approx((width, height))
+
+
 @pytest.mark.parametrize(
     ("times", "text"),
     [
