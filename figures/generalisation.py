@@ -24,7 +24,7 @@ METHODS = {
 }
 FOLLOWED = ("sam", "late", "fresh late")
 NAMED = (  # where the names of these stand in each panel
-    ((115, 42), (115, 33), (115, 24)),
+    ((115, 45), (115, 33), (115, 21)),
     ((115, 33), (17, 10), (135, -19)),
     ((170, 9), (330, -11), (22, -19)),
 )

@@ -85,12 +85,12 @@ FIGURE = FigureSpec(
     "merged_model",
     "Claim A does not extend to merged keys and queries: SAM delays the one drop and changes little else",
     "a: merged key-query attention from small random heads (H = 8) makes one drop (bands); its time course follows "
-    "from the initial weights alone (dashed). b: a two-layer linear network on the cubic features vec(βx_qᵀ), from the "
-    "same weights on the same prompts, has the same curve. c: strengths of features 1 to 4 under GD and SAM from the "
-    "same 64 starts, medians; the numbers stand above the times at which GD has half of each. d: strength of features "
-    "2 to 4 when the first is learned, under SAM (ρ = 0.05) relative to GD from the same start: medians over the seeds "
-    "in which both are positive, 99 % intervals. With separate keys and queries SAM brings them forward; with merged "
-    "ones it does not.",
+    "from the initial weights alone (dashed). The run with λ ∝ 4, 3, 2, 1 ends at 43. b: a two-layer linear network on"
+    " the cubic features vec(βx_qᵀ), from the same weights on the same prompts, has the same curve. c: strengths of "
+    "features 1 to 4 under GD and SAM from the same 64 starts, medians; the numbers stand above the times at which GD "
+    "has half of each. d: strength of features 2 to 4 when the first is learned, under SAM (ρ = 0.05) relative to GD "
+    "from the same start: medians over the seeds in which both are positive, 99 % intervals. With separate keys and "
+    "queries SAM brings them forward; with merged ones it does not.",
     ("dynamics", "sam_simplicity_bias"),
     draw,
 )

@@ -36,8 +36,9 @@ def _ratio(axis: Axes, data: xr.Dataset) -> None:
     for name, (marker, colour) in reversed(KINDS.items()):
         axis.plot(data.delta, ratios.sel(aligned_arm=name), marker, color=colour)
     for x, y, text, colour in (
-        (0.44, 3.55, "SAM", SAM),
-        (0.44, 3.2, "κ path-matched", LATE),
+        (0.44, 4.0, "SAM", SAM),
+        (0.44, 3.65, "κ path-matched", LATE),
+        (0.44, 3.3, "κ two-phase", TWO_PHASE),
         (0.0, 1.0, "κ of SAM's\nfirst step", INITIAL),
     ):
         axis.text(x, y, text, color=text_colour(colour), fontsize=7)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
+from figures.labels import label_end
 from icl_theory.analysis.intervals import median_interval
 from icl_theory.plotting import GD, LATE, RANDOM, THEORY, feature_colour, new_panels, styled, text_colour
 from icl_theory.verification.changes import CONFIDENCE, log_change
@@ -43,15 +44,13 @@ def _aligned(axis: Axes, data: xr.Dataset) -> None:
     for d in (2, 3):
         axis.plot(fine, predicted[:, d] / predicted[:, 0], **DASHED)
         axis.plot(data.shared_factor, times[:, d] / times[:, 0], "s", color=feature_colour(d))
-    for d, height in ((1, 8.1), (3, 5.4), (2, 3.2)):
-        axis.text(
-            0.46, height, f"$t_{d + 1}/t_1$", color=text_colour(feature_colour(d)), fontsize=7, ha="right", va="center"
-        )
+    for d, height, lift in ((1, 8.1, 4.0), (3, 5.4, 0.0), (2, 3.2, -3.0)):
+        label_end(axis, 0.5, height, f"$t_{d + 1}/t_1$", feature_colour(d), lift=lift, side="left")
     axis.plot([], [], "o", color=GD, label="a group for each feature")
     axis.plot([], [], "s", color=GD, label="two groups share all")
     axis.plot([], [], **DASHED, label="theory")
-    axis.legend(loc="lower left")
-    _log_axes(axis, (0.5, 1, 2, 4, 8), (0.5, 1, 2, 4, 8), xlim=(0.32, 9.5), ylim=(0.15, 11))
+    axis.legend(loc="lower left", labelspacing=0.2, borderaxespad=0.3)
+    _log_axes(axis, (0.5, 1, 2, 4, 8), (0.5, 1, 2, 4, 8), xlim=(0.32, 9.5), ylim=(0.05, 14))
     axis.set(
         title="Aligned starts: upsampling brings\nlate features closer, as predicted", ylabel="ratio of learning times"
     )
@@ -77,8 +76,8 @@ def _random(axis: Axes, data: xr.Dataset) -> None:
         (0.95, 1.74, "$t_3/t_1$", 2),
         (4.3, 13.0, "early", 3),
         (4.3, 4.3, "early", 2),
-        (6.4, 1.45, "late", 3),
-        (6.4, 0.87, "late", 2),
+        (6.4, 1.6, "late", 3),
+        (6.4, 0.82, "late", 2),
     ):
         axis.text(
             x, y, text, color=text_colour(feature_colour(d)), fontsize=7, ha="right" if x < 1 else "left", va="center"
@@ -116,9 +115,8 @@ def _examples(axis: Axes, data: xr.Dataset) -> None:
             bars = [[middle - low], [high - middle]]
             axis.errorbar(middle, row + shift, xerr=bars, fmt="o", color=feature_colour(d - 1))
             if row == 0:
-                axis.text(
-                    1.05, shift, f"$t_{d}/t_1$", color=text_colour(feature_colour(d - 1)), fontsize=7, va="center"
-                )
+                words: Any = {"color": text_colour(feature_colour(d - 1)), "fontsize": 7, "va": "center"}
+                axis.text(1.05, 0.3 + 2.0 * shift, f"$t_{d}/t_1$", **words)
     axis.axvline(1.0, color=GD, linewidth=1.0)
     axis.set(
         xscale="log",
