@@ -148,7 +148,7 @@ def text_colour(colour: Any) -> str:
     Returns:
         The colour as `#rrggbb`.
     """
-    rgb = np.array(matplotlib.colors.to_rgb(colour))
+    rgb: Any = np.array(matplotlib.colors.to_rgb(colour))
     while contrast_with_white(matplotlib.colors.to_hex(rgb)) < LEGIBLE:
         rgb *= 0.99
     return matplotlib.colors.to_hex(rgb)
