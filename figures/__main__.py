@@ -30,4 +30,4 @@ def main(names: tuple[str, ...], results: Path, formats: tuple[str, ...], width:
 
 
 if __name__ == "__main__":
-    run(main, "figures", cache=False)
+    run(main, "python -m figures", cache=False)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.analysis.intervals import median_interval
-from icl_theory.plotting import GD, SAM, THEORY, feature_colour, new_panels, styled
+from icl_theory.plotting import GD, SAM, THEORY, feature_colour, new_panels, styled, text_colour
 from icl_theory.verification.changes import CONFIDENCE, log_change
 
 RHO = 0.05  # of random starts
@@ -36,7 +36,7 @@ def _aligned(axis: Axes, runs: xr.Dataset) -> None:
         axis.plot(time, strength, color=feature_colour(d), linewidth=3.5, alpha=0.5)
         axis.plot(time, predicted, color=THEORY, linestyle="--", linewidth=0.9)
         half = float(np.interp(0.5, strength, time))
-        axis.text(half + 0.5, 0.4, f"feature {d + 1}", color=feature_colour(d))
+        axis.text(half + 0.5, 0.4, f"feature {d + 1}", color=text_colour(feature_colour(d)))
     axis.set(xlim=(0.0, 18.0), ylim=(-0.05, 1.1), xticks=range(0, 19, 3))
     axis.set(xlabel="time (learning rate × step)", ylabel="strength $w_d / w_d^*$")
 
@@ -49,9 +49,9 @@ def _times(axis: Axes, runs: xr.Dataset) -> None:
             bars: Any = [[middle - low], [high - middle]]
             axis.errorbar(middle, -d + aside, xerr=bars, fmt="o", color=colour)
         later = np.exp(log_change(arms[1][:, d], arms[0][:, d]).median)
-        axis.text(1.02, -d, f"× {later:.2f}", transform=axis.get_yaxis_transform(), color=SAM, va="center")
+        axis.text(1.02, -d, f"× {later:.2f}", transform=axis.get_yaxis_transform(), color=text_colour(SAM), va="center")
     axis.text(np.median(arms[0][:, 0]) / 1.5, 0.14, "GD", color=GD, ha="right", va="center")
-    axis.text(np.median(arms[1][:, 0]) * 1.4, -0.14, f"SAM, ρ = {RHO:g}", color=SAM, va="center")
+    axis.text(np.median(arms[1][:, 0]) * 1.4, -0.14, f"SAM, ρ = {RHO:g}", color=text_colour(SAM), va="center")
     axis.set(xscale="log", xlim=(15.0, 2000.0), ylim=(-3.5, 0.5), yticks=range(-3, 1))
     axis.set(yticklabels=[f"feature {d}" for d in (4, 3, 2, 1)], xlabel="learning time (learning rate × step)")
     axis.set_title("Random starts: SAM delays\nthe first feature most")
@@ -64,7 +64,7 @@ def _progress(axis: Axes, runs: xr.Dataset) -> None:
         further = np.count_nonzero(after[both, d] > before[both, d])
         axis.plot(before[both, d], after[both, d], "o", color=feature_colour(d), markersize=2.5, markeredgewidth=0.0)
         words = f"feature {d + 1}: {further} of {both.sum()}"
-        axis.text(0.03, 1.0 - 0.1 * d, words, color=feature_colour(d), transform=axis.transAxes, va="top")
+        axis.text(0.03, 1.0 - 0.1 * d, words, color=text_colour(feature_colour(d)), transform=axis.transAxes, va="top")
     axis.text(0.03, 1.0, "further on under SAM:", transform=axis.transAxes, va="top")
     ends = (1e-6, 1.0)
     axis.plot(ends, ends, color=GD, linewidth=0.8)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.analysis.intervals import median_interval
-from icl_theory.plotting import FRESH_LATE, GD, LATE, RANDOM, SAM, new_panels, styled
+from icl_theory.plotting import FRESH_LATE, GD, LATE, RANDOM, SAM, new_panels, styled, text_colour
 from icl_theory.verification.changes import CONFIDENCE
 from icl_theory.verification.claims.generalisation_readings import FEW, MANY, half_way, only, pooled
 
@@ -23,6 +23,11 @@ METHODS = {
     "fresh random": (RANDOM, "fresh of any kind"),
 }
 FOLLOWED = ("sam", "late", "fresh late")
+NAMED = (  # where the names of these stand in each panel
+    ((115, 45), (115, 33), (115, 21)),
+    ((115, 33), (17, 10), (135, -19)),
+    ((170, 9), (330, -11), (22, -19)),
+)
 SIZES: tuple[tuple[tuple[int, ...], str, dict[str, Any]], ...] = (
     (MANY, "P ≥ 1000", {}),
     (FEW, "P ≤ 300", {"markerfacecolor": "white"}),
@@ -34,27 +39,25 @@ def draw(data: xr.Dataset) -> Figure:
     """Draw changes of the held-out loss for each method, and three methods over training."""
     figure, panels = new_panels(6, 3, height=2.0, sharey="row")
     comparisons = (
-        (half_way(data), "Half-way, at equal\ntraining loss"),
-        (data.mean_change, "At equal steps,\nmean over training"),
-        (data.end_change, "At equal steps,\nat the end"),
+        (half_way(data), "Half-way in training loss,\nlate prompts help"),
+        (data.mean_change, "Mean over equal steps:\nSAM is behind"),
+        (data.end_change, "At the end, late\nupsampled is behind"),
     )
     for axis, (changes, title) in zip(panels, comparisons, strict=False):
         _forest(axis, changes, title)
-    for (_, name, _), place in zip(SIZES, ((0.6, 1.86), (-5.9, 2.24)), strict=True):
-        panels[0].text(*place, name, color=FRESH_LATE, fontsize=7, va="center")
+    for _, name, style in SIZES:
+        panels[0].plot([], [], "o", color=GD, label=name, **style)
+    panels[0].legend(loc="upper right", handletextpad=0.0, borderaxespad=0.0)
     followed = (
-        ("one group", "training", "One group, over training"),
-        ("two groups", "training", "Two groups, over training"),
-        ("two groups", "reversed", "Two groups, tested on\nthe minority's spectrum"),
+        ("one group", "training", "One group: all are behind\nwhile feature 1 is learned"),
+        ("two groups", "training", "Two groups: SAM is\nbehind longest"),
+        ("two groups", "reversed", "Minority’s spectrum: late\nis ahead, then behind"),
     )
     for axis, (mixture, test, title) in zip(panels[3:], followed, strict=True):
         _course(axis, data, mixture, test, title)
-    for name, colour, place in (
-        ("SAM", SAM, (170, 9)),
-        ("late", LATE, (330, -11)),
-        ("fresh late", FRESH_LATE, (22, -19)),
-    ):
-        panels[-1].text(*place, name, color=colour, fontsize=7)
+    for axis, places in zip(panels[3:], NAMED, strict=True):
+        for arm, name, place in zip(FOLLOWED, ("SAM", "late", "fresh late"), places, strict=True):
+            axis.text(*place, name, color=text_colour(METHODS[arm][0]), fontsize=7)
     return figure
 
 
@@ -101,12 +104,14 @@ FIGURE = FigureSpec(
     "generalisation",
     "SAM hardly improves generalisation; upsampling what is late helps half-way and harms at the end",
     "Change of the held-out loss against gradient descent on the same data from the same starts; below zero is "
-    "better. Dots and lines are medians, bars and bands 99 % intervals. a: when the training loss has lost half of "
-    "what it can lose. b: mean over training. c: at the end. Full markers are 320 runs with P = 1000 or 5000 prompts,"
-    " open ones 320 runs with 100 or 300: 40 seeds, one group or two, with or without label noise. As many fresh "
-    "prompts are added as upsampling would add; grey rows are controls. d to f: at equal steps, 160 runs with P ≥ "
-    "1000 in each panel. f: tested on the spectrum of the minority, a fifth of the prompts. Medians do not show the "
-    "few runs that never learn some feature, of which SAM leaves more.",
+    "better. Dots and lines are medians, bars and bands 99 % intervals. a: at equal training loss, when it has lost "
+    "half of what it can lose. b, c: at equal steps, mean over training and end. Full markers are 320 runs with P = "
+    "1000 or 5000 prompts, open ones 320 runs with 100 or 300: 40 seeds, one group or two, with or without label "
+    "noise. As many fresh prompts are added as upsampling would add; grey rows are controls. d to f: at equal steps, "
+    "160 runs with P ≥ 1000 in each panel. Upsampling delays the first feature, so late lies above zero in d while "
+    "that one is learned. The delay drops out of a, where it takes more steps to the same training loss. f: tested on "
+    "the spectrum of the minority, a fifth of the prompts. Medians do not show the few runs that never learn some "
+    "feature, of which SAM leaves more.",
     ("generalisation",),
     draw,
 )

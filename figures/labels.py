@@ -9,13 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
+from icl_theory.plotting import text_colour
+
 NOTE = 7  # size of notes inside a panel, in points
 
 
 def label_end(
     axis: Axes, x: float, y: float, text: str, colour: Any, *, lift: float = 0.0, side: str = "right"
 ) -> None:
-    """Write a name beside a curve's end (x, y), in its colour.
+    """Write a name beside a curve's end (x, y), in its colour or a darker one that can be read.
 
     Args:
         axis: panel.
@@ -28,7 +30,7 @@ def label_end(
     """
     shift, align = (4.0, "left") if side == "right" else (-4.0, "right")
     place: Any = {"xytext": (shift, lift), "textcoords": "offset points", "annotation_clip": False}
-    axis.annotate(text, (float(x), float(y)), **place, color=colour, fontsize=NOTE, ha=align, va="center")
+    axis.annotate(text, (float(x), float(y)), **place, color=text_colour(colour), fontsize=NOTE, ha=align, va="center")
 
 
 def draw_dots(axis: Axes, x: np.ndarray, y: np.ndarray, colour: Any, *, size: float = 2.5) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from figures.figure import FigureSpec
 from figures.language_models import COLOURS, FOLDER, MEASURED, NAMES, STUDIES, TITLES, Mark, draw_marks
 from icl_theory.llm.evaluation.study import load_study, paired
-from icl_theory.plotting import GD, new_panels, styled
+from icl_theory.plotting import GD, new_panels, styled, text_colour
 
 FILE = STUDIES["Decoder of 0.1 M"]
 KINDS = {"a+b": "one digit", "ab+cd": "two digits", "abc+def": "three digits", "product": "products"}
@@ -62,7 +62,7 @@ def _name(axis: Axes, mark: Mark, text: str) -> None:
     left = mark.high < 0
     end = min(mark.low, mark.seeds.min()) if left else max(mark.high, mark.seeds.max())
     at: Any = {"xytext": (-4 if left else 4, 0), "textcoords": "offset points", "va": "center", "fontsize": 7}
-    axis.annotate(text, (float(end), mark.place), color=mark.colour, ha="right" if left else "left", **at)
+    axis.annotate(text, (float(end), mark.place), color=text_colour(mark.colour), ha="right" if left else "left", **at)
 
 
 def _draw_saved(path: Path) -> Figure:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import GD, SAM, THEORY, draw_levels, feature_colour, new_panels, styled
+from icl_theory.plotting import GD, SAM, THEORY, draw_levels, feature_colour, new_panels, styled, text_colour
 
 SEEDS = 24  # drawn as single curves
 
@@ -54,7 +54,7 @@ def _methods(axis: Axes, runs: xr.Dataset) -> None:
         axis.fill_between(time, low, high, color=colour, alpha=0.18, linewidth=0)
         axis.plot(time, middle, color=colour)
     axis.text(27.0, 0.8, "GD", color=GD, ha="right")
-    axis.text(82.0, 0.8, "SAM,\nρ = 0.05", color=SAM)
+    axis.text(82.0, 0.8, "SAM,\nρ = 0.05", color=text_colour(SAM))
     axis.set(xscale="log", xlim=(10.0, None), ylim=(0.08, 1.08))
     axis.set(xlabel="time (learning rate × step)", ylabel="mean square error")
     axis.set_title("Larger starts: SAM leaves\nthe first plateau later")

@@ -77,10 +77,15 @@ def _times(axis: Axes, data: xr.Dataset, colours: dict[int, Any]) -> None:
         last = np.flatnonzero(np.isfinite(middle))[-1]
         beside: Any = {"side": "left", "lift": 4.0} if rank == 1 else {}
         label_end(axis, number[last], middle[last], f"R = {rank}", colour, **beside)
-    axis.set(yscale="log", xlabel="m, in order of learning", ylabel="time when feature m is learned", xticks=number)
+    axis.set(
+        yscale="log",
+        xlabel="m, in order of learning",
+        ylabel="time when feature m is learned\n(learning rate × step)",
+        xticks=number,
+    )
     axis.set_yticks([200, 500, 1000, 2000, 5000], labels=["200", "500", "1000", "2000", "5000"])
     axis.minorticks_off()
-    axis.set_title("Higher ranks learn\nlater features sooner")
+    axis.set_title("Every rank above one\nlearns the sixth sooner")
 
 
 def _known_by_half(values: np.ndarray) -> np.ndarray:

@@ -96,7 +96,7 @@ FIGURE = FigureSpec(
     "Thirty-two features are learned almost in the order of their drives, under gradient descent and SAM",
     "Power-law spectrum λ_d ∝ 1/d (D = 32, N = 127). a: strengths of all features over training, gradient descent "
     "from random starts (64 heads), medians of eight seeds. b: learning times, times the drives a_d, from a start "
-    "with a head aligned with each feature, under gradient descent (grey) and SAM with ρ = 0.3 (red). Dashed is the "
+    "with a head aligned with each feature, under gradient descent (grey) and SAM with ρ = 0.3 (orange). Dashed is the "
     "reduced map. c: the same from random starts, SAM with ρ = 0.5. Dots are medians and bars the range of eight "
     "seeds. Dashed is t_d ∝ 1/a_d, at the median of features 2 to 32 under gradient descent. d: learning times over "
     "that of the first feature, with the range shaded. SAM lowers the ratios by delaying the first. Features in c "

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import GD, SAM, THEORY, new_panels, styled
+from icl_theory.plotting import GD, SAM, THEORY, new_panels, styled, text_colour
 from icl_theory.verification.changes import log_change
 
 RHO = 0.05
@@ -57,7 +57,7 @@ def _both(axis: Axes, sharpness: xr.Dataset) -> None:
     for d, half in enumerate(halves, start=1):
         axis.text(1.06 * half, 1.18, f"feature {d}" if d == 1 else f"{d}", ha="right", va="center")
     axis.text(0.03, 0.8, "GD", color=GD, transform=axis.transAxes)
-    axis.text(0.03, 0.7, f"SAM, ρ = {RHO:g}", color=SAM, transform=axis.transAxes)
+    axis.text(0.03, 0.7, f"SAM, ρ = {RHO:g}", color=text_colour(SAM), transform=axis.transAxes)
     axis.set(xscale="log", xlim=(2.0, time[-1]), ylim=(-0.05, 1.3))
     axis.set(xlabel="time (learning rate × step)", ylabel="strength $w_d / w_d^*$")
     axis.set_title("SAM delays the drop\nand keeps its shape")
@@ -73,7 +73,7 @@ def _change(axis: Axes, sharpness: xr.Dataset) -> None:
         middle, low, high = np.exp(changes[:, :3].T)
         across = np.arange(len(FEATURES)) + aside
         axis.errorbar(across, middle, [middle - low, high - middle], fmt="o", color=SAM, markerfacecolor=fill)
-        axis.text(2.45, height, words, color=SAM, ha="right", va="bottom")
+        axis.text(2.45, height, words, color=text_colour(SAM), ha="right", va="bottom")
     axis.axhline(1.0, color=GD)
     axis.set(xticks=range(len(FEATURES)), xticklabels=[f"feature {d}" for d in FEATURES])
     axis.set(xlim=(-0.5, 2.5), ylim=(0.9, 1.95))
@@ -85,12 +85,12 @@ FIGURE = FigureSpec(
     "merged_model",
     "Claim A does not extend to merged keys and queries: SAM delays the one drop and changes little else",
     "a: merged key-query attention from small random heads (H = 8) makes one drop (bands); its time course follows "
-    "from the initial weights alone (dashed). b: a two-layer linear network on the cubic features vec(βx_qᵀ), from the "
-    "same weights on the same prompts, has the same curve. c: strengths of features 1 to 4 under GD and SAM from the "
-    "same 64 starts, medians; the numbers stand above the times at which GD has half of each. d: strength of features "
-    "2 to 4 when the first is learned, under SAM (ρ = 0.05) relative to GD from the same start: medians over the seeds "
-    "in which both are positive, 99 % intervals. With separate keys and queries SAM brings them forward; with merged "
-    "ones it does not.",
+    "from the initial weights alone (dashed). The run with λ ∝ 4, 3, 2, 1 ends at 43. b: a two-layer linear network on"
+    " the cubic features vec(βx_qᵀ), from the same weights on the same prompts, has the same curve. c: strengths of "
+    "features 1 to 4 under GD and SAM from the same 64 starts, medians; the numbers stand above the times at which GD "
+    "has half of each. d: strength of features 2 to 4 when the first is learned, under SAM (ρ = 0.05) relative to GD "
+    "from the same start: medians over the seeds in which both are positive, 99 % intervals. With separate keys and "
+    "queries SAM brings them forward; with merged ones it does not.",
     ("dynamics", "sam_simplicity_bias"),
     draw,
 )

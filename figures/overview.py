@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from figures.loss_plateaus import SEEDS, draw_staircase
-from icl_theory.plotting import GD, LATE, SAM, new_panels, styled
+from icl_theory.plotting import GD, LATE, SAM, new_panels, styled, text_colour
 from icl_theory.verification.changes import log_change
 
 FEATURES = (2, 3, 4)
@@ -25,7 +25,7 @@ def draw(random: xr.Dataset, sam: xr.Dataset, upsampling: xr.Dataset) -> Figure:
     groups = upsampling.learning_time_ratio.sel(groups="sharing")
     _ratios(ratios, sharpness.sel(rho=0.05), sharpness.sel(rho=0.0), SAM, -0.14)
     late = _ratios(ratios, groups.sel(upsampled="late × 2"), groups.sel(upsampled="late × 1"), LATE, 0.14)
-    ratios.text(-0.45, 0.76, "SAM,\nρ = 0.05", color=SAM, va="top")
+    ratios.text(-0.45, 0.76, "SAM,\nρ = 0.05", color=text_colour(SAM), va="top")
     ratios.text(1.98, late[-1], "GD, minority drawn\ntwice as often", color=LATE, ha="right", va="center")
     ratios.axhline(1.0, color=GD)
     ratios.text(2.45, 1.02, "gradient descent (GD)", color=GD, ha="right")

@@ -13,7 +13,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import SAM, THEORY, new_panels, styled
+from icl_theory.plotting import SAM, THEORY, new_panels, styled, text_colour
 
 # Both are nearly white where nothing happens, and leave black lines visible.
 RATIOS = ListedColormap(matplotlib.colormaps["GnBu"](np.linspace(0.0, 0.85, 256)))
@@ -51,7 +51,7 @@ def _mesh(axis: Axes, phase: xr.Dataset, values: np.ndarray, label: str, **colou
     rows, columns = np.nonzero(~np.isfinite(phase.learning_time.values[0, ..., 0]))
     axis.plot(deltas[columns], ratios[rows], "x", color=SAM, markersize=3.0)
     if len(rows):
-        axis.text(deltas.max(), ratios[rows].max() + 0.06, "trapped", color=SAM, ha="right", va="bottom")
+        axis.text(deltas.max(), ratios[rows].max() + 0.06, "trapped", color=text_colour(SAM), ha="right", va="bottom")
     axis.grid(False)
     axis.set(xticks=(0.0, 0.5, 1.0, 1.5), yticks=(1.0, 1.5, 2.0, 2.5, 3.0))
     axis.set(xlabel="SAM's radius δ = ρ / (√3 u₀)", ylabel="eigenvalue ratio $λ_1/λ_2$")

@@ -10,10 +10,11 @@ from matplotlib.ticker import NullLocator
 
 from figures.figure import FigureSpec
 from figures.labels import NOTE, draw_dots, label_end
-from icl_theory.plotting import THEORY, feature_colour, new_panels, styled
+from icl_theory.plotting import THEORY, feature_colour, new_panels, styled, text_colour
 from icl_theory.verification.changes import known_median
 
 BOUND = 1e-3  # of the statement on the fixed point
+LEAST = 1e-12  # smaller differences are drawn here
 SHOWN = 100  # prompts, of the 400 kept
 
 
@@ -31,7 +32,12 @@ def draw(data: xr.Dataset) -> Figure:
     for m in data.learned.values:
         place = (0.05, 1.06 - 0.09 * m)
         shrunk.text(
-            *place, f"m = {m}", color=feature_colour(m - 1), fontsize=NOTE, va="top", transform=shrunk.transAxes
+            *place,
+            f"m = {m}",
+            color=text_colour(feature_colour(m - 1)),
+            fontsize=NOTE,
+            va="top",
+            transform=shrunk.transAxes,
         )
     shrunk.set_title("Attention predicts what\nthe fixed point says")
     plain.set_title("Least squares in the context itself\ndiffers (N = 31)")
@@ -53,16 +59,20 @@ def _from_fixed_point(axis: Axes, data: xr.Dataset) -> None:
     found = data.difference.sel(regression="fixed point").isel(num_context=0)
     axis.set(xlim=(0.5, 0.5 + found.sizes["learned"]), xticks=found.learned)
     for m in found.learned.values:
-        values = found.sel(learned=m).values
+        values = np.maximum(found.sel(learned=m).values, LEAST)
         across = m + np.linspace(-0.22, 0.22, len(values))
         draw_dots(axis, across, values, feature_colour(m - 1))
         axis.plot([m - 0.34, m + 0.34], [known_median(values)] * 2, color=feature_colour(m - 1), linewidth=1.6)
+        largest = np.nanmax(found.sel(learned=m).values)
+        if largest < LEAST:
+            words = f"rounding, below\n$10^{{{int(np.ceil(np.log10(largest)))}}}$"
+            axis.text(m, 5 * LEAST, words, fontsize=NOTE, ha="center", va="bottom")
     axis.axhline(BOUND, color=THEORY, linestyle="--", linewidth=0.8)
     axis.text(found.sizes["learned"] + 0.45, 3 * BOUND, "bound", fontsize=NOTE, ha="right", va="bottom")
     axis.set(
         yscale="log",
-        ylim=(1e-32, 1.0),
-        yticks=[1e-30, 1e-20, 1e-10, 1.0],
+        ylim=(LEAST / 5, 1.0),
+        yticks=[1e-12, 1e-9, 1e-6, 1e-3, 1.0],
         xlabel="m, features learned",
         ylabel="relative mean\nsquare difference",
     )
@@ -93,7 +103,7 @@ FIGURE = FigureSpec(
     "these components in the context itself. Attention takes the covariance as known. c: mean square difference from "
     "the fixed point over the mean square, on 40 000 fresh prompts. Dots are the up to 16 seeds that rest on the "
     "plateau, and bars their medians. The dashed line is the bound of the statement. With all four features the "
-    "difference is rounding. d: the same from least squares, medians over seeds. Dashed is (m + 1)/N.",
+    "difference is rounding, drawn at 10⁻¹². d: the same from least squares, medians over seeds. Dashed is (m + 1)/N.",
     ("principal_components",),
     draw,
 )

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from icl_theory.analysis.intervals import median_interval
-from icl_theory.plotting import LATE, THEORY, feature_colour, new_panels, styled
+from icl_theory.plotting import LATE, THEORY, feature_colour, new_panels, styled, text_colour
 from icl_theory.verification.changes import CONFIDENCE, median_change
 from icl_theory.verification.claims.random_starts_statements import LARGEST_FITTED, pair_ratio, scale_errors
 
@@ -34,7 +34,7 @@ def _dots(axis: Axes, runs: xr.Dataset) -> None:
         measured, predicted = (runs[name].values[:, d] for name in ("learning_time", "predicted_learning_time"))
         axis.plot(measured, predicted, "o", color=feature_colour(d), markersize=2.5, markeredgewidth=0.0)
         middle = np.median(measured)
-        axis.text(1.5 * middle, 0.8 * middle, f"feature {d + 1}", color=feature_colour(d), va="top")
+        axis.text(1.5 * middle, 0.8 * middle, f"feature {d + 1}", color=text_colour(feature_colour(d)), va="top")
     axis.set(xscale="log", yscale="log", xlim=(80.0, 2e4), ylim=(80.0, 2e4))
     axis.minorticks_off()
     axis.set(xlabel="measured time (learning rate × step)", ylabel="predicted time")
@@ -54,7 +54,7 @@ def _radii(axis: Axes, sam: xr.Dataset) -> None:
                 axis.errorbar(few.rho, middle, [middle - low, high - middle], fmt="o", color=feature_colour(d))
             else:
                 axis.plot(few.rho, middle, color=THEORY, linestyle="--", linewidth=0.9)
-        axis.text(0.052, middle[-1], f"$t_{d + 1}/t_1$", color=feature_colour(d), va="center")
+        axis.text(0.052, middle[-1], f"$t_{d + 1}/t_1$", color=text_colour(feature_colour(d)), va="center")
     axis.set(yscale="log", xlabel="SAM's radius ρ (0: gradient descent)", ylabel="median ratio of learning times")
     axis.set(xlim=(-0.002, 0.06), ylim=(1.0, 30.0), xticks=[0.0, 0.02, 0.04])
     axis.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
@@ -69,7 +69,9 @@ def _errors(axis: Axes, laws: xr.Dataset) -> None:
         (middle, low, high), across = found.T, scales * 1.06 ** (place - 1)
         axis.errorbar(across, middle, [middle - low, high - middle], fmt="o-", color=feature_colour(d), linewidth=1.0)
         align = {1: "bottom", 2: "top"}.get(d, "center")  # the first two end together
-        axis.text(scales[-1] / 1.3, middle[-1], f"$t_{d + 1}$", color=feature_colour(d), va=align, ha="center")
+        axis.text(
+            scales[-1] / 1.3, middle[-1], f"$t_{d + 1}$", color=text_colour(feature_colour(d)), va=align, ha="center"
+        )
     fitted = scales[scales <= LARGEST_FITTED]
     through = 100 * np.nanmedian(errors[scales == 0.03])
     axis.plot(fitted, through * fitted / 0.03, ":", color=THEORY, linewidth=1.0)

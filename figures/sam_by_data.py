@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import EARLY, GD, LATE, SAM, new_panels, styled
+from icl_theory.plotting import EARLY, GD, LATE, SAM, new_panels, styled, text_colour
 from icl_theory.verification.changes import log_change
 
 TWO_PHASE, INITIAL = "#A87BC5", "#C9ABDB"  # other factors on the late group: lighter than LATE
@@ -36,11 +36,12 @@ def _ratio(axis: Axes, data: xr.Dataset) -> None:
     for name, (marker, colour) in reversed(KINDS.items()):
         axis.plot(data.delta, ratios.sel(aligned_arm=name), marker, color=colour)
     for x, y, text, colour in (
-        (0.44, 3.55, "SAM", SAM),
-        (0.44, 3.2, "κ path-matched", LATE),
+        (0.44, 4.0, "SAM", SAM),
+        (0.44, 3.65, "κ path-matched", LATE),
+        (0.44, 3.3, "κ two-phase", TWO_PHASE),
         (0.0, 1.0, "κ of SAM's\nfirst step", INITIAL),
     ):
-        axis.text(x, y, text, color=colour, fontsize=7)
+        axis.text(x, y, text, color=text_colour(colour), fontsize=7)
     axis.set(title="Aligned starts: some factor κ has\nSAM's ratio at every ρ", ylabel="$t_2/t_1$", ylim=(0, 4.4))
 
 
@@ -52,7 +53,7 @@ def _factor(axis: Axes, data: xr.Dataset) -> None:
         (0.715, 4.2, "two-phase", TWO_PHASE),
         (0.55, 1.15, "path-matched", LATE),
     ):
-        axis.text(x, y, text, color=colour, fontsize=7)
+        axis.text(x, y, text, color=text_colour(colour), fontsize=7)
     axis.set(
         title="The factor that equals SAM's\nfirst step is far too large",
         ylabel="factor κ on the slow group",
@@ -73,7 +74,7 @@ def _spent(axis: Axes, data: xr.Dataset) -> None:
         (0.3, 21.0, "GD, data as they are", GD),
         (0.3, 8.5, "GD, κ path-matched", LATE),
     ):
-        axis.text(x, y, text, color=colour, fontsize=7)
+        axis.text(x, y, text, color=text_colour(colour), fontsize=7)
     axis.set(title="Upsampling saves gradients,\nSAM needs more than twice as many", ylim=(0, 64))
     axis.set_ylabel("gradient evaluations, thousands")
 
@@ -106,7 +107,8 @@ def _random(axis: Axes, data: xr.Dataset) -> None:
 
 FIGURE = FigureSpec(
     "sam_by_data",
-    "Gradient descent on upsampled data has SAM's learning-time ratio, with less than half of its gradients",
+    "From aligned starts gradient descent on upsampled data has SAM's learning-time ratio, with less than half of its "
+    "gradients",
     "a to c: two groups with a feature each, aligned starts; the slow group is upsampled by a factor derived from ρ. "
     "a: t_2/t_1 under SAM (line) and under gradient descent with each factor. b: the factors. The two-phase formula "
     "ends where s ≥ 1. The factor that equals SAM's first step overshoots, because δ falls while features grow. c: "

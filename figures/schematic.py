@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import GD, THEORY, draw_levels, feature_colour, new_panels, styled
+from icl_theory.plotting import GD, THEORY, draw_levels, feature_colour, new_panels, styled, text_colour
 from icl_theory.tasks.features import Features, find_features
 from icl_theory.tasks.mixture import TaskMixture
 from icl_theory.tasks.prompts import Prompts
@@ -67,7 +67,7 @@ def _arrow(axis: Axes, tip: Any, colour: str, name: str, width: float = 1.3) -> 
 
 
 def _write(axis: Axes, place: Any, text: str, colour: str) -> None:
-    axis.text(place[0], place[1], text, color=colour, ha="center", va="center")
+    axis.text(place[0], place[1], text, color=text_colour(colour), ha="center", va="center")
 
 
 def _line(axis: Axes, start: Any, end: Any, **style: Any) -> None:
@@ -112,7 +112,9 @@ def _features(axis: Axes, prompts: Prompts, features: Features) -> None:
     for d, (direction, spread, drive) in enumerate(zip(features.directions.T, spreads, features.drive, strict=True)):
         _arrow(axis, 2.0 * spread * direction * np.sign(direction[1]), feature_colour(d), f"$e_{d + 1}$", 1.8)
         words = f"drive $a_{d + 1}$ = {drive:g}"
-        axis.text(0.98, 0.14 - 0.11 * d, words, color=feature_colour(d), transform=axis.transAxes, ha="right")
+        axis.text(
+            0.98, 0.14 - 0.11 * d, words, color=text_colour(feature_colour(d)), transform=axis.transAxes, ha="right"
+        )
     axis.set_title("Features: directions\nof the inputs")
 
 
@@ -126,7 +128,7 @@ def _staircase(axis: Axes, features: Features) -> None:
         axis.text(flow.time[-1], level + 0.05, words, ha="right", va="bottom", fontsize=7)
     axis.set(xlim=(0.0, flow.time[-1]), ylim=(0.0, 3.4), xticks=times, xticklabels=["$t_1$", "$t_2$"], yticks=range(4))
     for d, label in enumerate(axis.get_xticklabels()):
-        label.set_color(feature_colour(d))
+        label.set_color(text_colour(feature_colour(d)))
     axis.set(xlabel="time (learning rate × step)", ylabel="mean square error")
     axis.set_title("Staircase: features\nlearned one by one")
 

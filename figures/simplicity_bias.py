@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from icl_theory.plotting import GD, SAM, THEORY, feature_colour, new_panels, ordered_colours, styled
+from icl_theory.plotting import GD, SAM, THEORY, feature_colour, new_panels, ordered_colours, styled, text_colour
 from icl_theory.verification.changes import CONFIDENCE, log_change
 
 MOSTLY_LEARNED = 0.95
@@ -36,7 +36,7 @@ def _aligned(axis: Axes, phase: xr.Dataset) -> None:
         )
         axis.plot(deltas[::2], simulated[::2], "o", color=colour)
         axis.plot(deltas, predicted, color=THEORY, linestyle="--", linewidth=0.9)
-        axis.text(0.03, simulated[0] - 0.35, f"{ratio:g}", color=colour, ha="left", va="top")
+        axis.text(0.03, simulated[0] - 0.35, f"{ratio:g}", color=text_colour(colour), ha="left", va="top")
     axis.text(1.17, 8.7, "eigenvalue ratio\n$λ_1/λ_2$ as labelled", ha="right", va="top")
     axis.set(xlim=(-0.03, 1.23), ylim=(0.5, 9.6), xticks=(0.0, 0.5, 1.0), yticks=(1, 3, 5, 7, 9))
     axis.set(xlabel="SAM's radius δ = ρ / (√3 u₀)", ylabel="$t_2/t_1$")
@@ -53,7 +53,7 @@ def _random(axis: Axes, sharpness: xr.Dataset) -> None:
         axis.plot(across, np.append(1.0, middle), color=colour, linewidth=1.0)
         axis.errorbar(across[1:], middle, [middle - low, high - middle], fmt="o", color=colour)
         align = {2: "top", 3: "bottom"}.get(d, "center")  # the last two end together
-        axis.text(rhos[shown[-1]] + 0.005, middle[-1], f"$t_{d + 1}/t_1$", color=colour, va=align)
+        axis.text(rhos[shown[-1]] + 0.005, middle[-1], f"$t_{d + 1}/t_1$", color=text_colour(colour), va=align)
     axis.axhline(1.0, color=GD)
     axis.text(0.094, 1.005, "GD", color=GD, ha="right", va="bottom")
     axis.set(xlim=(0.0, 0.095), ylim=(0.45, 1.05), xticks=(0.0, 0.03, 0.06, 0.09))

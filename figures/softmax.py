@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from figures.labels import NOTE, draw_dots, few_of
-from icl_theory.plotting import GD, SAM, THEORY, feature_colour, new_panels, styled
+from icl_theory.plotting import GD, SAM, THEORY, feature_colour, new_panels, styled, text_colour
 
 OPTIMIZERS = {"gd": (GD, "GD"), "sam": (SAM, "SAM")}
 SCORES = ("softmax", "linear")
@@ -40,7 +40,7 @@ def _shares(axis: Axes, data: xr.Dataset) -> None:
         axis.fill_between(time, low, high, color=feature_colour(d), alpha=0.2, linewidth=0)
         axis.plot(time, middle, color=feature_colour(d))
         half = int(np.argmax(middle > 0.5))
-        words: Any = {"color": feature_colour(d), "fontsize": NOTE, "va": "center"}
+        words: Any = {"color": text_colour(feature_colour(d)), "fontsize": NOTE, "va": "center"}
         axis.text(
             time[half], 1.24, f"feature {d + 1}" if d == 0 else f"{d + 1}", ha="right" if d == 0 else "left", **words
         )
@@ -113,14 +113,23 @@ def _halves(axis: Axes) -> None:
 
 def _optimizer_names(axis: Axes) -> None:
     for height, (colour, words) in zip((0.16, 0.07), OPTIMIZERS.values(), strict=True):
-        axis.text(0.47, height, words, color=colour, fontsize=NOTE, transform=axis.transAxes, ha="right", va="center")
+        axis.text(
+            0.47,
+            height,
+            words,
+            color=text_colour(colour),
+            fontsize=NOTE,
+            transform=axis.transAxes,
+            ha="right",
+            va="center",
+        )
 
 
 FIGURE = FigureSpec(
     "softmax",
     "Softmax attention learns simple features first too, and SAM brings the slow ones closer",
     "Rank-one attention (D = 4, H = 5, N = 31), eight seeds with 256 prompts and a start of their own each. Grey is "
-    "gradient descent, and red is SAM with ρ = 0.05. a, b: share of features 1 to 4 in the predictions of softmax "
+    "gradient descent, and orange is SAM with ρ = 0.05. a, b: share of features 1 to 4 in the predictions of softmax "
     "attention, E[ŷ y_d]/E[y_d²] on 2000 fresh prompts, over that of linear attention’s optimum. Lines are medians "
     "and bands quartiles. A feature counts as learned above the dotted line. c: learning times over that of the "
     "first feature. Dots are seeds and bars their medians. SAM lowers t_3/t_1 and t_4/t_1, mostly by delaying the "

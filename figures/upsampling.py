@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
+from figures.labels import label_end
 from icl_theory.analysis.intervals import median_interval
-from icl_theory.plotting import GD, LATE, RANDOM, THEORY, feature_colour, new_panels, styled
+from icl_theory.plotting import GD, LATE, RANDOM, THEORY, feature_colour, new_panels, styled, text_colour
 from icl_theory.verification.changes import CONFIDENCE, log_change
 
 DASHED: Any = {"linestyle": "--", "color": THEORY, "linewidth": 1.0}
@@ -29,7 +30,7 @@ ARMS = {
 def draw(data: xr.Dataset) -> Figure:
     """Draw ratios and times against the factor, then single examples, and the cost of the moved optimum."""
     figure, panels = new_panels(6, height=2.1)
-    for axis, draw_panel in zip(panels, (_aligned, _random, _times, _examples, _errors, _cost), strict=True):
+    for axis, draw_panel in zip(panels, (_aligned, _random, _examples, _times, _errors, _cost), strict=True):
         draw_panel(axis, data)
     return figure
 
@@ -43,13 +44,13 @@ def _aligned(axis: Axes, data: xr.Dataset) -> None:
     for d in (2, 3):
         axis.plot(fine, predicted[:, d] / predicted[:, 0], **DASHED)
         axis.plot(data.shared_factor, times[:, d] / times[:, 0], "s", color=feature_colour(d))
-    for d, height in ((1, 8.1), (3, 5.4), (2, 3.2)):
-        axis.text(0.46, height, f"$t_{d + 1}/t_1$", color=feature_colour(d), fontsize=7, ha="right", va="center")
+    for d, height, lift in ((1, 8.1, 4.0), (3, 5.4, 0.0), (2, 3.2, -3.0)):
+        label_end(axis, 0.5, height, f"$t_{d + 1}/t_1$", feature_colour(d), lift=lift, side="left")
     axis.plot([], [], "o", color=GD, label="a group for each feature")
     axis.plot([], [], "s", color=GD, label="two groups share all")
     axis.plot([], [], **DASHED, label="theory")
-    axis.legend(loc="lower left")
-    _log_axes(axis, (0.5, 1, 2, 4, 8), (0.5, 1, 2, 4, 8), xlim=(0.32, 9.5), ylim=(0.15, 11))
+    axis.legend(loc="lower left", labelspacing=0.2, borderaxespad=0.3)
+    _log_axes(axis, (0.5, 1, 2, 4, 8), (0.5, 1, 2, 4, 8), xlim=(0.32, 9.5), ylim=(0.05, 14))
     axis.set(
         title="Aligned starts: upsampling brings\nlate features closer, as predicted", ylabel="ratio of learning times"
     )
@@ -75,12 +76,13 @@ def _random(axis: Axes, data: xr.Dataset) -> None:
         (0.95, 1.74, "$t_3/t_1$", 2),
         (4.3, 13.0, "early", 3),
         (4.3, 4.3, "early", 2),
-        (6.4, 1.45, "late", 3),
-        (6.4, 0.87, "late", 2),
-        (6.4, 0.58, "$R/\\kappa$", 3),
-        (6.4, 0.29, "$R/\\kappa$", 2),
+        (6.4, 1.6, "late", 3),
+        (6.4, 0.82, "late", 2),
     ):
-        axis.text(x, y, text, color=feature_colour(d), fontsize=7, ha="right" if x < 1 else "left", va="center")
+        axis.text(
+            x, y, text, color=text_colour(feature_colour(d)), fontsize=7, ha="right" if x < 1 else "left", va="center"
+        )
+    axis.text(1.0, 0.35, "dotted: R/κ", fontsize=7, va="center")
     _log_axes(axis, (1, 2, 3, 4, 6), (0.5, 1, 2, 4, 8, 16), xlim=(0.72, 9), ylim=(0.2, 20))
     axis.set(title="Random starts: the ratios fall\nless than the rule R/κ", ylabel="ratio of learning times")
 
@@ -99,7 +101,7 @@ def _times(axis: Axes, data: xr.Dataset) -> None:
             axis.errorbar(kappa, changes[0], bars, fmt=marker, color=feature_colour(d - 1))
             axis.plot(kappa, np.exp([log_change(theory[k], theory[0])[0] for k in range(len(chosen))]), **DASHED)
     for d, name, height in ((1, "", 2.65), (1, ", shared", 1.5), (4, "", 0.84), (4, ", shared", 0.3)):
-        axis.text(6.5, height, f"$t_{d}${name}", color=feature_colour(d - 1), fontsize=7, va="center")
+        axis.text(6.5, height, f"$t_{d}${name}", color=text_colour(feature_colour(d - 1)), fontsize=7, va="center")
     _log_axes(axis, (1, 2, 3, 4, 6), (0.25, 0.5, 1, 2), xlim=(0.9, 9.5), ylim=(0.2, 3.6))
     axis.set(title="Random starts: the slowest is\nlearned sooner, the first later", ylabel="time relative to κ = 1")
 
@@ -113,7 +115,8 @@ def _examples(axis: Axes, data: xr.Dataset) -> None:
             bars = [[middle - low], [high - middle]]
             axis.errorbar(middle, row + shift, xerr=bars, fmt="o", color=feature_colour(d - 1))
             if row == 0:
-                axis.text(1.05, shift, f"$t_{d}/t_1$", color=feature_colour(d - 1), fontsize=7, va="center")
+                words: Any = {"color": text_colour(feature_colour(d - 1)), "fontsize": 7, "va": "center"}
+                axis.text(1.05, 0.3 + 2.0 * shift, f"$t_{d}/t_1$", **words)
     axis.axvline(1.0, color=GD, linewidth=1.0)
     axis.set(
         xscale="log",
@@ -192,12 +195,13 @@ FIGURE = FigureSpec(
     "b, c and d. a: two groups with a feature each, or two groups that share four features, from aligned starts; at κ"
     " = ½ the early group is drawn twice as often. b: 64 random starts, a group for each feature. The groups of "
     "features 3 and 4 are upsampled (full markers, with the theory of each start dashed) or, as a control, those of 1"
-    " and 2 (open). Dotted: the rule, which divides the ratio R at κ = 1 by κ. c: the same runs and, shared, two "
-    "groups that share all features, of which the minority is upsampled. d: 24 data sets of 5000 prompts from random "
-    "starts, against the data as they are. Late examples are found in three ways and upsampled by the pilot's ratio "
-    "of learning times; the controls are as many random or early ones. e: the same data sets from aligned starts: "
-    "error of the predicted learning times, the median over data sets of the worst feature. f: two groups that share "
-    "all features: loss of the trained model on the mixture as it was.",
+    " and 2 (open). Dotted: the rule, which divides the ratio R at κ = 1 by κ. c: 24 data sets of 5000 prompts from "
+    "random starts, against the data as they are. Late examples are found in three ways and upsampled by the pilot's "
+    "ratio of learning times; the controls are as many random or early ones. d: the runs of b and, shared, two groups "
+    "that share all features, of which the minority is upsampled. e: the data sets of c from aligned starts: error of "
+    "the predicted learning times, the median over data sets of the worst feature. Open: predicted from the drive of "
+    "each feature alone; full: with couplings too, by which a finite data set lets features move each other. f: two "
+    "groups that share all features: loss of the trained model on the mixture as it was.",
     ("upsampling",),
     draw,
 )

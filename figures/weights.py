@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
 from figures.labels import NOTE, label_end
-from icl_theory.plotting import GD, PAGE, SAM, THEORY, ShownFigure, draw_letter, styled
+from icl_theory.plotting import GD, LONGEST, PAGE, SAM, THEORY, ShownFigure, draw_letter, styled
 
 BLOCKS = {"key": "keys", "query": "queries", "value": "values"}
 
@@ -22,7 +22,7 @@ def draw(data: xr.Dataset) -> Figure:
     """Draw a column for each plateau with keys, queries and values; imbalance of heads under GD and SAM; its drift."""
     width = matplotlib.rcParams["figure.figsize"][0]
     columns = 3 if width > PAGE - 1.0 else 1
-    heights = 3.0 if columns > 1 else 3.4, 2.1 * (3 // columns)
+    heights = 3.0 if columns > 1 else 3.4, 2.1 if columns > 1 else LONGEST - 3.4
     figure = ShownFigure(figsize=(width, sum(heights)))
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)
     top, bottom = parts
@@ -106,9 +106,9 @@ FIGURE = FigureSpec(
     "gradient descent from a small start. The columns’ times (learning rate × step) are the start, half-way between "
     "learning times, and the end. Key and query of a head grow together along one feature, and one head stays empty. "
     "b, c: imbalance of each head less its start, one seed, under gradient descent (grey) and SAM with ρ = 0.05 "
-    "(red). Gradient flow conserves it, gradient descent hardly moves it, and SAM does. Dashed is the change derived "
-    "step by step. d: largest change under gradient descent in a fixed time, at rank one. Dashed is proportionality "
-    "to η.",
+    "(orange). Gradient flow conserves it, gradient descent hardly moves it, and SAM does. Dashed is the change "
+    "derived step by step. d: largest change under gradient descent in a fixed time, at rank one. Dashed is "
+    "proportionality to η.",
     ("weights",),
     draw,
 )

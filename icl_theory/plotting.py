@@ -24,7 +24,10 @@ THEORY = "#000000"
 GD, SAM, FUNCTIONAL_SAM = "#4D4D4D", "#D55E00", "#F09A66"
 LATE, FRESH_LATE, RANDOM, EARLY = "#7B3FA0", "#CC79A7", "#9A9A9A", "#E69F00"  # upsampled or drawn anew
 
+LEGIBLE = 4.7  # least contrast of words with white, so that they have 4.5 on a dark page too, which dims the sheet
+
 COLUMN, PAGE = 3.3, 6.8  # widths of figures, in inches: a column and a page of a paper
+LONGEST = 8.8  # height of a text page, in inches
 
 STYLE: Any = {
     "figure.dpi": 150,
@@ -80,19 +83,19 @@ def new_figure(
 def new_panels(count: int, columns: int = 2, *, height: float = 2.2, **settings: Any) -> tuple[Figure, list[Axes]]:
     """Return a figure as wide as `figure.figsize` in matplotlib's settings, and its lettered panels, row by row.
 
-    Call it from a `styled` function. A figure narrower than a page has one panel a row.
+    Call it from a `styled` function. A figure narrower than a page has one panel a row, and rows low enough for a page.
 
     Args:
         count: number of panels.
         columns: panels in a row at the width of a page.
-        height: height of a row, in inches.
+        height: height of a row, in inches; less where the figure would be higher than `LONGEST`.
         settings: passed on to `Figure.subplots`; `width_ratios` is left out where there is one panel a row.
     """
     width = matplotlib.rcParams["figure.figsize"][0]
     if width < PAGE - 1.0:
         columns, settings = 1, {name: value for name, value in settings.items() if name != "width_ratios"}
     rows = -(-count // columns)
-    figure, axes = new_figure(width, height * rows, rows, columns, **settings)
+    figure, axes = new_figure(width, min(height * rows, LONGEST), rows, columns, **settings)
     panels = list(axes.ravel())
     for axis in panels[count:]:
         axis.set_axis_off()
@@ -134,6 +137,28 @@ def save_picture(figure: Figure, path: Path) -> Figure:
 def feature_colour(index: int) -> str:
     """Return the colour of feature `index` (0 = simplest)."""
     return FEATURE_COLOURS[index % len(FEATURE_COLOURS)]
+
+
+def text_colour(colour: Any) -> str:
+    """Return a colour for words on white: the colour itself, darkened until its contrast is `LEGIBLE` (WCAG: 4.5).
+
+    Args:
+        colour: of the curve or mark that the words name, in any form that matplotlib knows.
+
+    Returns:
+        The colour as `#rrggbb`.
+    """
+    rgb: Any = np.array(matplotlib.colors.to_rgb(colour))
+    while contrast_with_white(matplotlib.colors.to_hex(rgb)) < LEGIBLE:
+        rgb *= 0.99
+    return matplotlib.colors.to_hex(rgb)
+
+
+def contrast_with_white(colour: Any) -> float:
+    """Return the contrast of a colour with white, from 1 to 21: `1.05 / (luminance + 0.05)`."""
+    rgb = np.array(matplotlib.colors.to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(1.05 / (linear @ (0.2126, 0.7152, 0.0722) + 0.05))
 
 
 def ordered_colours(count: int) -> list[Any]:
@@ -214,4 +239,4 @@ def label_ends(axis: Axes, curves: dict[str, tuple[Any, Any, str]]) -> None:
     for place, (height, across, name, colour) in enumerate(ends):
         side = ("top", "bottom")[place] if close else "center"
         at: Any = {"xytext": (4, 0), "textcoords": "offset points", "ha": "left", "va": side}
-        axis.annotate(name, (across, height), color=colour, annotation_clip=False, fontsize=7, **at)
+        axis.annotate(name, (across, height), color=text_colour(colour), annotation_clip=False, fontsize=7, **at)

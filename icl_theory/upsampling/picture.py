@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from icl_theory.errors import InputError
-from icl_theory.plotting import EARLY, LATE, PAGE, draw_letter, new_figure, save_picture, styled
+from icl_theory.plotting import EARLY, LATE, PAGE, draw_letter, new_figure, save_picture, styled, text_colour
 from icl_theory.upsampling.conversations import texts_of
 from icl_theory.upsampling.groups import group_centres, relative_rows
 from icl_theory.upsampling.loss_record import LossRecord, step_text
@@ -110,7 +110,12 @@ def _trajectories(axis: Axes, record: LossRecord, found: Upsampling) -> None:
     if len(curves) == 2:  # named where they lie farthest apart, each on its outer side
         place = int(np.argmax(curves["late"] - curves["early"]))
         for name, shift, colour in (("early", -4, EARLY), ("late", 4, LATE)):
-            at: Any = {"xytext": (shift, shift), "textcoords": "offset points", "color": colour, "fontsize": 7}
+            at: Any = {
+                "xytext": (shift, shift),
+                "textcoords": "offset points",
+                "color": text_colour(colour),
+                "fontsize": 7,
+            }
             side: Any = {"ha": "right", "va": "top"} if shift < 0 else {"ha": "left", "va": "bottom"}
             axis.annotate(name, (record.steps[place], curves[name][place]), **at, **side)
     axis.axhline(found.remaining, color="#999999", linewidth=0.8, linestyle=":")
@@ -143,7 +148,7 @@ def _histogram(axis: Axes, record: LossRecord, found: Upsampling) -> None:
 
 def _examples(axis: Axes, rows: list[tuple[str, dict[str, Any]]], title: str, colour: str) -> None:
     axis.axis("off")
-    axis.set_title(title, color=colour)
+    axis.set_title(title, color=text_colour(colour))
     if not rows:
         axis.text(0, 0.95, "none", va="top", transform=axis.transAxes)
     for place, (name, row) in enumerate(rows):

@@ -72,6 +72,11 @@ def test_data_are_made_once_and_damage_is_refused(tmp_path):
         make(claim, tmp_path, lambda *report: None)
 
 
+def test_the_usage_line_of_figures_can_be_typed(run_module):
+    code, out, _ = run_module("figures", "--help")
+    assert (code, out.splitlines()[0]) == (0, "Usage: python -m figures [OPTIONS] [NAME]...")
+
+
 def test_a_figure_without_data_names_the_command(run_module, tmp_path):
     code, _, error = run_module("figures", "phase_diagram", "--results", tmp_path)
     assert code == 2
