@@ -37,10 +37,10 @@ def small_name(model: str) -> str:
 def small(config: DecoderConfig) -> DecoderConfig:
     """Return a small model of the same family, with windows and without where the full one has both."""
     layers, heads = 7, 4
-    sizes = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_layers": layers, "head_dim": 16}
-    heads_of = {"num_heads": heads, "num_kv_heads": max(1, heads * config.num_kv_heads // config.num_heads)}
-    kept = {"rotary_dim": min(config.rotary_dim, 8), "window": min(config.window, 16)}
-    return replace(config, **sizes, **heads_of, **kept, local_layers=config.local_layers[:layers])
+    changed: dict[str, Any] = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
+    changed |= {"num_heads": heads, "num_kv_heads": max(1, heads * config.num_kv_heads // config.num_heads)}
+    changed |= {"rotary_dim": min(config.rotary_dim, 8), "window": min(config.window, 16)}
+    return replace(config, **changed, num_layers=layers, local_layers=config.local_layers[:layers])
 
 
 SHAPES = {name: from_huggingface(described) for name, described in PUBLISHED.items()} | {

@@ -96,7 +96,8 @@ def build_decoder(
     make = lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=remat)  # noqa: E731
     graph, state = nnx.split(nnx.eval_shape(make))
     flat = dict(nnx.to_flat_state(state))
-    places, filled, stacks = weight_places(config), set(), {}
+    places, filled = weight_places(config), set()
+    stacks: dict[Any, Any] = {}
     for name, tensor in tensors:
         if name.endswith(UNUSED) or (config.tied and name == HEAD):
             continue

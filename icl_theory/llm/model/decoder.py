@@ -27,10 +27,10 @@ from icl_theory.llm.model.stacking import stacked
 EMBEDDING_STD = 0.02
 # operations on single entries, which the backward pass computes again instead of keeping their results
 ARITHMETIC = ("abs", "add", "div", "erf", "exp", "integer_pow", "log", "logistic", "max", "min", "mul", "neg", "pow")
-ARITHMETIC += ("rsqrt", "sqrt", "square", "sub", "tanh", "cos", "sin", "convert_element_type")
+FUNCTIONS = ("rsqrt", "sqrt", "square", "sub", "tanh", "cos", "sin", "convert_element_type")
 COMPARING = ("and", "eq", "ge", "gt", "le", "lt", "ne", "not", "or", "select_n")
 SHAPING = ("broadcast_in_dim", "concatenate", "iota", "reshape", "slice", "split", "squeeze", "transpose")
-CHEAP = {*ARITHMETIC, *COMPARING, *SHAPING, "add_any", "stop_gradient"}
+CHEAP = {*ARITHMETIC, *FUNCTIONS, *COMPARING, *SHAPING, "add_any", "stop_gradient"}
 
 
 class Decoder(nnx.Module):
