@@ -90,7 +90,7 @@ def _course(axis: Axes, data: xr.Dataset, mixture: str, test: str, title: str) -
     axis.set(title=title, xlabel="time (learning rate × step)")
     cell: Any = axis.get_subplotspec()
     if cell.is_first_col():
-        axis.set_ylabel("change of held-out loss, %")
+        axis.set_ylabel("change of held-out\nloss, %")
     axis.set_xticks([20, 100, 500], labels=["20", "100", "500"])
     axis.minorticks_off()
 
