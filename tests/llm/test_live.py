@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers import run_command
-from test_llm_parity import close, gradients_of, logits_of, losses_of
 from tiny_model import write_rows, write_tiny_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from make_llm_goldens import CONFIGS, SIZES, batch  # noqa: E402
+from test_parity import close, gradients_of, logits_of, losses_of  # noqa: E402
 
 from icl_theory.llm.model.checkpoint import load_decoder  # noqa: E402
 from icl_theory.llm.model.weight_places import weight_places  # noqa: E402

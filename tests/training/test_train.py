@@ -16,7 +16,6 @@ from icl_theory import (
     InputError,
     SeparateAttention,
     TaskMixture,
-    blocks,
     find_features,
     gd,
     linear_spectrum,
@@ -29,6 +28,7 @@ from icl_theory import (
     unnormalised_sam,
 )
 from icl_theory.moments.population import population_moments
+from icl_theory.numerics import cpu_workers as blocks
 from icl_theory.training.losses import MomentsLoss
 from icl_theory.training.run import snapshot_schedule
 
