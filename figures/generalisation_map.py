@@ -1,4 +1,4 @@
-"""Where each method helps and where it hurts: every setting and every test in one picture."""
+"""Heat maps of where each method lowers and raises held-out loss, for every setting and test."""
 
 from __future__ import annotations
 

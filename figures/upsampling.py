@@ -1,4 +1,4 @@
-"""What upsampling late groups and late examples does to learning times, what theory says, and what it costs."""
+"""Effect of upsampling late groups and late examples on learning times, beside theory, and its cost."""
 
 from __future__ import annotations
 

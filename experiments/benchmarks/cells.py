@@ -68,7 +68,7 @@ class Cells:
 
     @property
     def measured(self) -> list[Measured]:
-        """What was measured, without the cells that could not be."""
+        """Return what was measured, without the cells that failed."""
         return [one for one in self.found.values() if isinstance(one, Measured)]
 
 

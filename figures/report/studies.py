@@ -19,10 +19,10 @@ Studies = dict[str, dict[str, Any]]
 
 
 class Setting(NamedTuple):
-    """Where a gain was looked for.
+    """Model and test on which a gain was looked for.
 
     Attributes:
-        place: the same as words of a sentence, such as "at 0.8 M weights".
+        place: model and test as words of a sentence, such as "at 0.8 M weights".
         parts: file and measured quantity of each of its studies.
     """
 

@@ -25,7 +25,8 @@ def inline(svg: str, name: str, title: str) -> Markup:
         title: text for those who cannot see it.
     """
     text = DROPPED.sub("", svg[svg.index("<svg") :])
-    _, _, width, height = (float(number) for number in re.search(r'viewBox="([^"]*)"', text)[1].split())  # type: ignore[index]
+    (box,) = re.findall(r'viewBox="([^"]*)"', text)[:1]
+    _, _, width, height = map(float, box.split())
     text = PLACES.sub(lambda found: LONG.sub(r"\1", found[0]), " ".join(text.split()))
     used = set(REFERENCE.findall(text))
     text = ID.sub(lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)

@@ -41,7 +41,7 @@ def test_weights_from_a_file_are_trained_by(tmp_path, model, digits, capsys):
 
 @pytest.mark.parametrize(("equal", "steps"), [("epochs", 20), ("steps", 10)])
 def test_weights_at_equal_epochs_or_equal_steps(tmp_path, model, digits, capsys, equal, steps):
-    """Of 20 examples that fit, in rows of 4, all doubled: two epochs are 20 steps, and 10 of the plain run."""
+    """20 examples fit, in rows of 4, and all are doubled: two epochs take 20 steps, those of the plain run 10."""
     np.save(tmp_path / "weights.npy", np.full(21, 2.0))
     options = ["--weights", tmp_path / "weights.npy", "--epochs", 2, "--equal", equal, "--dry-run", *QUICK]
     assert run_command("finetune", model, digits, *options) == 0

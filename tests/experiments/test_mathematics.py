@@ -29,7 +29,7 @@ def numbers(text):
 
 
 def solved(family, prompt, answer):
-    """Whether an answer is right, worked out here from the prompt."""
+    """Return whether an answer is right, worked out from the prompt."""
     if family in ("sums", "products", "decimals"):
         return math.isclose(eval(prompt.removesuffix("=")), float(answer), abs_tol=1e-9)
     if family in ("gcd", "lcm"):

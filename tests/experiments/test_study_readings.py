@@ -1,4 +1,4 @@
-"""What studies of language models read off their arms: paired differences, learning steps, accuracies of kinds."""
+"""Readings of the arms of language-model studies: paired differences, learning steps, accuracies by kind."""
 
 import numpy as np
 import pytest

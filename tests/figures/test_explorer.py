@@ -87,7 +87,7 @@ def test_features_and_plateaus_are_those_of_the_package(js, factor):
 
 
 def test_plateaus_of_another_order(js):
-    """Where upsampling puts feature 2 first, the first plateau is that of feature 2 alone."""
+    """The first plateau is that of feature 2 alone if upsampling puts feature 2 first."""
     levels = js("nestedPlateaus(groupFeatures(setting), groupFeatures(setting, 4).drive)", setting=SETTING)
     assert levels[1] == pytest.approx(icl.plateau_loss(features(), [1]), rel=1e-12)
 

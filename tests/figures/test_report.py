@@ -198,7 +198,7 @@ def test_the_readme_has_the_same_numbers_and_verdicts(texts):
         page_claim, page_verdict, page_size, _ = (" ".join(cell.split()) for cell in cells)
         assert page_claim == f"{letter} {claim}"
         if letter != "D":  # there the README says more
-            assert " ".join(page_verdict.split()[-6:]) == " ".join(verdict.split()[-6:])
+            assert page_verdict.endswith(verdict.removeprefix("Hardly. "))
         parts = [re.findall(r"[+−]?\d\.\d+", part) for part in size.split(";")]
         for said, part in zip(parts, page_size.split(";"), strict=True):
             found = re.findall(r"[+−]?\d\.\d+", part)
