@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from figures.labels import few_of, label_end
-from icl_theory.plotting import THEORY, draw_levels, new_panels, ordered_colours, styled
+from figures.light_marks import few_of
+from icl_theory.plotting import THEORY, draw_levels, label_end, new_panels, ordered_colours, styled
 
 ONE, MANY, _ = ordered_colours(3)
 TRAINED = {"one_length": ("trained at\nN = 31", "o", ONE), "many_lengths": ("trained at\n1 to 31", "s", MANY)}

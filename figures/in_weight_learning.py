@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from figures.labels import NOTE, few_of, label_end
-from icl_theory.plotting import GD, THEORY, new_panels, ordered_colours, styled
+from figures.light_marks import few_of
+from icl_theory.plotting import GD, NOTE, THEORY, label_end, new_panels, ordered_colours, styled
 
 ENDS: dict[str, tuple[str, str, float]] = {  # marker, words, and where they stand
     "in_weight": ("fixed task after noise", "s", 1.5),

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from figures.figure import FigureSpec
-from figures.labels import NOTE, few_of, label_end
-from icl_theory.plotting import THEORY, new_panels, ordered_colours, styled
+from figures.light_marks import few_of
+from icl_theory.plotting import NOTE, THEORY, label_end, new_panels, ordered_colours, styled
 from icl_theory.verification.changes import known_median
 from icl_theory.verification.claims.low_rank import relative_waits
 

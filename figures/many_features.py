@@ -12,8 +12,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from figures.labels import draw_dots, few_of, label_end
-from icl_theory.plotting import GD, SAM, THEORY, new_panels, ordered_colours, styled
+from figures.light_marks import draw_dots, few_of
+from icl_theory.plotting import GD, SAM, THEORY, label_end, new_panels, ordered_colours, styled
 
 OPTIMIZERS = {"gd": (GD, "GD"), "sam": (SAM, "SAM")}
 

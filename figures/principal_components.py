@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from figures.figure import FigureSpec
-from figures.labels import NOTE, draw_dots, label_end
-from icl_theory.plotting import THEORY, feature_colour, new_panels, styled, text_colour
+from figures.light_marks import draw_dots
+from icl_theory.plotting import NOTE, THEORY, feature_colour, label_end, new_panels, styled, text_colour
 from icl_theory.verification.changes import known_median
 
 BOUND = 1e-3  # of the statement on the fixed point

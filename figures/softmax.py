@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from figures.labels import NOTE, draw_dots, few_of
-from icl_theory.plotting import GD, SAM, THEORY, feature_colour, new_panels, styled, text_colour
+from figures.light_marks import draw_dots, few_of
+from icl_theory.plotting import GD, NOTE, SAM, THEORY, feature_colour, new_panels, styled, text_colour
 
 OPTIMIZERS = {"gd": (GD, "GD"), "sam": (SAM, "SAM")}
 SCORES = ("softmax", "linear")

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from figures.labels import label_end
 from icl_theory.analysis.intervals import median_interval
-from icl_theory.plotting import GD, LATE, RANDOM, THEORY, feature_colour, new_panels, styled, text_colour
+from icl_theory.plotting import GD, LATE, RANDOM, THEORY, feature_colour, label_end, new_panels, styled, text_colour
 from icl_theory.verification.changes import CONFIDENCE, log_change
 
 DASHED: Any = {"linestyle": "--", "color": THEORY, "linewidth": 1.0}

@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.figure import FigureSpec
-from figures.labels import NOTE, label_end
-from icl_theory.plotting import GD, LONGEST, PAGE, SAM, THEORY, ShownFigure, draw_letter, styled
+from icl_theory.plotting import GD, LONGEST, NOTE, PAGE, SAM, THEORY, ShownFigure, draw_letter, label_end, styled
 
 BLOCKS = {"key": "keys", "query": "queries", "value": "values"}
 

@@ -26,6 +26,7 @@ LATE, FRESH_LATE, RANDOM, EARLY = "#7B3FA0", "#CC79A7", "#9A9A9A", "#E69F00"  # 
 
 LEGIBLE = 4.7  # least contrast of words with white, so that they have 4.5 on a dark page too, which dims the sheet
 
+NOTE = 7  # size of notes inside a panel, in points
 COLUMN, PAGE = 3.3, 6.8  # widths of figures, in inches: a column and a page of a paper
 LONGEST = 8.8  # height of a text page, in inches
 
@@ -226,6 +227,34 @@ def _order_text(times: np.ndarray) -> str:
     return f"Learned in the order {', '.join(learned)}" + (f"; never {', '.join(never)}" if never else "")
 
 
+def label_end(
+    axis: Axes,
+    x: float,
+    y: float,
+    text: str,
+    colour: Any,
+    *,
+    lift: float = 0.0,
+    side: str = "right",
+    align: str = "center",
+) -> None:
+    """Write a name beside a curve's end (x, y), in its colour or a darker one that can be read.
+
+    Args:
+        axis: panel.
+        x: place of the end.
+        y: place of the end.
+        text: the name.
+        colour: of the curve.
+        lift: points by which the name is raised, where two ends are close.
+        side: "right" or "left" of the end.
+        align: part of the name that is at the end's height: "top", "center" or "bottom".
+    """
+    shift, edge = (4.0, "left") if side == "right" else (-4.0, "right")
+    place: Any = {"xytext": (shift, lift), "textcoords": "offset points", "annotation_clip": False}
+    axis.annotate(text, (float(x), float(y)), **place, color=text_colour(colour), fontsize=NOTE, ha=edge, va=align)
+
+
 def label_ends(axis: Axes, curves: dict[str, tuple[Any, Any, str]]) -> None:
     """Write the names of two curves (x, y, colour) at their ends, one above the other where these are close.
 
@@ -237,6 +266,4 @@ def label_ends(axis: Axes, curves: dict[str, tuple[Any, Any, str]]) -> None:
     ends = sorted(((y[-1], x[-1], name, colour) for name, (x, y, colour) in curves.items()), key=lambda end: end[0])
     close = ends[-1][0] - ends[0][0] < 0.12 * (top - bottom)
     for place, (height, across, name, colour) in enumerate(ends):
-        side = ("top", "bottom")[place] if close else "center"
-        at: Any = {"xytext": (4, 0), "textcoords": "offset points", "ha": "left", "va": side}
-        axis.annotate(name, (across, height), color=text_colour(colour), annotation_clip=False, fontsize=7, **at)
+        label_end(axis, across, height, name, colour, align=("top", "bottom")[place] if close else "center")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from figures.labels import draw_dots, few_of, label_end
-from icl_theory.plotting import STYLE, new_panels, save_picture, styled
+from figures.light_marks import draw_dots, few_of
+from icl_theory.plotting import STYLE, label_end, new_panels, save_picture, styled
 
 
 @styled

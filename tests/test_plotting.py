@@ -4,7 +4,6 @@ import matplotlib
 import numpy as np
 import pytest
 
-from figures.labels import label_end
 from icl_theory.plotting import (
     EARLY,
     FEATURE_COLOURS,
@@ -13,6 +12,7 @@ from icl_theory.plotting import (
     SAM,
     _order_text,
     contrast_with_white,
+    label_end,
     label_ends,
     new_panels,
     ordered_colours,

@@ -1,4 +1,4 @@
-"""Words beside curves, which spare a panel its legend, and curves and dots that take little room in a file."""
+"""Curves and dots that take little room in a file."""
 
 from __future__ import annotations
 
@@ -8,29 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
-
-from icl_theory.plotting import text_colour
-
-NOTE = 7  # size of notes inside a panel, in points
-
-
-def label_end(
-    axis: Axes, x: float, y: float, text: str, colour: Any, *, lift: float = 0.0, side: str = "right"
-) -> None:
-    """Write a name beside a curve's end (x, y), in its colour or a darker one that can be read.
-
-    Args:
-        axis: panel.
-        x: place of the end.
-        y: place of the end.
-        text: the name.
-        colour: of the curve.
-        lift: points by which the name is raised, where two ends are close.
-        side: "right" or "left" of the end.
-    """
-    shift, align = (4.0, "left") if side == "right" else (-4.0, "right")
-    place: Any = {"xytext": (shift, lift), "textcoords": "offset points", "annotation_clip": False}
-    axis.annotate(text, (float(x), float(y)), **place, color=text_colour(colour), fontsize=NOTE, ha=align, va="center")
 
 
 def draw_dots(axis: Axes, x: np.ndarray, y: np.ndarray, colour: Any, *, size: float = 2.5) -> None:
