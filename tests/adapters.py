@@ -20,10 +20,12 @@ def with_random_adapters(family):
     """A golden model with adapters whose two matrices are both random."""
     model = adapted(load_decoder(GOLDENS / family), LORA[family])
     random = np.random.default_rng(3)
-    for _, _, linear in linears(model):
-        if linear.adapter is not None:
-            for part in (linear.adapter.a, linear.adapter.b):
-                part[...] = jnp.asarray(0.3 * random.normal(size=part.shape), jnp.float32)
+    for layer in range(model.config.num_layers):
+        for _, linear in linears(model):
+            if linear.adapter is not None:
+                for part in (linear.adapter.a, linear.adapter.b):
+                    drawn = 0.3 * random.normal(size=part.shape[1:])
+                    part[...] = part[...].at[layer].set(jnp.asarray(drawn, jnp.float32))
     return model
 
 

@@ -12,7 +12,7 @@ from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import fitting, pack, pad
 from icl_theory.llm.data.segments import Segment, joined
 from icl_theory.llm.model.checkpoint import load_decoder
-from icl_theory.llm.model.generate import generate
+from icl_theory.llm.model.generate import _greedy, generate, rounded_up
 from icl_theory.llm.training.step import batch_loss, token_total
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "llm"
@@ -49,6 +49,27 @@ def test_every_token_is_the_most_likely_of_the_whole_model(family):
         whole = jnp.asarray([prompt + made + [0] * (40 - len(prompt) - len(made))])
         likely = np.asarray(logits_of(model, whole)).argmax(-1)[0]
         assert likely[len(prompt) - 1 : len(prompt) + 11].tolist() == made
+
+
+def test_a_batch_gives_what_each_prompt_gives_alone():
+    model = load_decoder(GOLDENS / "llama")
+    random = np.random.default_rng(1)
+    prompts = [random.integers(3, 40, length).tolist() for length in (20, 3, 16)]
+    stop = generate(model, prompts, max_new=12)[1][5]
+    together = generate(model, prompts, max_new=12, stop=[stop])
+    assert len(together[1]) <= 5
+    assert together == [generate(model, [prompt], max_new=12, stop=[stop])[0] for prompt in prompts]
+
+
+def test_changed_numbers_need_no_new_program():
+    """Of prompts, of their tokens and of new tokens."""
+    model, before = load_decoder(GOLDENS / "llama"), _greedy._cache_size()
+    for count, length, most in ((5, 3, 9), (6, 16, 16), (5, 12, 1)):
+        made = generate(model, [[5 + row] * length for row in range(count)], max_new=most, stop=[2] * 2)
+        assert [len(new) for new in made] == [most] * count
+    assert _greedy._cache_size() == before + 1
+    assert [rounded_up(size) for size in (1, 2, 3, 5, 7, 9, 13, 17, 25, 33)] == [1, 2, 3, 6, 8, 12, 16, 24, 32, 48]
+    assert rounded_up(3, 16) == 16
 
 
 def test_a_stop_token_ends_its_own_row_only():

@@ -15,7 +15,8 @@ transformers = pytest.importorskip("transformers")
 from make_llm_goldens import CONFIGS, SIZES, batch  # noqa: E402
 from test_parity import close, gradients_of, logits_of, losses_of  # noqa: E402
 
-from icl_theory.llm.model.checkpoint import load_decoder, weight_places  # noqa: E402
+from icl_theory.llm.model.checkpoint import load_decoder  # noqa: E402
+from icl_theory.llm.model.weight_places import weight_places  # noqa: E402
 
 WIDER = {"hidden_size": 48, "intermediate_size": 72, "vocab_size": 60}  # than those of the golden files
 
@@ -44,9 +45,8 @@ def test_everything_beside_the_other_implementation(tmp_path, family, side):
     losses.mean().backward()
     flat = dict(nnx.to_flat_state(gradients_of(ours, jnp.asarray(tokens), jnp.asarray(valid), jnp.asarray(valid))))
     known = dict(theirs.named_parameters())
-    for name, (path, transposed) in weight_places(ours.config).items():
-        found = np.asarray(flat[path][...])
-        close(found.T if transposed else found, known[name].grad.numpy(), 1e-4)
+    for name, place in weight_places(ours.config).items():
+        close(place.tensor(flat), known[name].grad.numpy(), 1e-4)
 
 
 def test_an_exported_job_answers_the_same_there(tmp_path, capsys):

@@ -10,13 +10,15 @@ import optax
 import pytest
 from adapters import GOLDENS, LORA, tokens, with_random_adapters
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Batch, Tokenized
-from icl_theory.llm.model.checkpoint import load_decoder, weight_places
+from icl_theory.llm.model.checkpoint import load_decoder
 from icl_theory.llm.model.lora import Lora, adapted, linears, lora_of, merged
 from icl_theory.llm.model.peft_format import adapter_tensors, save_adapter
+from icl_theory.llm.model.weight_places import weight_places
 from icl_theory.llm.training.config import FinetuneConfig
 from icl_theory.llm.training.step import begin, in_parts, make_step, split, start
 from icl_theory.llm.training.train import finetune
@@ -99,8 +101,7 @@ def test_merged_weights_are_those_of_peft(family):
     assert lora_of(whole) is None
     flat, known = dict(nnx.to_flat_state(nnx.state(whole, nnx.Param))), golden(family, "merged")
     for name, tensor in known.items():
-        paths, _ = weight_places(whole.config)[name]
-        np.testing.assert_allclose(np.concatenate([flat[path][...].T for path in paths]), tensor, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(weight_places(whole.config)[name].tensor(flat), tensor, rtol=1e-5, atol=1e-6)
     assert len(known) == len(golden(family, "tensor")) / 4  # of the second layer, for A and B together
     close(logits_of(whole, jnp.asarray(tokens())), golden(family, "logits")["logits"])
     assert lora_of(adapters) == LORA[family]
@@ -120,7 +121,7 @@ def test_at_the_start_adapters_change_nothing():
     model = adapted(base, Lora(4, matrices=("query", "gate")), seed=1)
     assert lora_of(base) is None
     np.testing.assert_array_equal(logits_of(model, jnp.asarray(tokens())), logits_of(base, jnp.asarray(tokens())))
-    made = [linear.adapter.a[...] for _, _, linear in linears(model) if linear.adapter is not None]
+    made = [a for _, linear in linears(model) if linear.adapter is not None for a in linear.adapter.a[...]]
     assert len(made) == 4
     assert all(0.15 < np.abs(a).max() <= 24**-0.5 for a in made)
     assert len({float(a[0, 0]) for a in made}) == 4
@@ -131,11 +132,11 @@ def test_only_adapters_have_gradients_and_optimizer_state(optimizer):
     """Of every weight but two for each matrix the optimizer holds nothing, and a step changes nothing."""
     lora = Lora(2, matrices=("query", "value"))
     graph, learner = begin(adapted(load_decoder(GOLDENS / "llama"), lora), optimizer)
-    adapters = 2 * [(2, 24), (24, 2), (2, 12), (24, 2)]
+    adapters = [(2, 2, 24), (2, 24, 2), (2, 2, 12), (2, 24, 2)]  # of two layers each
     assert sorted(leaf.shape for leaf in jax.tree.leaves(learner.params)) == sorted(adapters)
-    moments = [leaf.shape for leaf in jax.tree.leaves(learner.optimizer) if leaf.ndim == 2]
+    moments = [leaf.shape for leaf in jax.tree.leaves(learner.optimizer) if leaf.ndim == 3]
     assert sorted(moments) == sorted(adapters * (2 if optimizer == "adamw" else 1))
-    assert max(leaf.size for leaf in jax.tree.leaves(learner.optimizer)) <= 48
+    assert max(leaf.size for leaf in jax.tree.leaves(learner.optimizer)) <= 2 * 48
     fixed = jax.tree.map(np.asarray, learner.frozen)
     batch = Batch(jnp.asarray(tokens()), jnp.ones((2, 9), bool), jnp.ones(2))
     step = make_step(graph, optimizer, sharpness="sam")
@@ -181,8 +182,10 @@ def test_fixed_matrices_are_held_in_the_type_that_computes():
     for make in (start, begin):
         model = adapted(load_decoder(GOLDENS / "gemma3_text", dtype=jnp.bfloat16), Lora(2))
         graph, learner = make(model, "adamw")
-        kinds = {leaf.dtype for leaf in jax.tree.leaves(learner.frozen) if leaf.ndim == 2}
+        fixed = flatten_dict(learner.frozen)
+        kinds = {leaf.dtype for path, leaf in fixed.items() if path[-1] in ("kernel", "embedding")}
         assert kinds == {jnp.dtype("float32" if make is start else "bfloat16")}
+        assert {leaf.dtype for path, leaf in fixed.items() if path[-1] == "scale"} == {jnp.dtype("float32")}
         assert {leaf.dtype for leaf in jax.tree.leaves(learner.params)} == {jnp.dtype("float32")}
         step = make_step(graph, "adamw")
         for _ in range(2):
@@ -194,8 +197,10 @@ def test_fixed_matrices_are_held_in_the_type_that_computes():
 def test_dropout_is_of_inputs_of_adapters_and_the_same_in_both_passes():
     """Its mean over keys is the output without; at ρ = 0 SAM is the gradient; steps and parts differ."""
     model = with_random_adapters("llama")
-    adapter = next(linear.adapter for _, _, linear in linears(model) if linear.adapter is not None)
-    graph, state = nnx.split(adapter)
+    stack = next(linear.adapter for _, linear in linears(model) if linear.adapter is not None)
+    graph, state = nnx.split(stack)
+    state = jax.tree.map(lambda leaf: leaf[0], state)
+    adapter = nnx.merge(graph, state)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 24)), jnp.float32)
     plain = adapter(x)
 

@@ -14,6 +14,7 @@ from icl_theory.llm.data.batches import Tokenized
 from icl_theory.llm.job.noise import noise_lines
 from icl_theory.llm.model.checkpoint import load_decoder
 from icl_theory.llm.model.sharding import make_mesh
+from icl_theory.llm.model.stacking import by_layer
 from icl_theory.llm.training.config import FinetuneConfig
 from icl_theory.llm.training.noise_scale import measure_noise
 
@@ -44,7 +45,7 @@ def test_all_examples_one_by_one_give_the_signal_and_noise_of_the_set(model, mea
 
     tokens = np.mean([example.learned.sum() for example in EXAMPLES])
     gradient = jax.jit(jax.grad(loss))
-    found = [nnx.to_pure_dict(gradient(state, *example)) for example in EXAMPLES]
+    found = [by_layer(nnx.to_pure_dict(gradient(state, *example))) for example in EXAMPLES]
     parts = zip(*map(jax.tree.leaves, found), strict=True)
     leaves = [np.stack([np.ravel(leaf) for leaf in one]) / tokens for one in parts]
     assert measured.sizes.tolist() == [leaf.shape[1] for leaf in leaves]

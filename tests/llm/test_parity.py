@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from icl_theory.llm.model import decoder
-from icl_theory.llm.model.checkpoint import load_decoder, weight_places
+from icl_theory.llm.model import block
+from icl_theory.llm.model.checkpoint import load_decoder
+from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.families import from_huggingface
+from icl_theory.llm.model.weight_places import weight_places
 from icl_theory.llm.training.losses import row_losses
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "llm"
@@ -74,10 +76,7 @@ def test_logits_losses_and_gradients(family, side):
     close(losses_of(model, tokens, valid, valid), known["losses"])
     gradients = gradients_of(model, tokens, valid, valid)
     flat = dict(nnx.to_flat_state(gradients))
-    named = {
-        name: np.concatenate([flat[path][...].T if transposed else flat[path][...] for path in paths])
-        for name, (paths, transposed) in weight_places(model.config).items()
-    }
+    named = {name: place.tensor(flat) for name, place in weight_places(model.config).items()}
     close(named[f"model.layers.1.{COMPARED[family]}.weight"], known["gradient"], 1e-4)
     norms = np.array([np.linalg.norm(named[name]) for name in sorted(named)])
     close(norms, known["gradient_norms"], 1e-4)
@@ -129,12 +128,12 @@ def test_the_cache_gives_the_same_logits(family):
 
 
 @pytest.mark.skipif(
-    decoder._fused(jnp.zeros((1, 1, 1, 64), jnp.bfloat16)) is None, reason="of some GPUs: JAX_PLATFORMS=cuda"
+    block._fused(jnp.zeros((1, 1, 1, 64), jnp.bfloat16)) is None, reason="of some GPUs: JAX_PLATFORMS=cuda"
 )
 def test_fused_attention_gives_the_gradients_of_unfused(family, monkeypatch):
     """In bfloat16, itself off by up to 0.07; a window off by one gives 1.2, a scale of 1.5 times 0.4 to 1.3."""
     config = dataclasses.replace(load_decoder(GOLDENS / family).config, head_dim=64)
-    model = decoder.Decoder(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
+    model = Decoder(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
     tokens = jnp.asarray(np.random.default_rng(0).integers(3, 40, (2, 64)))
 
     def gradient():
@@ -142,9 +141,32 @@ def test_fused_attention_gives_the_gradients_of_unfused(family, monkeypatch):
         return np.concatenate([np.asarray(leaf, float).ravel() for leaf in jax.tree.leaves(found)])
 
     ours = gradient()
-    monkeypatch.setattr(decoder, "_fused", lambda q: None)
+    monkeypatch.setattr(block, "_fused", lambda q: None)
     unfused = gradient()
     assert np.linalg.norm(ours - unfused) < 0.15 * np.linalg.norm(unfused)
+
+
+def test_fused_attention_with_and_without_windows_in_one_program(monkeypatch):
+    """Where layers differ, a fused kernel is chosen layer by layer; XLA's attention stands for it here."""
+    model = load_decoder(GOLDENS / "gemma3_text")
+    assert len(set(model.config.local_layers)) == 2
+    tokens = jnp.asarray(np.random.default_rng(0).integers(3, 40, (2, 24)))
+    found = []
+    for kernel in (None, "xla"):
+        monkeypatch.setattr(block, "_fused", lambda q, kernel=kernel: kernel)
+        found.append(jax.tree.leaves(nnx.grad(mean_loss)(model, tokens, jnp.ones(tokens.shape, bool))))
+    for ours, theirs in zip(*found, strict=True):
+        close(ours, np.asarray(theirs), 1e-5)
+
+
+def test_the_program_holds_one_block_however_many_layers():
+    def matrix_products(layers):
+        config = dataclasses.replace(load_decoder(GOLDENS / "qwen3").config, num_layers=layers)
+        graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
+        loss = lambda state: nnx.merge(graph, state)(jnp.ones((1, 4), int)).sum()  # noqa: E731
+        return str(jax.make_jaxpr(jax.grad(loss))(state)).count("dot_general")
+
+    assert matrix_products(7) == matrix_products(2) > 0
 
 
 def test_older_descriptions_mean_the_same():

@@ -131,7 +131,7 @@ config = dataclasses.replace(CONFIG, **adapters)
 whole, found = (finetune(load_decoder(GOLDEN), EXAMPLES, config, mesh=mesh) for mesh in (None, make_mesh(2)))
 np.testing.assert_allclose(whole.losses, found.losses, rtol=2e-3)
 assert np.abs(np.diff(whole.losses)).min() > 1e-4
-for weight in (found.model.blocks[0].attention.query.kernel, found.model.blocks[0].attention.query.adapter.a):
+for weight in (found.model.blocks.attention.query.kernel, found.model.blocks.attention.query.adapter.a):
     assert weight[...].addressable_shards[0].data.size == weight[...].size / 2
 del whole, found, weight
 
@@ -154,13 +154,15 @@ del learner, leaf, parts, other, ours, theirs, batch
 from flax import nnx
 from icl_theory.llm.model.generate import generate
 from icl_theory.llm.job.placement import in_hosts, on_devices
+from icl_theory.llm.model.stacking import num_axes
 decoder = load_decoder(GOLDEN, host=True)
 sizes = [leaf.nbytes for leaf in weights(decoder)]
 assert all(isinstance(leaf, np.ndarray) for leaf in weights(decoder))
 held = []
 def bytes_held(*_):
     held.append(sum(s.data.nbytes for a in jax.live_arrays() for s in a.addressable_shards if s.device.id == 0))
-uncut = sum(leaf.nbytes for leaf in weights(decoder) if leaf.ndim < 2)
+leaves = jax.tree_util.tree_leaves_with_path(nnx.state(decoder, nnx.Param))
+uncut = sum(leaf.nbytes for path, leaf in leaves if num_axes(path, leaf) < 2)
 learner = begin(decoder, "adamw", mesh=mesh)[1]  # before any step, which would cut them itself
 bytes_held()
 del learner

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,26 +21,14 @@ from icl_theory.errors import InputError
 from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.families import from_huggingface, read_config, text_description
+from icl_theory.llm.model.weight_places import EMBEDDING, HEAD, weight_places
 from icl_theory.results import exists, writing
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 UNUSED = ("rotary_emb.inv_freq",)  # name suffixes of tensors in old files that are not weights
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 DTYPES = ("F64", "F32", "F16", "BF16")
 VISION = re.compile(r"(model\.)?(vision_tower|multi_modal_projector)\.")  # left out of Gemma 3 with vision
 NESTED = re.compile(r"language_model\.(?=model\.|lm_head\.)|(?<=model\.)language_model\.")
-
-
-class Place(NamedTuple):
-    """The place of a tensor of a file in a decoder.
-
-    Attributes:
-        paths: paths of the weights in the decoder; several if the file joins their rows in one tensor.
-        transposed: whether the weights are transposed in the decoder.
-    """
-
-    paths: tuple[tuple[Any, ...], ...]
-    transposed: bool = False
 
 
 def load_decoder(
@@ -109,13 +97,15 @@ def build_decoder(
     graph, state = nnx.split(nnx.eval_shape(make))
     flat = dict(nnx.to_flat_state(state))
     places, filled = weight_places(config), set()
+    stacks: dict[Any, Any] = {}
     for name, tensor in tensors:
         if name.endswith(UNUSED) or (config.tied and name == HEAD):
             continue
         if name not in places:
             raise InputError("model", where, f"no place for its tensor {name} in a {config.family} model")
-        paths, transposed = places[name]
-        shapes = [flat[path].shape[::-1] if transposed else flat[path].shape for path in paths]
+        paths, transposed, layer = places[name]
+        shapes = [flat[path].shape[layer is not None :] for path in paths]
+        shapes = [shape[::-1] if transposed else shape for shape in shapes]
         rows = np.cumsum([shape[0] for shape in shapes])
         wanted = (int(rows[-1]), *shapes[0][1:])
         if tensor.shape != wanted:
@@ -124,12 +114,18 @@ def build_decoder(
             raise InputError(name, "NaN or infinite numbers", f"the weights in {where} are damaged; fetch them again")
         for path, part in zip(paths, np.split(tensor, rows[:-1]), strict=True):
             found = part.T if transposed else part
-            kept = np.ascontiguousarray(found, param_dtype) if host else jnp.asarray(found, param_dtype)
-            flat[path] = flat[path].replace(kept)
+            if layer is None:
+                kept = np.ascontiguousarray(found, param_dtype) if host else jnp.asarray(found, param_dtype)
+                flat[path] = flat[path].replace(kept)
+            else:
+                stacks.setdefault(path, np.empty(flat[path].shape, param_dtype))[layer] = found
         filled.add(name)
     missing = sorted(places.keys() - filled)
     if missing:
         raise InputError("model", where, f"it lacks {missing[0]} and {len(missing) - 1} more of {len(places)} tensors")
+    for path in list(stacks):
+        stack = stacks.pop(path)
+        flat[path] = flat[path].replace(stack if host else jnp.asarray(stack))
     return nnx.merge(graph, nnx.from_flat_state(flat.items()))
 
 
@@ -154,11 +150,9 @@ def save_decoder(model: Decoder, folder: str | Path, described: Mapping[str, Any
         raise InputError("output", str(folder / INDEX), "it exists; give another folder")
     flat = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     tensors = {}
-    for name, (paths, transposed) in weight_places(model.config).items():
-        parts = [np.asarray(flat[path][...]) for path in paths]
-        parts = [part.T for part in parts] if transposed else parts
-        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        tensors[name] = np.ascontiguousarray(whole, dtype or whole.dtype)
+    for name, place in weight_places(model.config).items():
+        tensor = place.tensor(flat)
+        tensors[name] = np.ascontiguousarray(tensor, dtype or tensor.dtype)
     kind = str(jnp.dtype(next(iter(tensors.values())).dtype))
     text = json.dumps({**text_description(described), "dtype": kind, "torch_dtype": kind}, indent=2) + "\n"
     with writing(folder / "config.json") as config, writing(folder / SINGLE) as weights:
@@ -169,66 +163,6 @@ def save_decoder(model: Decoder, folder: str | Path, described: Mapping[str, Any
             raise InputError(
                 "output", str(folder), f"cannot be written ({error}); free space or give another"
             ) from None
-
-
-def weight_places(config: DecoderConfig) -> dict[str, Place]:
-    """Map the Hugging Face name of each tensor to its place in a `Decoder`."""
-    phi = config.family == "phi"
-    norms: dict[str, Any] = {"input_layernorm": "attention_norm"}
-    if config.sandwich:
-        norms |= {
-            "post_attention_layernorm": "attention_out_norm",
-            "pre_feedforward_layernorm": "mlp_norm",
-            "post_feedforward_layernorm": "mlp_out_norm",
-        }
-    elif not config.parallel:
-        norms["post_attention_layernorm"] = "mlp_norm"
-    if config.qk_norm:
-        norms |= {"self_attn.q_norm": ("attention", "query_norm"), "self_attn.k_norm": ("attention", "key_norm")}
-    places: dict[str, Place] = {EMBEDDING: Place((("embedding",),))}
-    for layer in range(config.num_layers):
-        prefix, block = f"model.layers.{layer}", ("blocks", layer)
-        for name, ours in norms.items():
-            path = (*block, *([ours] if isinstance(ours, str) else ours))
-            places |= _norm(f"{prefix}.{name}", path, config)
-        for name, (part, *inner) in _matrices(config).items():
-            bias = config.bias or (config.qkv_bias and inner[0] in ("query", "key", "value"))
-            places |= _matrix(f"{prefix}.{name}", [(*block, part, matrix) for matrix in inner], bias)
-    places |= _norm("model.final_layernorm" if phi else "model.norm", ("final_norm",), config)
-    if not config.tied:
-        places |= _matrix("lm_head", [("head",)], config.bias)
-    return places
-
-
-def _matrices(config: DecoderConfig) -> dict[str, tuple[str, ...]]:
-    """Map the name of each matrix of a block to its part of a `Block` and to the matrices there that it joins."""
-    if config.family == "phi3":
-        return {
-            "self_attn.qkv_proj": ("attention", "query", "key", "value"),
-            "self_attn.o_proj": ("attention", "output"),
-            "mlp.gate_up_proj": ("mlp", "gate", "up"),
-            "mlp.down_proj": ("mlp", "down"),
-        }
-    phi = config.family == "phi"
-    return {
-        "self_attn.q_proj": ("attention", "query"),
-        "self_attn.k_proj": ("attention", "key"),
-        "self_attn.v_proj": ("attention", "value"),
-        "self_attn.dense" if phi else "self_attn.o_proj": ("attention", "output"),
-        "mlp.fc1" if phi else "mlp.up_proj": ("mlp", "up"),
-        "mlp.fc2" if phi else "mlp.down_proj": ("mlp", "down"),
-        **({"mlp.gate_proj": ("mlp", "gate")} if config.gated else {}),
-    }
-
-
-def _norm(name: str, path: tuple[Any, ...], config: DecoderConfig) -> dict[str, Place]:
-    bias = {f"{name}.bias": Place(((*path, "bias"),))} if config.norm == "layer" else {}
-    return {f"{name}.weight": Place(((*path, "scale"),)), **bias}
-
-
-def _matrix(name: str, paths: list[tuple[Any, ...]], bias: bool) -> dict[str, Place]:
-    kernels, biases = (tuple((*path, kind) for path in paths) for kind in ("kernel", "bias"))
-    return {f"{name}.weight": Place(kernels, True)} | ({f"{name}.bias": Place(biases)} if bias else {})
 
 
 def _files_of(folder: Path) -> dict[str, tuple[Path, str]]:

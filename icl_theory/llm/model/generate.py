@@ -1,4 +1,9 @@
-"""Greedy generation with a key-value cache, by one compiled loop for each padded prompt length."""
+"""Greedy generation with a key-value cache: one compiled loop for all prompts of a batch.
+
+Prompts are padded on the left to one length. That length, the room for new tokens and the number of rows are rounded up
+to powers of two and the numbers halfway between, so that few programs serve all sizes. The loop ends when every row has
+ended.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.sharding import everywhere, on_mesh, place_rows
 
-MULTIPLE = 16  # padded lengths are multiples of this, to limit the number of compilations
+SHORTEST = 16  # padded lengths
 
 
 def generate(
@@ -59,7 +64,7 @@ def generate(
             raise InputError(f"prompts[{place}]", max(prompt), f"tokens go from 0 to {model.config.vocab_size - 1}")
     if mesh is not None:
         batch_size = -(-batch_size // mesh.size) * mesh.size
-    greedy = on_mesh(_greedy, mesh)
+    greedy, room = on_mesh(_greedy, mesh), rounded_up(max_new, SHORTEST)
     graph, params = nnx.split(model, nnx.Param)
     ends = jnp.asarray(list(stop), jnp.int32)
     found: list[list[int]] = [[] for _ in prompts]
@@ -67,11 +72,11 @@ def generate(
     for begin in range(0, len(order), batch_size):
         places = order[begin : begin + batch_size]
         rows = [prompts[place] for place in places]
-        full = batch_size if mesh is not None else min(batch_size, len(order))
+        full = batch_size if mesh is not None else min(batch_size, rounded_up(len(order)))
         rows += [rows[-1]] * (full - len(rows))  # so that the last batch has the same shape
         inputs = pad_left(rows)
         tokens, valid = inputs if mesh is None else place_rows(inputs, mesh)
-        made = np.asarray(greedy(graph, params, tokens, valid, ends, max_new))
+        made = np.asarray(greedy(graph, params, tokens, valid, ends, room, max_new))[:, :max_new]
         for place, new in zip(places, made, strict=False):
             found[place] = _until(new.tolist(), set(stop))
         if progress is not None:
@@ -81,39 +86,47 @@ def generate(
 
 def pad_left(rows: Sequence[Sequence[int]]) -> tuple[Int[np.ndarray, "B T"], Bool[np.ndarray, "B T"]]:
     """Pad rows on the left to one length; return the tokens, and True where they are not padding."""
-    length = -(-max(map(len, rows)) // MULTIPLE) * MULTIPLE
+    length = rounded_up(max(map(len, rows)), SHORTEST)
     tokens, valid = np.zeros((len(rows), length), np.int32), np.zeros((len(rows), length), bool)
     for place, row in enumerate(rows):
         tokens[place, length - len(row) :], valid[place, length - len(row) :] = row, True
     return tokens, valid
 
 
+def rounded_up(size: int, least: int = 1) -> int:
+    """Return the first of 1, 2, 3, 4, 6, 8, 12, 16, … that is not below a size and `least`."""
+    size = max(size, least)
+    power = 1 << (size - 1).bit_length()
+    return power // 4 * 3 if size <= power // 4 * 3 else power
+
+
 @partial(jax.jit, static_argnums=(0, 5))
-def _greedy(graph: Any, params: PyTree, tokens: Array, valid: Array, stop: Array, max_new: int) -> Array:
-    """Generate (B, max_new) tokens; those after a stop token are meaningless."""
+def _greedy(graph: Any, params: PyTree, tokens: Array, valid: Array, stop: Array, room: int, most: Any) -> Array:
+    """Generate (B, room) tokens, of which the first `most` are wanted; those after a stop token are meaningless."""
     model = nnx.merge(graph, params)
     batch, length = tokens.shape
-    columns = jnp.arange(length + max_new)
-    known = jnp.pad(valid, ((0, 0), (0, max_new)))
-    logits, cache = model.extend(tokens, model.start_cache(batch, length + max_new), 0, known)
-    made = jnp.zeros((batch, max_new), jnp.int32)
+    columns = jnp.arange(length + room)
+    known = jnp.pad(valid, ((0, 0), (0, room)))
+
+    def chosen(logits: Array, made: Array, count: Any, done: Array) -> Any:
+        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return count + 1, made.at[:, count].set(token), done | jnp.isin(token, stop)
 
     def more(state: PyTree) -> Array:
-        count, _, _, done, _ = state
-        return (count < max_new) & ~done.all()
+        (count, _, done), _ = state
+        return (count < most) & ~done.all()
 
     def once(state: PyTree) -> Any:
-        count, logits, made, done, cache = state
-        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        made = made.at[:, count].set(token)
-        done = done | jnp.isin(token, stop)
-        place = length + count
+        (count, made, done), cache = state
+        place = length + count - 1
         seen = known | ((columns >= length) & (columns <= place))[None]
-        logits, cache = model.extend(token[:, None], cache, place, seen)
-        return count + 1, logits, made, done, cache
+        last = jax.lax.dynamic_slice_in_dim(made, count - 1, 1, axis=1)
+        logits, cache = model.extend(last, cache, place, seen)
+        return chosen(logits, made, count, done), cache
 
-    start = (jnp.zeros((), jnp.int32), logits, made, jnp.zeros(batch, bool), cache)
-    return everywhere(jax.lax.while_loop(more, once, start)[2])
+    logits, cache = model.extend(tokens, model.start_cache(batch, length + room), 0, known)
+    first = chosen(logits, jnp.zeros((batch, room), jnp.int32), jnp.zeros((), jnp.int32), jnp.zeros(batch, bool))
+    return everywhere(jax.lax.while_loop(more, once, (first, cache))[0][1])
 
 
 def _until(tokens: list[int], stop: set[int]) -> list[int]:

@@ -9,12 +9,13 @@ import gguf
 import numpy as np
 
 from icl_theory.errors import InputError
-from icl_theory.llm.model.checkpoint import build_decoder, weight_places
+from icl_theory.llm.model.checkpoint import build_decoder
 from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.families import from_huggingface
 from icl_theory.llm.model.gguf_families import FACTORS, describe_gguf
 from icl_theory.llm.model.gguf_file import GgufFile
+from icl_theory.llm.model.weight_places import weight_places
 
 KINDS = (".weight", ".bias")
 JOINED = "attn_qkv"  # queries, keys and values in one tensor, in older files of Phi-2

@@ -55,12 +55,21 @@ class Lora:
 
 
 class Adapter(nnx.Module):
-    """Update `(α/r) dropout(x) A B` of the outputs of a linear layer."""
+    """Update `(α/r) dropout(x) A B` of the outputs of a linear layer; made for all layers, applied to one.
 
-    def __init__(self, inputs: int, outputs: int, lora: Lora, dtype: Any, key: Array):
+    Args:
+        inputs: number of inputs.
+        outputs: number of outputs.
+        lora: settings of the adapters.
+        dtype: number type of products.
+        keys: a random key for the A of each layer.
+    """
+
+    def __init__(self, inputs: int, outputs: int, lora: Lora, dtype: Any, keys: Array):
         bound = 1 / math.sqrt(inputs)
-        self.a = nnx.LoRAParam(jax.random.uniform(key, (inputs, lora.rank), jnp.float32, -bound, bound))
-        self.b = nnx.LoRAParam(jnp.zeros((lora.rank, outputs), jnp.float32))
+        draw = jax.vmap(lambda key: jax.random.uniform(key, (inputs, lora.rank), jnp.float32, -bound, bound))
+        self.a = nnx.LoRAParam(draw(keys))
+        self.b = nnx.LoRAParam(jnp.zeros((len(keys), lora.rank, outputs), jnp.float32))
         self.lora, self.dtype = lora, dtype
         self.key: Any = None  # of dropout, which is off without one
 
@@ -91,16 +100,16 @@ def adapted(model: Any, lora: Lora, *, seed: int = 0) -> Any:
         InputError: a matrix that the model does not have.
     """
     found = nnx.merge(*nnx.split(model))
-    present = {name for _, name, _ in linears(found)}
+    present = {name for name, _ in linears(found)}
     for name in lora.matrices:
         if name not in present:
             have = ", ".join(other for other in MATRICES if other in present)
             raise InputError("lora_matrices", name, f"the model has none; give some of {have}")
-    keys = jax.random.split(jax.random.key(seed), (len(found.blocks), len(MATRICES)))
-    for layer, name, linear in linears(found):
+    keys = jax.random.split(jax.random.key(seed), (found.config.num_layers, len(MATRICES)))
+    for name, linear in linears(found):
         if name in lora.matrices:
-            key = keys[layer, MATRICES.index(name)]
-            linear.adapter = nnx.data(Adapter(linear.in_features, linear.out_features, lora, found.dtype, key))
+            own = keys[:, MATRICES.index(name)]
+            linear.adapter = nnx.data(Adapter(linear.in_features, linear.out_features, lora, found.dtype, own))
     return found
 
 
@@ -114,33 +123,36 @@ def merged(model: Any, base: Any | None = None) -> Any:
         base: decoder with the weights W, where those of `model` were rounded for training; None to take them there.
     """
     found = nnx.merge(*nnx.split(model if base is None or lora_of(model) is None else base))
-    for (_, _, ours), (_, _, linear) in zip(linears(model), linears(found), strict=True):
+    for (_, ours), (_, linear) in zip(linears(model), linears(found), strict=True):
         linear.adapter = nnx.static(None)
         if ours.adapter is not None:
             a, b = (np.asarray(part[...], np.float32) for part in (ours.adapter.a, ours.adapter.b))
-            kernel = linear.kernel[...]
-            update = ours.adapter.lora.scale * (a @ b)
-            linear.kernel = nnx.Param((np.asarray(kernel, np.float32) + update).astype(kernel.dtype))
+            kernel = np.array(linear.kernel[...])
+            for layer, weight in enumerate(kernel):
+                kernel[layer] = weight.astype(np.float32) + ours.adapter.lora.scale * (a[layer] @ b[layer])
+            linear.kernel = nnx.Param(kernel)
     return found
 
 
 def lora_of(model: Any) -> Lora | None:
     """Return the settings of a decoder's adapters; None if it has none."""
-    return next((linear.adapter.lora for _, _, linear in linears(model) if linear.adapter is not None), None)
+    return next((linear.adapter.lora for _, linear in linears(model) if linear.adapter is not None), None)
 
 
 def set_dropout(model: Any, key: Array) -> None:
     """Turn dropout of the adapters on, with a random key for each."""
-    for place, (_, _, linear) in enumerate(linears(model)):
+    found = [linear for _, linear in linears(model)]
+    numbers = jnp.arange(model.config.num_layers)[:, None] * len(found) + jnp.arange(len(found))
+    keys = jax.vmap(jax.vmap(lambda number: jax.random.fold_in(key, number)))(numbers)
+    for place, linear in enumerate(found):
         if linear.adapter is not None:
-            linear.adapter.key = nnx.data(nnx.Variable(jax.random.fold_in(key, place)))
+            linear.adapter.key = nnx.data(nnx.Variable(keys[:, place]))
 
 
-def linears(model: Any) -> Iterator[tuple[int, str, Linear]]:
-    """Yield layer, name and linear layer for every matrix of the blocks."""
-    for layer, block in enumerate(model.blocks):
-        for part, names in ((block.attention, ATTENTION), (block.mlp, FEED_FORWARD)):
-            for name in names:
-                linear = getattr(part, name, None)
-                if linear is not None:
-                    yield layer, name, linear
+def linears(model: Any) -> Iterator[tuple[str, Linear]]:
+    """Yield name and linear layer, with the stacked weights of all layers, for every matrix of a block."""
+    for part, names in ((model.blocks.attention, ATTENTION), (model.blocks.mlp, FEED_FORWARD)):
+        for name in names:
+            linear = getattr(part, name, None)
+            if linear is not None:
+                yield name, linear

@@ -10,6 +10,7 @@ from flax import nnx
 
 from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.decoder import Decoder
+from icl_theory.llm.model.stacking import num_axes
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "Llama-3.2-1B": {
@@ -89,8 +90,9 @@ def model_flops(config: DecoderConfig, rows: int, length: int) -> float:
         length: number of tokens in each sequence.
     """
     c = config
-    shapes = jax.tree.leaves(nnx.state(nnx.eval_shape(lambda: Decoder(c, rngs=nnx.Rngs(0))), nnx.Param))
-    matrices = sum(np.prod(leaf.shape, dtype=float) for leaf in shapes if leaf.ndim == 2)
+    shapes = nnx.state(nnx.eval_shape(lambda: Decoder(c, rngs=nnx.Rngs(0))), nnx.Param)
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    matrices = sum(np.prod(leaf.shape, dtype=float) for path, leaf in leaves if num_axes(path, leaf) == 2)
     matrices -= 0 if c.tied else c.vocab_size * c.hidden_size
     pairs = 0.0
     for layer in range(c.num_layers):

@@ -11,9 +11,9 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from icl_theory.errors import InputError
-from icl_theory.llm.model.checkpoint import weight_places
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.lora import Lora, lora_of
+from icl_theory.llm.model.weight_places import Place, weight_places
 from icl_theory.results import writing
 
 PREFIX = "base_model.model."  # of every tensor of PEFT
@@ -63,19 +63,21 @@ def adapter_tensors(model: Decoder, lora: Lora) -> tuple[dict[str, np.ndarray], 
     """
     flat: dict[Any, Any] = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     tensors, ranks = {}, {}
-    for name, (paths, _) in weight_places(model.config).items():
+    for name, (paths, _, layer) in weight_places(model.config).items():
         parts = [path[:-1] for path in paths if (*path[:-1], "adapter", "a") in flat]
         if not parts or paths[0][-1] != "kernel":
             continue
+        a, b = (
+            [part.T for part in Place(tuple((*path, "adapter", kind) for path in parts), layer=layer).parts(flat)]
+            for kind in "ab"
+        )
         rank, module = lora.rank * len(parts), name.removesuffix(".weight")
-        ends = np.cumsum([0, *(flat[path].shape[1] for path in paths)])
+        ends = np.cumsum([0, *(flat[path].shape[-1] for path in paths)])
         wide = np.zeros((ends[-1], rank), np.float32)
         for place, part in enumerate(parts):
             first = ends[paths.index((*part, "kernel"))]
-            b = np.asarray(flat[(*part, "adapter", "b")][...], np.float32).T
-            wide[first : first + len(b), lora.rank * place : lora.rank * (place + 1)] = b
-        tall = [np.asarray(flat[(*part, "adapter", "a")][...], np.float32).T for part in parts]
-        tensors[f"{PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(np.concatenate(tall))
+            wide[first : first + len(b[place]), lora.rank * place : lora.rank * (place + 1)] = b[place]
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(np.concatenate(a), np.float32)
         tensors[f"{PREFIX}{module}.lora_B.weight"] = wide
         if rank != lora.rank:
             ranks[module.rsplit(".", 1)[-1]] = rank

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 from icl_theory.errors import InputError, check_number
+from icl_theory.llm.model.stacking import is_stacked
 
 DATA, SHARD = "data", "shard"
 ROWS = (DATA, SHARD)
@@ -37,8 +38,13 @@ def make_mesh(shards: int = 1) -> Mesh:
 
 
 def shardings(tree: PyTree, mesh: Mesh) -> Any:
-    """Return the sharding of each array in a tree, as `cut` chooses it."""
-    return jax.tree.map(lambda leaf: NamedSharding(mesh, cut(np.shape(leaf), mesh.shape[SHARD])), tree)
+    """Return the sharding of each array in a tree, as `cut` chooses it for one layer of the blocks."""
+
+    def one(path: Any, leaf: Any) -> NamedSharding:
+        shape, layers = np.shape(leaf), int(is_stacked(path))
+        return NamedSharding(mesh, P(*(None,) * layers, *cut(shape[layers:], mesh.shape[SHARD])))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def cut(shape: tuple[int, ...], shards: int) -> P:

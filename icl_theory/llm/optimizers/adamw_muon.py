@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import PyTree
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from icl_theory.errors import check_choice
+from icl_theory.llm.model.stacking import is_stacked, num_axes
 
 OPTIMIZERS = ("adamw", "muon")
 TOGETHER = 2**26  # entries of the matrices that are orthogonalised together
@@ -63,37 +65,37 @@ def orthogonalised(updates: PyTree, dtype: Any) -> PyTree:
     Matrices of one shape are taken together, about `TOGETHER` entries at a time.
 
     Args:
-        updates: matrices, of Frobenius norm 1.
+        updates: stacks (L, I, O) of matrices of Frobenius norm 1.
         dtype: number type of the steps.
     """
     leaves, tree = jax.tree.flatten(updates)
     places: dict[tuple[int, ...], list[int]] = {}
     for place, leaf in enumerate(leaves):
-        places.setdefault(leaf.shape, []).append(place)
+        places.setdefault(leaf.shape[1:], []).append(place)
     steps = _muon(beta=0.0, nesterov=False)  # without momentum, the steps alone
 
     def one(matrix: Any) -> Any:
         return steps.update(matrix, steps.init(matrix))[0]
 
     for shape, alike in places.items():
-        stack = jnp.stack([leaves[place].astype(dtype) for place in alike])
+        stack = jnp.concatenate([leaves[place].astype(dtype) for place in alike])
         made = jax.lax.map(one, stack, batch_size=max(1, TOGETHER // math.prod(shape)))
         scale = MATCHED_RMS * max(shape) ** 0.5
-        for place, matrix in zip(alike, made, strict=True):
-            leaves[place] = scale * matrix.astype(leaves[place].dtype)
+        ends = itertools.accumulate(len(leaves[place]) for place in alike)
+        for place, some in zip(alike, jnp.split(made, [*ends][:-1]), strict=True):
+            leaves[place] = scale * some.astype(leaves[place].dtype)
     return jax.tree.unflatten(tree, leaves)
 
 
 def _muon(**settings: Any) -> optax.GradientTransformation:
-    """Return Muon's momentum and Newton–Schulz steps for matrices."""
-    return scale_by_muon(
-        weight_dimension_numbers=lambda updates: jax.tree.map(lambda _: MuonDimensionNumbers(), updates), **settings
-    )
+    """Return Muon's momentum and Newton–Schulz steps for matrices, or stacks of them."""
+    last_two = MuonDimensionNumbers(-2, -1)
+    return scale_by_muon(weight_dimension_numbers=lambda updates: jax.tree.map(lambda _: last_two, updates), **settings)
 
 
 def is_matrix(params: PyTree) -> Any:
     """Mark matrices, to which weight decay applies."""
-    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: num_axes(path, leaf) >= 2, params)
 
 
 def muon_labels(params: PyTree) -> Any:
@@ -103,8 +105,7 @@ def muon_labels(params: PyTree) -> Any:
     """
 
     def label(path: Any, leaf: Any) -> str:
-        inside = any(getattr(part, "key", None) == "blocks" for part in path)
-        return "muon" if inside and leaf.ndim == 2 else "adamw"
+        return "muon" if is_stacked(path) and num_axes(path, leaf) == 2 else "adamw"
 
     return jax.tree_util.tree_map_with_path(label, params)
 

@@ -5,9 +5,10 @@
     fsam   J(θ + ε)ᵀ ∇_z ℓ(z(θ)): the Jacobian of the logits is taken at the perturbed weights, the gradient of the
            loss with respect to the logits at the unperturbed weights
 
-"none" takes one backward pass, the others take two. `ε` may be preconditioned, `ε = ρ d/‖d‖` with a direction d that
-`preconditioned` computes from Adam's second moment. The norm is taken over all weights together, and a zero gradient
-gives no perturbation. A batch that is processed in parts has one ε, from the gradient of the whole batch.
+"none" takes one backward pass, the others take two; without a finite loss, they leave out the second and return NaN.
+`ε` may be preconditioned, `ε = ρ d/‖d‖` with a direction d that `preconditioned` computes from Adam's second moment.
+The norm is taken over all weights together, and a zero gradient gives no perturbation. A batch that is processed in
+parts has one ε, from the gradient of the whole batch.
 """
 
 from __future__ import annotations
@@ -92,7 +93,12 @@ def loss_and_gradient(
 
         return jax.grad(perturbed_loss)(perturbed), None
 
-    return value, _summed(second, (parts, features))[0]
+    def not_finite() -> Params:
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
+
+    # As a branch of its own, the second pass takes memory for its gradient only when it begins.
+    finite = jnp.isfinite(value)
+    return value, jax.lax.cond(finite, lambda: _summed(second, (parts, features))[0], not_finite)
 
 
 def perturbation(direction: Params, rho: Any) -> Params:

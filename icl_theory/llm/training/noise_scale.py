@@ -14,6 +14,7 @@ from icl_theory.errors import InputError, check_number
 from icl_theory.llm.data.batches import Batch, Tokenized, pad
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.sharding import in_host_memory, on_mesh, place_rows, place_weights
+from icl_theory.llm.model.stacking import by_layer
 from icl_theory.llm.training.step import batch_loss, model_of, split
 from icl_theory.upsampling.noise_scale import NoiseScale, estimate
 
@@ -36,8 +37,8 @@ def measure_noise(
     """Measure the signal and noise of early and late examples at a model's weights.
 
     The gradients of a few batches of each group are held in host memory: `2 · batches` times the weights in float32.
-    An example counts by its number of learned tokens, as in training. Blocks are the arrays of weights; those of the
-    adapters alone if the model has some.
+    An example counts by its number of learned tokens, as in training. Blocks are the arrays of weights, layer by
+    layer; those of the adapters alone if the model has some.
 
     Args:
         model: the decoder.
@@ -90,7 +91,7 @@ def measure_noise(
                 batch = pad([examples[row] for row in one[begin : begin + size]], length, rows=size)
                 part = gradient(params, frozen, batch if mesh is None else place_rows(batch, mesh))
                 total = part if total is None else jax.tree.map(jax.numpy.add, total, part)
-            found.append(in_host_memory(total))
+            found.append(by_layer(in_host_memory(total)))
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in _leaves(found[0])]
     parts = zip(*(jax.tree.leaves(one) for one in found), strict=True)
     blocks = [estimate(_products(part, batches), rows, list(map(len, members))) for part in parts]

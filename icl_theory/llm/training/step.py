@@ -20,7 +20,7 @@ from icl_theory.llm.data.batches import Batch
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.lora import lora_of, set_dropout
 from icl_theory.llm.model.sharding import by_rows, on_mesh, place_weights, shardings
-from icl_theory.llm.optimizers.adamw_muon import PRECONDITIONERS, build_optimizer, preconditioned
+from icl_theory.llm.optimizers.adamw_muon import PRECONDITIONERS, build_optimizer, is_matrix, preconditioned
 from icl_theory.llm.optimizers.sam import Stages, loss_and_gradient
 from icl_theory.llm.training.losses import row_losses, row_pulls
 
@@ -78,7 +78,8 @@ def begin(
     Fixed matrices are kept in the number type in which they are used, which changes no result.
     """
     graph, trained, fixed = split(model)
-    fixed = jax.tree.map(lambda leaf: leaf.astype(model.dtype) if leaf.ndim >= 2 else leaf, fixed)
+    used = lambda leaf, matrix: leaf.astype(model.dtype) if matrix else leaf  # noqa: E731
+    fixed = jax.tree.map(used, fixed, is_matrix(fixed))
     params, frozen = place_weights(trained, mesh, own=True), place_weights(fixed, mesh, own=True)
     init = build_optimizer(kind, **settings).init
     step = jnp.zeros((), jnp.int32)

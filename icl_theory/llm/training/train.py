@@ -20,12 +20,14 @@ from icl_theory.llm.data.batches import Batch, Tokenized, groups, pack_row, pad,
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.lora import adapted
 from icl_theory.llm.model.sharding import check_rows, decided_by_first_host, place_rows
+from icl_theory.llm.model.stacking import is_stacked
 from icl_theory.llm.training.config import FinetuneConfig
 from icl_theory.llm.training.run_checkpoints import Checkpoints
 from icl_theory.llm.training.step import begin, learning_rate_at, make_example_losses, make_step, model_of
 from icl_theory.results import plain
 from icl_theory.upsampling.record_files import LossRecorder
 
+LAYOUT = "stacked by layer"  # of the weights in checkpoints
 MULTIPLE = 16  # without packing, rows are padded to a multiple of this
 Progress = Callable[[int, int, str], None]
 
@@ -118,7 +120,7 @@ def finetune(
     )
     saved, curve = None, np.zeros(config.num_steps)
     if folder is not None:
-        described = asked | {"model": plain(model.config), "data": digest}
+        described = asked | {"model": plain(model.config), "data": digest, "weights": LAYOUT}
         saved = Checkpoints(Path(folder), described)
         learner, curve = saved.restore(learner, curve)
     losses_of = make_example_losses(graph, mesh)
@@ -217,12 +219,16 @@ class Batches:
 
 
 def _digest(examples: Sequence[Tokenized], rows: np.ndarray, params: PyTree) -> str:
-    """Return ten hex digits of a hash of data, training set and initial weights (the first thousand of each array)."""
+    """Return ten hex digits of a hash of data, training set and initial weights.
+
+    Of the weights, it reads the first thousand of each array, in each layer.
+    """
     known = hashlib.sha256(np.ascontiguousarray(rows, np.int64).tobytes())
     for example in examples:
         known.update(np.append(np.where(example.learned, 1, -1) * (example.tokens + 1), 0).astype(np.int64).tobytes())
-    for leaf in jax.tree.leaves(params):
-        known.update(np.asarray(leaf.reshape(-1)[:1000].astype(jnp.float32)).tobytes())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        layers = leaf.shape[0] if is_stacked(path) else 1
+        known.update(np.asarray(leaf.reshape(layers, -1)[:, :1000].astype(jnp.float32)).tobytes())
     return known.hexdigest()[:10]
 
 
