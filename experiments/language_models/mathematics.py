@@ -1,13 +1,15 @@
 """Sets of mathematical problems: training, test and fresh ones of one mixture, which share no problem.
 
 A row holds `prompt`, `completion`, `answer` (by which replies are judged), `source` (the family) and `kind` (family and
-level). Two prompts are the same problem if they differ in names, in the variable or in the order of terms alone.
+level). Two prompts are the same problem if they differ in names, in the variable or in the order of terms alone. One
+problem in ten, by a hash, is for tests alone, whatever the seed: no set trains on a problem that another tests.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +21,8 @@ from icl_theory.errors import InputError
 Row = dict[str, Any]
 LONGEST = 500_000  # entries of a stream; entry i is drawn from its seed + i, so seeds lie as far apart
 TRIES = 60  # entries drawn for each problem that is wanted, before a kind counts as exhausted
+TEST = "test"
+HELD_OUT = 10  # one in so many problems is for tests
 
 
 def identity(family: str, prompt: str) -> str:
@@ -33,6 +37,11 @@ def identity(family: str, prompt: str) -> str:
     if family == "stories":
         return re.sub(r"\b[A-Z]\w*", "", prompt)
     return prompt if FAMILIES[family].ordered else " ".join(sorted(re.findall(r"[\d.]+|[^\s\d.]+", prompt)))
+
+
+def for_tests(row: Row) -> bool:
+    """Return whether a problem is for tests alone."""
+    return zlib.crc32(identity(row["source"], row["prompt"]).encode()) % HELD_OUT == 0
 
 
 def stream(family: str, level: int, seed: int) -> Iterator[Row | None]:
@@ -72,7 +81,7 @@ def take(rows: Iterator[Row | None], count: int, known: set[str], fits: Callable
         InputError: too few new problems come.
     """
     taken: list[Row] = []
-    for row in itertools.islice(rows, TRIES * count):
+    for row in itertools.islice(rows, TRIES * max(count, HELD_OUT) if count else 0):
         if row is None or (own := identity(row["source"], row["prompt"])) in known or not fits(row):
             continue
         known.add(own)
@@ -89,6 +98,8 @@ def draw(
 ) -> dict[str, list[Row]]:
     """Draw the sets of one seed, such as `{"test": 1000, "train": 6000, "fresh": 12000}`; no two share a problem.
 
+    Problems of `test` are those for tests.
+
     Every set has each kind in its share, rounded to whole problems, in random order.
     """
     sets: dict[str, list[Row]] = {part: [] for part in counts}
@@ -96,7 +107,8 @@ def draw(
         family, level = kind.split()
         rows, known = stream(family, int(level) - 1, seed), known_of(sets, family)
         for part, count in counts.items():
-            sets[part] += take(rows, round(share * count), known, fits)
+            own = lambda row, part=part: for_tests(row) == (part == TEST) and fits(row)  # noqa: E731
+            sets[part] += take(rows, round(share * count), known, own)
     random = np.random.default_rng([23, seed])
     return {part: [rows[place] for place in random.permutation(len(rows))] for part, rows in sets.items()}
 
@@ -104,3 +116,15 @@ def draw(
 def known_of(sets: Mapping[str, list[Row]], family: str) -> set[str]:
     """Return the identities of a family's problems in all sets: levels of a family may draw the same problem."""
     return {identity(family, row["prompt"]) for rows in sets.values() for row in rows if row["source"] == family}
+
+
+def draw_freely(
+    seed: int, families: tuple[str, ...], count: int, fits: Callable[[Row], bool] = lambda row: True
+) -> list[Row]:
+    """Draw problems of all kinds in their shares, repeated ones too, but none that is for tests; kind after kind."""
+    found: list[Row] = []
+    for kind, share in shares(families).items():
+        family, level = kind.split()
+        rows = (row for row in stream(family, int(level) - 1, seed) if row and not for_tests(row) and fits(row))
+        found += itertools.islice(rows, round(share * count))
+    return found

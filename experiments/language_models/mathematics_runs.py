@@ -14,26 +14,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from experiments.language_models.characters import LETTERS, Characters
+from experiments.language_models.characters import Characters
 from experiments.language_models.checkpoint_study import plainly
-from experiments.language_models.families import FAMILIES, shares
+from experiments.language_models.families import FAMILIES, PLAIN_FAMILIES, shares
 from experiments.language_models.learning import learning
 from experiments.language_models.mathematics import Row, draw
 from experiments.language_models.mathematics_arms import MOST, PLAIN, Arm, Found, arms, find, recipe_steps, steady
+from experiments.language_models.mathematics_base import by_character, start_of
 from experiments.language_models.mathematics_noise import Measured, noise_steps
 from experiments.language_models.packed_trainer import PackedTrainer, Training, buckets, record_steps
 from icl_theory.llm.evaluation.answers import Evaluation, judge
 from icl_theory.llm.evaluation.evaluation import by_kind
-from icl_theory.llm.model.config import DecoderConfig
-from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.generate import generate
 from icl_theory.llm.model.pretrained import Model, find_model, load_model
 from icl_theory.llm.training.noise_scale import BATCHES
 from icl_theory.results import writing
 
-SIZES = {"0.4M": (80, 5), "1.6M": (184, 4)}  # width and number of layers of decoders from scratch
 PILOT = "pilot"
 PILOT_DRAW = 1000  # number of the draw of its order
 SPARE = 1.25  # tokens of a reply at most, as a multiple of the longest completion of the training set
@@ -44,7 +41,7 @@ class Settings:
     """Settings of the study.
 
     Attributes:
-        model: a name in `SIZES`, or the path of a pretrained model.
+        model: path of a pretrained model or of a base (`mathematics_base.py`), or a size for decoders from scratch.
         optimizer: "adamw" or "muon".
         steps: steps of a run of the plain arm's length.
         rate: peak of the learning rate.
@@ -70,14 +67,14 @@ class Settings:
     rho: float = 0.02
 
     @property
-    def from_scratch(self) -> bool:
-        """True for a decoder from scratch."""
-        return self.model in SIZES
+    def by_character(self) -> bool:
+        """True for a decoder that reads characters: one from scratch or a base."""
+        return by_character(self.model)
 
     @property
     def families(self) -> tuple[str, ...]:
-        """Families of the mixture; a decoder from scratch reads no stories."""
-        return tuple(name for name in FAMILIES if not (self.from_scratch and name == "stories"))
+        """Families of the mixture; a decoder that reads characters reads no stories."""
+        return PLAIN_FAMILIES if self.by_character else tuple(FAMILIES)
 
 
 class Study:
@@ -91,7 +88,7 @@ class Study:
 
     def __init__(self, settings: Settings, seeds: Sequence[int], folder: Path):
         self.settings, self.seeds, self.folder = settings, tuple(seeds), folder
-        model = None if settings.from_scratch else pretrained(settings.model)
+        model = None if settings.by_character else pretrained(settings.model)
         self.text: Any = Characters() if model is None else plainly(model)
         self.decode = (
             Characters().decode if model is None else partial(model.tokenizer.decode, skip_special_tokens=True)
@@ -109,7 +106,7 @@ class Study:
         )
         self.count = len(self.sets[0]["train"])
         self.followed = min(settings.followed, self.count)
-        models = [a_decoder(*SIZES[settings.model], seed) if model is None else model.decoder for seed in seeds]
+        models = [model.decoder if model else start_of(settings.model, seed) for seed in seeds]
         self.trainer = PackedTrainer(training, self.seeds, examples, models)
         self._tested = list(buckets([[self.text.tokenized(row) for row in own["test"]] for own in self.sets]))
 
@@ -140,7 +137,7 @@ class Study:
         steps = round(settings.steps * float(np.mean([arm.length for arm in own])))
         sharpness = own[0].sharpness
         records = [step for step in record_steps(settings.steps, settings.records) if step < steps] + [steps]
-        noise = self._noise() if name == PLAIN and self.settings.from_scratch else []
+        noise = self._noise() if name == PLAIN and self.settings.by_character else []
 
         def measure(step: int, learner: Any) -> None:
             if step in (0, *noise_steps(records)):
@@ -219,12 +216,6 @@ class Study:
                 unfinished.write_bytes(gzip.compress(json.dumps(sets).encode(), mtime=0))
         found: dict[str, list[Row]] = json.loads(gzip.decompress(path.read_bytes()))
         return found
-
-
-def a_decoder(width: int, layers: int, seed: int) -> Decoder:
-    """Return a decoder with four heads and an MLP four times as wide as the decoder."""
-    config = DecoderConfig(len(LETTERS), width, 4 * width, layers, 4, 4, width // 4, gated=False)
-    return Decoder(config, rngs=nnx.Rngs(seed))
 
 
 @cache

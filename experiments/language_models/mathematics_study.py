@@ -122,7 +122,7 @@ def main(
         return
     with ProgressReport() as report:
         if jax.default_backend() != "cpu":
-            groups = [tuple(everyone)] if settings.from_scratch else [(seed,) for seed in everyone]
+            groups = [tuple(everyone)] if settings.by_character else [(seed,) for seed in everyone]
             count, done = len(groups) * len(names), iter(range(1, len(groups) * len(names) + 1))
             train(settings, groups, folder, names, end, lambda words: report("training", next(done), count, words))
             return

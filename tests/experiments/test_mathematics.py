@@ -13,7 +13,7 @@ from experiments.language_models import mathematics
 from experiments.language_models.characters import LETTERS, Characters, turned
 from experiments.language_models.families import FAMILIES, PLAIN_FAMILIES, shares
 from experiments.language_models.mathematics import draw, identity, take
-from experiments.language_models.mathematics_runs import a_decoder
+from experiments.language_models.mathematics_base import a_decoder
 from experiments.language_models.packed_rows import flat, packed
 from experiments.language_models.packed_trainer import Course, PackedTrainer, Training, buckets, record_steps
 from icl_theory.errors import InputError

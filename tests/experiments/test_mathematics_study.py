@@ -12,7 +12,13 @@ from scipy.stats import ttest_1samp
 from tiny_model import write_tiny_model
 
 import icl_theory as icl
-from experiments.language_models import mathematics_noise, mathematics_report, mathematics_runs, mathematics_study
+from experiments.language_models import (
+    mathematics_base,
+    mathematics_noise,
+    mathematics_report,
+    mathematics_runs,
+    mathematics_study,
+)
 from experiments.language_models.mathematics_arms import NAMES, arms, find, mixed, recipe_steps, with_fresh
 from experiments.language_models.mathematics_mediation import mediation, slopes
 from experiments.language_models.mathematics_noise import law_lines
@@ -138,7 +144,7 @@ WORDS = ["--seeds", "2", *(word for key, value in GIVEN.items() for word in (f"-
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(mathematics_runs, "draw", problems)
-    monkeypatch.setattr(mathematics_runs, "SIZES", {"0.4M": (8, 1)})
+    monkeypatch.setitem(mathematics_base.SIZES, "0.4M", (8, 1))
 
     def here(function, jobs, said):
         for name, given in jobs.items():
