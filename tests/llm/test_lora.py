@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Batch, Tokenized
 from icl_theory.llm.model.checkpoint import load_decoder
-from icl_theory.llm.model.lora import Lora, adapted, linears, lora_of, merged
+from icl_theory.llm.model.lora import Lora, adapted, linears, lora_of, merged, set_dropout
 from icl_theory.llm.model.peft_format import adapter_tensors, save_adapter
 from icl_theory.llm.model.weight_places import weight_places
 from icl_theory.llm.training.config import FinetuneConfig
@@ -225,6 +225,10 @@ def test_dropout_is_of_inputs_of_adapters_and_the_same_in_both_passes():
     assert abs(norms[0] - norms[1]) > 1e-3 * norms[0]
     _, keys = in_parts(batch, 2, jax.random.key(5))
     assert len(np.unique(jax.random.key_data(keys), axis=0)) == 2
+    set_dropout(model, jax.random.key(1))
+    drawn = [linear.adapter.key[...] for _, linear in linears(model) if linear.adapter is not None]
+    each = np.concatenate([jax.random.key_data(keys) for keys in drawn])
+    assert len(np.unique(each, axis=0)) == len(each) == model.config.num_layers * len(drawn)
 
 
 def test_a_stopped_run_with_adapters_ends_in_the_same_weights(tmp_path):

@@ -293,3 +293,15 @@ def test_the_fused_kernel_is_used_where_there_is_one(monkeypatch, capability, en
     assert _fused(jax.ShapeDtypeStruct(query.shape, jnp.float32)) is None
     client.platform_version = "rocm"
     assert _fused(query) is None
+
+
+@pytest.mark.parametrize("sharpness", ["sam", "fsam"])
+def test_a_loss_that_is_not_finite_gives_no_gradient(sharpness):
+    graph, learner = start(load_decoder(GOLDENS / "llama"), "adamw")
+    params = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), learner.params)
+    stages = stages_of(graph, token_total(a_batch()))
+    value, gradient = jax.jit(
+        lambda params: loss_and_gradient(sharpness, stages, params, in_parts(a_batch(), 1), rho=0.1)
+    )(params)
+    assert not np.isfinite(value)
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(gradient))

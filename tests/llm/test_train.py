@@ -259,7 +259,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         finetune(model, EXAMPLES, CONFIG, folder=tmp_path / "other")
 
 
-def test_a_folder_of_other_settings_is_refused(tmp_path):
+def test_a_folder_of_other_settings_is_refused(tmp_path, monkeypatch):
     model, short = load_decoder(GOLDEN), FinetuneConfig(length=8, batch_size=4, num_steps=1)
     finetune(model, EXAMPLES, short, folder=tmp_path / "run")
     with pytest.raises(InputError, match="num_steps was 1, now 2"):
@@ -274,6 +274,9 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
     ):
         with pytest.raises(InputError, match="data was"):
             changed()
+    monkeypatch.setattr("icl_theory.llm.training.train.LAYOUT", "layer by layer")  # as another version keeps weights
+    with pytest.raises(InputError, match="weights was stacked by layer, now layer by layer"):
+        finetune(model, EXAMPLES, short, folder=tmp_path / "run")
 
 
 def test_bad_settings_leave_no_folder(tmp_path):

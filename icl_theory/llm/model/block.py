@@ -1,4 +1,4 @@
-"""One block of the decoder: attention and MLP, each with its norm."""
+"""One block of the decoder: attention and MLP, each with its norm. Letters of shapes are those of `decoder.py`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ class Cache(NamedTuple):
     value: Float[Any, "L B S K H"]
 
 
-class Place(NamedTuple):
-    """Where in a cache new keys and values go: layer, and the first of their columns."""
+class Room(NamedTuple):
+    """A cache, and where in it new keys and values go: layer, and the first of their columns."""
 
+    cache: Cache
     layer: Any
     start: Any
 
@@ -66,7 +67,7 @@ class Attention(nnx.Module):
         self.key_norm = Norm(c.head_dim, c, param_dtype) if c.qk_norm else None
 
     def __call__(
-        self, x_BTC: Array, angles_BTR: Array, mask: Array | None, local: Any, cache: Cache | None, place: Place | None
+        self, x_BTC: Array, angles_BTR: Array, mask: Array | None, local: Any, room: Room | None
     ) -> tuple[Array, Cache | None]:
         c = self.config
         q, k, v = (getattr(self, name)(x_BTC) for name in ("query", "key", "value"))
@@ -74,15 +75,16 @@ class Attention(nnx.Module):
         if self.query_norm is not None:
             q, k = self.query_norm(q), _maybe(self.key_norm, k)
         q, k = rotate(q, angles_BTR), rotate(k, angles_BTR)
-        if cache is not None and place is not None:
-            at = [jnp.asarray(index, jnp.int32) for index in (place.layer, 0, place.start, 0, 0)]
+        cache = None
+        if room is not None:
+            at = [jnp.asarray(index, jnp.int32) for index in (room.layer, 0, room.start, 0, 0)]
             cache = Cache(
                 *(
                     jax.lax.dynamic_update_slice(old, new[None].astype(old.dtype), at)
-                    for old, new in zip(cache, (k, v), strict=True)
+                    for old, new in zip(room.cache, (k, v), strict=True)
                 )
             )
-            k, v = (jax.lax.dynamic_index_in_dim(whole, place.layer, keepdims=False) for whole in cache)
+            k, v = (jax.lax.dynamic_index_in_dim(whole, room.layer, keepdims=False) for whole in cache)
         if mask is None:
             y = self._causal(q, k, v, local)
         else:
@@ -136,26 +138,19 @@ class Block(nnx.Module):
         self.mlp_out_norm = Norm(c.hidden_size, c, param_dtype) if c.sandwich else None
 
     def __call__(
-        self,
-        x: Array,
-        angles: Array,
-        mask: Bool[Array, "B T S"] | None,
-        local: Any,
-        cache: Cache | None = None,
-        place: Place | None = None,
+        self, x: Array, angles: Array, mask: Bool[Array, "B T S"] | None, local: Any, room: Room | None = None
     ) -> tuple[Array, Cache | None]:
-        """Return the new hidden states, and the cache with the new keys and values.
+        """Return the new hidden states, and the cache with the new keys and values if there is one.
 
         Args:
             x: hidden states (B, T, C).
             angles: rotation of each token (B, T, R).
             mask: True where a token (row) sees another (column); None for a plain causal mask.
             local: whether a plain causal mask is restricted to the window; traced where layers differ.
-            cache: cache to extend; None for none.
-            place: where it is extended.
+            room: cache to extend, and where; None for none.
         """
         before = self.attention_norm(x)
-        attended, cache = self.attention(before, angles, mask, local, cache, place)
+        attended, cache = self.attention(before, angles, mask, local, room)
         if self.parallel:
             return x + attended + self.mlp(before), cache
         x = x + _maybe(self.attention_out_norm, attended)

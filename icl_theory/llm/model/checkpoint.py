@@ -118,7 +118,9 @@ def build_decoder(
                 kept = np.ascontiguousarray(found, param_dtype) if host else jnp.asarray(found, param_dtype)
                 flat[path] = flat[path].replace(kept)
             else:
-                stacks.setdefault(path, np.empty(flat[path].shape, param_dtype))[layer] = found
+                if path not in stacks:
+                    stacks[path] = np.empty(flat[path].shape, param_dtype)
+                stacks[path][layer] = found
         filled.add(name)
     missing = sorted(places.keys() - filled)
     if missing:

@@ -2,14 +2,16 @@
 
 The weights of the blocks are stacked (`stacking.py`), and one block is applied to one layer after the other.
 
-Shapes: B sequences, T tokens, S key positions, C hidden size, N heads, K key/value heads, H head dimension, V
-vocabulary size. Weights are stored in `param_dtype` and used in `dtype`; norms, rotations and the softmax are computed
-in float32.
+Shapes: B sequences, T tokens, S key positions, L layers, C hidden size, N heads, K key/value heads, H head dimension,
+R rotated dimensions, V vocabulary size. Weights are stored in `param_dtype` and used in `dtype`; norms, rotations and
+the softmax are computed in float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -17,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from icl_theory.llm.model.block import Block, Cache, Norm, Place, linear
+from icl_theory.llm.model.block import Block, Cache, Norm, Room, linear
 from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.masks import by_kind, layout, windowed
 from icl_theory.llm.model.rotary import rope_frequencies
@@ -30,7 +32,8 @@ ARITHMETIC = ("abs", "add", "div", "erf", "exp", "integer_pow", "log", "logistic
 FUNCTIONS = ("rsqrt", "sqrt", "square", "sub", "tanh", "cos", "sin", "convert_element_type")
 COMPARING = ("and", "eq", "ge", "gt", "le", "lt", "ne", "not", "or", "select_n")
 SHAPING = ("broadcast_in_dim", "concatenate", "iota", "reshape", "slice", "split", "squeeze", "transpose")
-CHEAP = {*ARITHMETIC, *FUNCTIONS, *COMPARING, *SHAPING, "add_any", "stop_gradient"}
+RANDOM = ("random_bits", "random_wrap", "random_unwrap", "threefry2x32", "shift_right_logical", "bitcast_convert_type")
+CHEAP = {*ARITHMETIC, *FUNCTIONS, *COMPARING, *SHAPING, *RANDOM, "add_any", "stop_gradient"}
 
 
 class Decoder(nnx.Module):
@@ -127,7 +130,7 @@ class Decoder(nnx.Module):
         def once(block: Block, state: tuple[Array, Cache], local: Any, layer: Any) -> Any:
             hidden, cache = state
             seen = self._seen(mask, local, start)
-            return block(hidden, self._angles(positions, local), seen, local, cache, Place(layer, start))
+            return block(hidden, self._angles(positions, local), seen, local, Room(cache, layer, start))
 
         hidden, cache = self._through_layers(once, (self._embed(tokens), cache))
         return self.logits(self.final_norm(hidden[:, -1:]))[:, 0], cache
@@ -138,20 +141,30 @@ class Decoder(nnx.Module):
         )
 
     def _through_layers(self, once: Callable[..., Any], state: Any) -> Any:
-        """Apply `once(block, state, local, layer)` with the block of each layer; `local` is a bool if all are alike."""
+        """Apply `once(block, state, local, layer)` with the block of each layer.
+
+        `local` is a bool, or traced in a loop over layers that differ.
+        """
         c, (graph, weights) = self.config, nnx.split(self.blocks)
         kinds = [c.is_local(layer) for layer in range(c.num_layers)]
-        mixed = len(set(kinds)) > 1
+
+        def applied(local: Any, layer: Any, state: Any, weights: Any) -> Any:
+            return once(nnx.merge(graph, weights), state, local, layer)
+
+        if unrolled():
+            for layer, local in enumerate(kinds):
+                apply: Any = partial(applied, local, layer)
+                own = jax.tree.map(itemgetter(layer), weights)
+                state = jax.checkpoint(apply)(state, own) if self.remat else apply(state, own)
+            return state
 
         def body(state: Any, inputs: Any) -> tuple[Any, None]:
-            layer, weights, local = inputs
-            block = nnx.merge(graph, weights)
-            return once(block, state, local if mixed else kinds[0], layer), None
+            layer, local, own = inputs
+            return applied(local if len(set(kinds)) > 1 else kinds[0], layer, state, own), None
 
         policy = None if self.remat else lambda primitive, *_, **__: primitive.name not in CHEAP
-        inputs = (jnp.arange(c.num_layers, dtype=jnp.int32), weights, jnp.array(kinds))
-        body = jax.checkpoint(body, policy=policy, prevent_cse=False)
-        return jax.lax.scan(body, state, inputs, unroll=unrolled())[0]
+        inputs = (jnp.arange(c.num_layers, dtype=jnp.int32), jnp.array(kinds), weights)
+        return jax.lax.scan(jax.checkpoint(body, policy=policy, prevent_cse=False), state, inputs)[0]
 
     def _seen(self, mask: Array | None, local: Any, start: Any = 0) -> Array | None:
         """Return the mask of a layer; None for a plain causal mask."""

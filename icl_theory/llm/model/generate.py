@@ -1,8 +1,7 @@
 """Greedy generation with a key-value cache: one compiled loop for all prompts of a batch.
 
-Prompts are padded on the left to one length. That length, the room for new tokens and the number of rows are rounded up
-to powers of two and the numbers halfway between, so that few programs serve all sizes. The loop ends when every row has
-ended.
+Prompts are padded on the left to one length. That length, the room for new tokens and the number of rows are rounded
+up, by at most a quarter, so that few programs serve all sizes. The loop ends when every row has ended.
 """
 
 from __future__ import annotations
@@ -94,10 +93,15 @@ def pad_left(rows: Sequence[Sequence[int]]) -> tuple[Int[np.ndarray, "B T"], Boo
 
 
 def rounded_up(size: int, least: int = 1) -> int:
-    """Return the first of 1, 2, 3, 4, 6, 8, 12, 16, … that is not below a size and `least`."""
+    """Round a size up, to at least `least` and by at most a quarter, to one of four sizes in each octave.
+
+    Examples:
+        >>> rounded_up(3), rounded_up(9), rounded_up(129), rounded_up(5, least=16)
+        (3, 10, 160, 16)
+    """
     size = max(size, least)
-    power = 1 << (size - 1).bit_length()
-    return power // 4 * 3 if size <= power // 4 * 3 else power
+    step = 1 << max((size - 1).bit_length() - 3, 0)
+    return -(-size // step) * step
 
 
 @partial(jax.jit, static_argnums=(0, 5))

@@ -24,7 +24,7 @@ JOINED = "attn_qkv"  # queries, keys and values in one tensor, in older files of
 def load_gguf(file: GgufFile, **settings: Any) -> Decoder:
     """Load the decoder of a GGUF file with dequantised weights; the settings are those of `load_decoder`.
 
-    Memory: the weights and one tensor.
+    Memory: the weights and one matrix of all layers.
 
     Raises:
         InputError: as in `describe_gguf`; a quantisation that cannot be undone; or tensors that are missing, unknown,

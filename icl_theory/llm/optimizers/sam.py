@@ -96,7 +96,7 @@ def loss_and_gradient(
     def not_finite() -> Params:
         return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
 
-    # As a branch of its own, the second pass takes memory for its gradient only when it begins.
+    # As a branch of its own, the second pass takes memory for its gradient only when it begins; not under `vmap`.
     finite = jnp.isfinite(value)
     return value, jax.lax.cond(finite, lambda: _summed(second, (parts, features))[0], not_finite)
 

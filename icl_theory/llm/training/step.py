@@ -20,7 +20,8 @@ from icl_theory.llm.data.batches import Batch
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.lora import lora_of, set_dropout
 from icl_theory.llm.model.sharding import by_rows, on_mesh, place_weights, shardings
-from icl_theory.llm.optimizers.adamw_muon import PRECONDITIONERS, build_optimizer, is_matrix, preconditioned
+from icl_theory.llm.model.stacking import num_axes
+from icl_theory.llm.optimizers.adamw_muon import PRECONDITIONERS, build_optimizer, preconditioned
 from icl_theory.llm.optimizers.sam import Stages, loss_and_gradient
 from icl_theory.llm.training.losses import row_losses, row_pulls
 
@@ -78,8 +79,11 @@ def begin(
     Fixed matrices are kept in the number type in which they are used, which changes no result.
     """
     graph, trained, fixed = split(model)
-    used = lambda leaf, matrix: leaf.astype(model.dtype) if matrix else leaf  # noqa: E731
-    fixed = jax.tree.map(used, fixed, is_matrix(fixed))
+
+    def used(path: Any, leaf: Any) -> Any:
+        return leaf.astype(model.dtype) if num_axes(path, leaf) >= 2 else leaf
+
+    fixed = jax.tree_util.tree_map_with_path(used, fixed)
     params, frozen = place_weights(trained, mesh, own=True), place_weights(fixed, mesh, own=True)
     init = build_optimizer(kind, **settings).init
     step = jnp.zeros((), jnp.int32)

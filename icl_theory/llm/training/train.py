@@ -20,7 +20,7 @@ from icl_theory.llm.data.batches import Batch, Tokenized, groups, pack_row, pad,
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.lora import adapted
 from icl_theory.llm.model.sharding import check_rows, decided_by_first_host, place_rows
-from icl_theory.llm.model.stacking import is_stacked
+from icl_theory.llm.model.stacking import by_layer
 from icl_theory.llm.training.config import FinetuneConfig
 from icl_theory.llm.training.run_checkpoints import Checkpoints
 from icl_theory.llm.training.step import begin, learning_rate_at, make_example_losses, make_step, model_of
@@ -219,16 +219,12 @@ class Batches:
 
 
 def _digest(examples: Sequence[Tokenized], rows: np.ndarray, params: PyTree) -> str:
-    """Return ten hex digits of a hash of data, training set and initial weights.
-
-    Of the weights, it reads the first thousand of each array, in each layer.
-    """
+    """Return ten hex digits of a hash of data, training set and initial weights (the first thousand of each array)."""
     known = hashlib.sha256(np.ascontiguousarray(rows, np.int64).tobytes())
     for example in examples:
         known.update(np.append(np.where(example.learned, 1, -1) * (example.tokens + 1), 0).astype(np.int64).tobytes())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        layers = leaf.shape[0] if is_stacked(path) else 1
-        known.update(np.asarray(leaf.reshape(layers, -1)[:, :1000].astype(jnp.float32)).tobytes())
+    for leaf in jax.tree.leaves(by_layer(params)):
+        known.update(np.asarray(leaf.reshape(-1)[:1000].astype(jnp.float32)).tobytes())
     return known.hexdigest()[:10]
 
 
