@@ -117,8 +117,9 @@ def upsample_command(
       excess   factor = (R − 1) / (target − 1): the late begin when the early are learned, by the same units
       match    factor = R / R of --other, such as a record under SAM
       secant   corrects --tried-factor by what it did, seen in --other
-    With --optimizer sgd, ratio is as above. Under adamw a factor acts through the noise of batches alone: the command
-    finds it by that law, or says that none lowers R and what to do instead.
+    With --optimizer sgd, ratio is as above. Under adamw a factor acts through the noise of batches, and through what
+    late and early examples share, which --noise-scale knows: the command finds it by that law, or says that none lowers
+    R and what to do instead. LOSSES has to come from a run with this optimizer and batch size.
 
     \b
     Recipes:

@@ -1,13 +1,13 @@
 """The factor for an optimizer and a batch size, by the law of `noise_scale` (theory notes, §17).
 
 Gradient descent moves by a group's share, so that κ divides R. Adam divides a gradient by its size, so that κ acts
-through the noise of batches alone: it may take much more than R / target, or no factor may do. There is no law for Muon
-in batches outside aligned heads.
+through the noise of batches and through what late and early share: it may take much more than R / target, or no factor
+may do. Learning times have to come from a run with the same optimizer and batch size. There is no law for Muon in
+batches outside aligned heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ OPTIMIZERS = ("sgd", "adamw", "muon")
 NAMES = {"sgd": "SGD", "adamw": "AdamW"}
 FLAT = 0.1  # share by which the largest factor has to lower R, or the rule says that none changes it
 FACTORS = 400  # factors that are tried, even in their logarithm
+INSTEAD = "take more steps on the late, or fresh examples of their kind"
+UNMEASURED = ". In a language model they share weights and a factor may do more: see finetune --upsample --noise-scale"
 
 
 def check_optimizer(
@@ -27,22 +29,23 @@ def check_optimizer(
 ) -> None:
     """Raise `InputError` for an optimizer without a law, and for settings that would have no effect."""
     if optimizer is None:
-        for name, value in (("batch_size", batch_size), ("noise", noise)):
-            if value is not None:
-                raise InputError(name, "given", "it belongs to an optimizer; give that too")
+        if batch_size is not None:
+            raise InputError("batch_size", batch_size, "it belongs to an optimizer; give that too")
+        if noise is not None:
+            raise InputError("noise scale", "given", "it belongs to an optimizer; give that too")
         return
     check_choice("optimizer", optimizer, OPTIMIZERS)
     if factor is not None or rule != "ratio":
         what = "the factor is given" if factor is not None else f"the rule {rule} measures what it does"
         raise InputError("optimizer", optimizer, f"{what}; leave one of them out")
     if optimizer == "muon":
-        remedy = "no law says what a factor does; give the factor, train, and correct it by the rule secant"
+        remedy = "no law says what a factor does; give a factor instead, train, and correct it by the rule secant"
         raise InputError("optimizer", optimizer, remedy)
     if optimizer == "sgd":
         if batch_size is not None:
             raise InputError("batch_size", batch_size, "the law of sgd is the same at any; leave it out")
     elif batch_size is None:
-        raise InputError("batch_size", "not given", f"the law of {optimizer} depends on it")
+        raise InputError("batch_size", "not given", f"the law of {optimizer} depends on it; give the rows of a step")
     else:
         check_number("batch_size", batch_size, minimum=1, integer=True)
 
@@ -69,10 +72,10 @@ def optimizer_factor(
 ) -> tuple[float, str]:
     """Return the κ that brings R to its target by the law, and in words how it was found.
 
-    It is 1 where no factor up to the largest lowers R by a tenth.
+    It is 1 where no factor up to the largest lowers R by a tenth, or where noise hides whether one does.
 
     Args:
-        times: Median learning times of the early and the late.
+        times: Median learning times of the early and the late, in a run with this optimizer and batch size.
         late: True for late examples.
         target: R that is wanted.
         largest: Largest κ.
@@ -91,21 +94,28 @@ def optimizer_factor(
         raise InputError("noise", f"late share {noise.share:.3g}", remedy)
     law = sparse(share, count) if noise is None else noise
     factors = np.geomspace(1.0, largest, FACTORS)
-
-    def ratios(batch: float) -> np.ndarray:
-        return np.array([law.ratio(times, factor, batch, optimizer=optimizer)[0] for factor in factors])
-
     batch = 1 if batch_size is None else batch_size
-    found = ratios(batch)
+    found = np.array([law.ratio(times, factor, batch, optimizer=optimizer)[0] for factor in factors])
     ratio, least = float(found[0]), float(found.min())
+    measured = noise is not None and len(noise.signal[0]) > 1
+
+    def shown(factor: float, reached: float) -> tuple[str, float]:
+        """Return R under a factor, in words with its interval if noise was measured, and its lower end."""
+        if not measured:
+            return f"R {ratio:.3g} → {reached:.3g}", reached
+        _, low, high = interval(law.ratio(times, factor, batch, optimizer=optimizer))
+        return f"R {ratio:.3g} → {reached:.3g} ({low:.3g}–{high:.3g})", low
+
     name = NAMES[optimizer] + ("" if batch_size is None else f" in batches of {batch_size}")
-    source = "groups that share nothing" if noise is None else "the measured noise"
-    said = f"{name}, by {source}"
+    said = f"{name}, {'if late and early share no feature' if noise is None else 'by the measured noise'}"
     if ratio <= target:
         return 1.0, f"{said}: R = {ratio:.3g} is low enough already"
     if least > (1.0 - FLAT) * ratio and least > target:
-        left = f"a factor of {largest:g} takes R from {ratio:.3g} to {least:.3g}"
-        return 1.0, f"{said}: no factor changes the pace ({left}); instead, {_instead(ratios, batch)}"
+        change, low = shown(float(factors[found.argmin()]), least)
+        if low <= (1.0 - FLAT) * ratio and measured:
+            return 1.0, f"{said}: not known whether a factor lowers R ({change}); measure with more examples"
+        remedy = INSTEAD + (UNMEASURED if noise is None else "")
+        return 1.0, f"{said}: no factor up to {largest:g} lowers R by a tenth ({change}); {remedy}"
     place = int(np.argmax(found <= target)) if least <= target else int(found.argmin())
     if least > target:
         reached, factor = least, float(factors[place])
@@ -113,18 +123,5 @@ def optimizer_factor(
         lower, upper = np.log(factors[place - 1 : place + 1])
         above, below = found[place - 1 : place + 1]
         reached, factor = target, float(np.exp(lower + (upper - lower) * (above - target) / (above - below)))
-    shown = f"R {ratio:.3g} → {reached:.3g}"
-    if noise is not None and len(noise.signal[0]) > 1:
-        _, low, high = interval(law.ratio(times, factor, batch, optimizer=optimizer))
-        shown += f" ({low:.3g}–{high:.3g})"
     more = "" if least <= target else f", the least up to factor {largest:g}"
-    return factor, f"{said}: {shown}{more}"
-
-
-def _instead(ratios: Callable[[float], np.ndarray], batch: int) -> str:
-    """Return in words what to do where no factor changes the pace."""
-    size = batch // 2
-    while size >= 1 and (found := ratios(size)).min() > (1.0 - FLAT) * found[0]:
-        size //= 2
-    smaller = [f"batches of at most {size}"] if size >= 1 else []
-    return ", ".join([*smaller, "more steps on the late"]) + ", or fresh examples of their kind"
+    return factor, f"{said}: {shown(factor, reached)[0]}{more}"

@@ -249,9 +249,9 @@ def test_an_optimizer_has_its_own_factor_or_none(tmp_path, capsys):
         assert run_command(*command, "--optimizer", "adamw", "--out", out, "--batch-size", *options) == 0
         found[name] = len(read_data(out)), capsys.readouterr().out
     assert found["one"][0] > COUNT
-    assert "AdamW in batches of 1, by groups that share nothing: R 4 →" in found["one"][1]
+    assert "AdamW in batches of 1, if late and early share no feature: R 4 →" in found["one"][1]
     assert found["all"][0] == COUNT
-    assert "no factor changes the pace" in found["all"][1]
+    assert "no factor up to 2 lowers R by a tenth" in found["all"][1]
     assert found["noisy"][0] == COUNT + 3 * 4  # as under SGD: each late row four times
     assert "the measured noise: R 4 → 1" in found["noisy"][1]
     assert "the set has 12 examples" in refused(capsys, *command, "--optimizer", "adamw", "--batch-size", 13)
