@@ -40,6 +40,10 @@ NEGATIVE = {  # findings against a claim of the paper, or against a rule derived
         "upsampling/ratio_falls_more_than_drives_say",
         "sam_by_data/factor_falls_short_of_sam",
     ),
+    "In full batches upsampling does nothing under Adam and sign descent where groups share no feature.": (
+        "adaptive_optimizers/upsampling_does_nothing_in_full_batches_adam",
+        "adaptive_optimizers/upsampling_does_nothing_in_full_batches_sign",
+    ),
     "The factor that equals SAM's first step does worse than none.": (
         "sam_by_data/initial_factor_does_worse_than_none",
         "sam_by_data/initial_factor_overshoots",

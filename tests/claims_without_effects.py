@@ -132,7 +132,7 @@ NO_EFFECT = {
         },
         "sign_descent_learns_at_the_closed_form adam_follows_the_reduced_map muon_follows_the_reduced_map "
         "upsampling_does_nothing_in_full_batches_adam upsampling_does_nothing_in_full_batches_sign "
-        "upsampling_does_nothing_in_full_batches_muon weights_in_the_loss_do_nothing "
+        "muon_changes_the_ratio_in_full_batches_as_the_map_says weights_in_the_loss_do_nothing "
         "adam_with_a_short_memory_follows_its_law law_without_memory_is_too_low",
     ),
     "plain least squares": (

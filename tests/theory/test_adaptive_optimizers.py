@@ -13,6 +13,7 @@ from optax.contrib import scale_by_muon
 import icl_theory as icl
 from icl_theory.errors import InputError
 from icl_theory.tasks.features import find_group_features
+from icl_theory.theory import aligned_muon
 from icl_theory.theory.adaptive_speeds import (
     batch_speed,
     group_speed,
@@ -164,6 +165,22 @@ def test_muon_in_batches_of_groups_agrees_with_simulation():
     found = simulated_muon(0.02, 1, runs=24, steps=2800)
     assert abs(np.log(found * small[0] / small[1])) < 0.12
     assert found > 1.3 * full[1] / full[0]
+
+
+def test_upsampling_acts_under_muon_in_full_batches_by_its_iteration_alone(monkeypatch):
+    def change():
+        found = []
+        for factor in (1.0, 16.0):
+            groups = find_group_features(two_groups(0.02, factor))
+            early, late = times(AlignedMuon(groups, START, RATE).predict(TIME), groups.upsampled().optimum)
+            found.append(late / early)
+        return abs(np.log(found[1] / found[0]))
+
+    assert 0.1 < change() < 0.25
+    step = aligned_muon._muon_step
+    monkeypatch.setattr(aligned_muon, "orthogonalised", jnp.sign)
+    monkeypatch.setattr(aligned_muon, "_muon_step", lambda *given: step(*given))  # compiled anew
+    assert change() < 1e-5
 
 
 def test_held_counts_have_the_momentums_mean_and_variance():
