@@ -53,7 +53,7 @@ def _curves(axis: Axes, data: xr.Dataset) -> None:
     axis.set(xscale="log", xlabel="batch size b", ylim=(-0.12, 1.15), ylabel="effect of upsampling on $t_2/t_1$")
     axis.set_xticks([1, 4, 16, 64, FULL], labels=["1", "4", "16", "64", "full"])
     axis.minorticks_off()
-    axis.set_title("Under Adam upsampling acts\nin small batches only")
+    axis.set_title("Groups that share nothing: Adam feels\nupsampling in small batches only")
 
 
 def _plane(figure: Figure, axis: Axes, data: xr.Dataset) -> None:
@@ -90,16 +90,17 @@ def _plane(figure: Figure, axis: Axes, data: xr.Dataset) -> None:
 
 FIGURE = FigureSpec(
     "adaptive_optimizers",
-    "Under Adam and Muon upsampling acts only in small batches, which hold few late examples",
+    "Where groups share no feature, upsampling brings the late one closer under Adam and Muon only in small batches",
     "Two aligned heads, λ = (2, 1), N = 31, a group for each feature. The late group has 2 % of the examples, and 7.5 "
     "% when drawn four times as often. The effect is the power p in t_2/t_1 ∝ (odds of the late group)^−p: 1 under "
     "gradient descent, 0 where upsampling does nothing. a: medians of 32 seeds with 99 % intervals; open markers are "
-    "full batches. Sign descent moves every weight by η times the sign of its gradient; it was not trained at b = 1 "
-    "and 2, where its closed form puts t_2 beyond the runs. Muon moves keys and queries, Adam the values beside them. "
-    "Dashed: reduced maps (Adam, Muon) and closed forms (gradient and sign descent); dotted: Adam's closed form, "
-    "without the growth of its gradient. b: that closed form for every share and batch size (colour) and medians of 32"
-    " seeds (dots). The row at π = 0.039, the geometric mean of 2 and 7.5 %, is Adam in a; around each other dot the "
-    "odds were halved and doubled. Along dashed lines a batch has equally many late examples.",
+    "full batches from κ = 1 to 16. There upsampling raises t_2/t_1 by 4 to 13 % under Muon, as its five iterations "
+    "wobble, and does nothing under the other two. Sign descent moves every weight by η times the sign of its gradient;"
+    " it was not trained at b = 1 and 2, where its closed form puts t_2 beyond the runs. Muon moves keys and queries, "
+    "Adam the values beside them. Dashed: reduced maps (Adam, Muon) and closed forms (gradient and sign descent); "
+    "dotted: Adam's closed form, without the growth of its gradient. b: that closed form for every share and batch size"
+    " (colour) and medians of 32 seeds (dots). The row at π = 0.039, the geometric mean of 2 and 7.5 %, is Adam in a; "
+    "around each other dot the odds were halved and doubled. Dashed lines: as many late examples in a batch.",
     ("adaptive_optimizers",),
     draw,
 )

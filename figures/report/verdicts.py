@@ -108,13 +108,14 @@ def _claim_c(factors: Mapping[str, Effect], ratios: Mapping[str, str]) -> Verdic
         "C",
         "Upsampling what is learned late does the same.",
         "yes" if (bias, way, last) == ("yes",) * 3 else "part" if "yes" in (bias, way, last) else "no",
-        f"{bias.capitalize()} for simplicity bias. For generalisation {general}.",
+        f"{bias.capitalize()} for simplicity bias under gradient descent; under Adam it depends on signal and noise. "
+        f"For generalisation {general}.",
         (
             f"of features 3 and 4: {ratios[name]} at κ = 2",
             f"held-out loss {half} half-way",
             f"{end} at the end with P ≥ 1000",
         ),
-        ("overview", "generalisation"),
+        ("overview", "generalisation", "adaptive_optimizers"),
         "Late examples drawn more often are learned sooner, but the optimum moves away from that of the data.",
     )
 

@@ -35,7 +35,8 @@ def with_interval(name, low, high):
     ]
 
 
-HARM, BIAS = "it harms at the end if kept on.", "Yes for simplicity bias. For generalisation"
+HARM = "it harms at the end if kept on."
+BIAS = "Yes for simplicity bias under gradient descent; under Adam it depends on signal and noise. For generalisation"
 WORDS = [
     (0, SAM_RATIO, (-0.2, 0.1), "no", "Not shown with separate keys and queries, no with merged ones."),
     (0, SAM_RATIO, (0.1, 0.2), "no", "No with separate and with merged keys and queries."),
