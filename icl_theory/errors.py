@@ -65,16 +65,17 @@ def check_number(
     *,
     minimum: float = -math.inf,
     maximum: float = math.inf,
+    below: float = math.inf,
     exclusive: bool = False,
     integer: bool = False,
 ) -> None:
     """Raise `InputError` unless `value` is a finite number in range (tracers pass unchecked).
 
-    `exclusive` makes the *minimum* exclusive; `maximum` is always inclusive.
+    `exclusive` makes the *minimum* exclusive. `maximum` is a largest number that is accepted, `below` one that is not.
     """
     if is_traced(value):
         return
-    wanted = _describe(minimum, maximum, exclusive, integer)
+    wanted = _describe(minimum, maximum, below, exclusive, integer)
     if (_is_array(value) or isinstance(value, np.generic)) and np.ndim(value) == 0:
         value = np.asarray(value).item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -87,17 +88,19 @@ def check_number(
         raise InputError(field, value, f"give {wanted}")
     if integer and number != int(number):
         raise InputError(field, value, f"give {wanted}")
-    if number < minimum or (exclusive and number == minimum) or number > maximum:
+    if number < minimum or (exclusive and number == minimum) or number > maximum or number >= below:
         raise InputError(field, value, f"give {wanted}")
 
 
-def _describe(minimum: float, maximum: float, exclusive: bool, integer: bool) -> str:
+def _describe(minimum: float, maximum: float, below: float, exclusive: bool, integer: bool) -> str:
     kind = "a whole number" if integer else "a finite number"
     bounds = []
     if minimum > -math.inf:
         bounds.append(f"{'greater than' if exclusive else 'at least'} {minimum:g}")
     if maximum < math.inf:
         bounds.append(f"at most {maximum:g}")
+    if below < math.inf:
+        bounds.append(f"less than {below:g}")
     return " ".join([kind, " and ".join(bounds)]).strip()
 
 

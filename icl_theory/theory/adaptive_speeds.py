@@ -13,7 +13,7 @@ import numpy as np
 from scipy.signal import lfilter
 from scipy.stats import binom
 
-from icl_theory.errors import InputError, as_floats, check_number, check_shape
+from icl_theory.errors import InputError, as_floats, check_finite, check_number, check_shape
 
 LAWS = ("gd", "sign", "adam")
 
@@ -30,11 +30,13 @@ def signal_speed(signal: Any, variance: Any, batch_size: Any) -> np.ndarray:
         batch_size: b; infinite for full batches.
 
     Raises:
-        InputError: The variance is negative or a batch size is below one.
+        InputError: Signal or variance is not finite, the variance is negative, or a batch size is below one.
 
     Reference: theory notes, §17.
     """
     signal, variance, batch = _fields(signal=signal, variance=variance, batch_size=batch_size)
+    check_finite("signal", signal)
+    check_finite("variance", variance)
     if not np.all(variance >= 0):
         raise InputError("variance", variance, "give numbers that are not negative")
     _check_batch(batch)
@@ -93,7 +95,7 @@ def sign_learning_time(
 
     Reference: theory notes, §17.
     """
-    check_number("fraction", fraction, minimum=0.0, maximum=1.0 - 1e-12, exclusive=True)
+    check_number("fraction", fraction, minimum=0.0, below=1.0, exclusive=True)
     optimum, start, speed = _fields(optimum=optimum, start=start, speed=speed)
     for field, values in (("optimum", optimum), ("start", start), ("speed", speed)):
         if not np.all(values > 0):
@@ -119,17 +121,18 @@ def stationary_speed(sizes: Any, probabilities: Any, *, b1: float = 0.9, b2: flo
         b2: β_2, above β_1².
 
     Raises:
-        InputError: Shapes differ, the probabilities are none, or a decay rate is out of range.
+        InputError: A size is not finite, shapes differ, the probabilities are none, or a decay rate is out of range.
 
     Reference: derived in the theory notes, §17.
     """
     sizes, chances = (as_floats(field, given) for field, given in (("sizes", sizes), ("probabilities", probabilities)))
+    check_finite("sizes", sizes)
     check_shape("probabilities", chances, sizes.shape)
     if sizes.ndim != 1 or not np.all(chances >= 0) or abs(chances.sum() - 1.0) > 1e-6 or not np.any(chances * sizes):
         raise InputError(
             "probabilities", chances, "give one for each size, summing to one, some for a size that is not 0"
         )
-    check_number("b1", b1, minimum=0.0, maximum=1.0 - 1e-12)
+    check_number("b1", b1, minimum=0.0, below=1.0)
     check_number("b2", b2, minimum=b1**2, maximum=1.0 - 1e-6, exclusive=True)
     squares = sizes**2 / np.max(sizes[chances > 0] ** 2)
     least = np.min(squares[(chances > 0) & (squares > 0)])

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from icl_theory.analysis.trajectory import Trajectory, whole_steps
-from icl_theory.errors import InputError, check_number
+from icl_theory.errors import InputError, as_floats, check_finite, check_number, check_shape
 from icl_theory.moments.compressed_prompts import CompressedPrompts
 from icl_theory.numerics.maps import iterate
 from icl_theory.tasks.features import GroupFeatures
@@ -56,7 +56,11 @@ class AlignedAdam(NamedTuple):
     ascent: Ascent = Ascent()
 
     def predict(self, time: np.ndarray) -> Trajectory:
-        """Iterate the map and return the loss and strengths at the steps `time / η`."""
+        """Iterate the map and return the loss and strengths at the steps `time / η`.
+
+        Raises:
+            InputError: A number is out of range, a shape is wrong, or there is no law (SAM in batches).
+        """
         features = self.groups.upsampled()
         u = jnp.asarray(start_of_each(self.start, len(features.drive)), float)
         check_number("rho", self.ascent.rho, minimum=0.0)
@@ -66,17 +70,43 @@ class AlignedAdam(NamedTuple):
                 raise InputError(
                     "ascent", self.ascent, "there is a law for full batches only; measure it with train_many"
                 )
+        noise, squares = self._checked()
+        check_decays(self.b1, self.b2, self.eps)
         steps = whole_steps(time, self.learning_rate)
         batch = np.inf if self.batch_size is None else float(self.batch_size)
         shares = self.groups.shares / np.sum(self.groups.shares)
-        drive, curvature, squares = self.groups.drive, self.groups.curvature, self.examples
-        if squares is None:  # (a − c u³)² written out
-            squares = np.stack([drive**2, drive * curvature, curvature**2], axis=-1)
-        parts = [jnp.asarray(part, float) for part in (shares, drive, curvature, squares, batch, self.noise)]
+        parts = [
+            jnp.asarray(part, float)
+            for part in (shares, self.groups.drive, self.groups.curvature, squares, batch, noise)
+        ]
         args = (*parts, self.ascent, self.learning_rate, self.b1, self.b2, self.eps)
         values = iterate(_adam_step, (u, jnp.zeros_like(u), jnp.zeros_like(u)), jnp.asarray(steps), args)[0]
         strength = np.asarray(values, float) ** 3
         return Trajectory(np.asarray(time), features.loss(strength), strength)
+
+    def _checked(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return σ_d and the moments of the examples, (G, D, 3)."""
+        drive, curvature = self.groups.drive, self.groups.curvature
+        noise = as_floats("noise", self.noise)
+        if noise.shape not in ((), drive.shape[1:]):
+            raise InputError("noise", f"shape {noise.shape}", f"give one number, or one for each of {drive.shape[1]}")
+        if not np.all(np.isfinite(noise) & (noise >= 0)):
+            raise InputError("noise", noise, "give finite numbers that are not negative")
+        if self.batch_size is None and noise.any():
+            raise InputError("noise", noise, "full batches have none; give batch_size too")
+        if self.examples is None:  # (a − c u³)² written out
+            return noise, np.stack([drive**2, drive * curvature, curvature**2], axis=-1)
+        examples = as_floats("examples", self.examples)
+        check_shape("examples", examples, (*drive.shape, 3))
+        check_finite("examples", examples)
+        return noise, examples
+
+
+def check_decays(b1: float, b2: float, eps: float) -> None:
+    """Raise `InputError` unless these can be β_1, β_2 and ε of Adam."""
+    check_number("b1", b1, minimum=0.0, below=1.0)
+    check_number("b2", b2, minimum=0.0, below=1.0)
+    check_number("eps", eps, minimum=0.0)
 
 
 def example_moments(rows: CompressedPrompts, directions: np.ndarray) -> tuple[GroupFeatures, np.ndarray]:
@@ -92,12 +122,21 @@ def example_moments(rows: CompressedPrompts, directions: np.ndarray) -> tuple[Gr
 
     Returns:
         `(groups, examples)`, examples of shape (G, D, 3).
+
+    Raises:
+        InputError: Rows have no group, all of a group has weight zero, or the directions have a wrong shape.
     """
-    dim, group = rows.dim, np.asarray(rows.group)
+    if rows.group is None:
+        raise InputError("rows", "without groups", "give group, the index of the group of each row")
+    dim, group, directions = rows.dim, np.asarray(rows.group), as_floats("directions", directions)
+    check_shape("directions", directions, (dim, dim))
+    check_finite("directions", directions)
     matrices = np.asarray(rows.features, float)[:, : dim**2].reshape(-1, dim, dim)
     phi, y = np.einsum("id,pij,jd->pd", directions, matrices, directions), np.asarray(rows.target, float)[:, None]
     member = np.where(group[:, None] == np.arange(group.max() + 1), np.asarray(rows.weight, float)[:, None], 0.0)
     share = member.sum(axis=0)
+    if not np.all(share > 0):
+        raise InputError("rows", f"weight zero for all of group {share.argmin()}", "leave the group out")
     mean = lambda values: (member / share).T @ values  # noqa: E731
     curvature = mean(phi**2)[:, :, None] * np.eye(dim)
     groups = GroupFeatures(directions, mean(phi * y), curvature, mean(y**2)[:, 0], share / share.sum())

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from icl_theory.analysis.trajectory import Trajectory, whole_steps
-from icl_theory.errors import check_number
+from icl_theory.errors import as_floats, check_number, check_shape
 from icl_theory.numerics.maps import iterate
 from icl_theory.tasks.features import GroupFeatures
-from icl_theory.theory.aligned_adam import adam_direction
+from icl_theory.theory.aligned_adam import adam_direction, check_decays
 from icl_theory.theory.hitting_time import start_of_each
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the usual quintic iteration
@@ -88,8 +88,14 @@ class AlignedMuon(NamedTuple):
     decays: tuple[float, float, float] = (0.9, 0.999, 1e-8)
 
     def predict(self, time: np.ndarray) -> Trajectory:
-        """Iterate the map and return the loss and strengths at the steps `time / η`."""
-        check_number("momentum", self.momentum, minimum=0.0, maximum=1.0 - 1e-12)
+        """Iterate the map and return the loss and strengths at the steps `time / η`.
+
+        Raises:
+            InputError: A number is out of range, or a shape is wrong.
+        """
+        check_shape("decays", as_floats("decays", self.decays), (3,))
+        check_decays(*self.decays)
+        check_number("momentum", self.momentum, minimum=0.0, below=1.0)
         if self.batch_size is not None:
             check_number("batch_size", self.batch_size, minimum=1, integer=True)
         steps, features = whole_steps(time, self.learning_rate), self.groups.upsampled()

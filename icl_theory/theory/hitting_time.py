@@ -34,7 +34,7 @@ def hitting_time(fraction: float, *, drive: np.ndarray, optimum: np.ndarray, sta
 
     Reference: theory notes, §5.
     """
-    check_number("fraction", fraction, minimum=0.0, maximum=1.0 - 1e-12, exclusive=True)
+    check_number("fraction", fraction, minimum=0.0, below=1.0, exclusive=True)
     start, optimum = np.asarray(start, float), np.asarray(optimum, float)
     for field, values in (("start", start), ("optimum", optimum)):
         if not np.all(values > 0):

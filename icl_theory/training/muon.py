@@ -36,7 +36,7 @@ def muon(
     Reference: Jordan et al. 2024, by `optax.contrib.muon`; theory notes, §17.
     """
     check_number("learning_rate", learning_rate, minimum=0.0)
-    check_number("momentum", momentum, minimum=0.0, maximum=1.0 - 1e-12)
+    check_number("momentum", momentum, minimum=0.0, below=1.0)
 
     def axes(params: PyTree) -> Any:
         return {name: AXES.get(name) for name in params}

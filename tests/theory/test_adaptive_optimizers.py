@@ -303,9 +303,58 @@ def test_adam_direction_is_that_of_optax():
         ),
         (lambda: AlignedMuon(find_group_features(two_groups()), START, RATE, 1.0).predict(TIME), "momentum"),
         (lambda: muon(0.1, momentum=-0.1), "momentum"),
+        (lambda: signal_speed(np.nan, 1.0, 8), "signal"),
+        (lambda: signal_speed(1.0, np.inf, 8), "variance"),
+        (lambda: stationary_speed([1.0, np.nan], [0.5, 0.5]), "sizes"),
     ],
 )
 def test_bad_input_is_named(call, field):
     with pytest.raises(InputError) as error:
         call()
     assert error.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("theory", "field", "settings"),
+    [
+        (AlignedAdam, "noise", {"noise": np.ones(3), "batch_size": 4}),
+        (AlignedAdam, "noise", {"noise": "some", "batch_size": 4}),
+        (AlignedAdam, "noise", {"noise": -1.0, "batch_size": 4}),
+        (AlignedAdam, "noise", {"noise": [0.0, np.nan], "batch_size": 4}),
+        (AlignedAdam, "noise", {"noise": 1.0}),
+        (AlignedAdam, "examples", {"examples": np.ones((2, 2)), "batch_size": 4}),
+        (AlignedAdam, "examples", {"examples": np.full((2, 2, 3), np.nan), "batch_size": 4}),
+        (AlignedAdam, "b1", {"b1": 1.5}),
+        (AlignedAdam, "b2", {"b2": 1.0}),
+        (AlignedAdam, "eps", {"eps": -1e-8}),
+        (AlignedMuon, "decays", {"decays": (0.9,)}),
+        (AlignedMuon, "decays", {"decays": 0.9}),
+        (AlignedMuon, "b2", {"decays": (0.9, 1.0, 1e-8)}),
+    ],
+)
+def test_a_bad_setting_of_a_reduced_map_is_named(theory, field, settings):
+    with pytest.raises(InputError) as error:
+        theory(find_group_features(two_groups()), START, RATE, **settings).predict(TIME)
+    assert error.value.field == field
+
+
+def test_a_momentum_of_one_is_told_that_it_is_to_be_less():
+    for refused in (
+        lambda: muon(0.1, momentum=1.0),
+        lambda: AlignedMuon(find_group_features(two_groups()), START, RATE, 1.0).predict(TIME),
+    ):
+        with pytest.raises(InputError, match=r"momentum = 1.0: give a finite number at least 0 and less than 1$"):
+            refused()
+
+
+def test_example_moments_name_what_they_cannot_take():
+    rows = icl.compress(icl.sample_prompts(two_groups(0.3), 50, key=jax.random.key(2)), blocks="reduced")
+    for field, given, directions in (
+        ("directions", rows, np.eye(3)),
+        ("directions", rows, np.full((2, 2), np.nan)),
+        ("rows", rows.replace(group=None), np.eye(2)),
+        ("rows", rows.replace(weight=np.where(rows.group == 1, 0.0, 1.0)), np.eye(2)),
+    ):
+        with pytest.raises(InputError) as error:
+            example_moments(given, directions)
+        assert error.value.field == field
