@@ -14,6 +14,8 @@ Momentum and what a step does to the second moment are left out.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from icl_theory.errors import InputError, check_choice, check_number
+from icl_theory.errors import InputError, as_floats, check_choice, check_finite, check_number, check_shape
 from icl_theory.results import load_arrays, save_arrays, writing
 
 LAWS = ("sgd", "adamw")  # optimizers with a law
@@ -159,7 +161,7 @@ def estimate(
         for group, of_group in enumerate(counts):
             within = some[group, :, group]
             whole, same = within.sum(), np.trace(within)
-            variance[group] = rows * (same - whole / size) / (size - 1)
+            variance[group] = max(rows * (same - whole / size) / (size - 1), 0.0)  # rounding may leave less
             signal[group, group] = (whole - same) / (size * (size - 1)) + variance[group] / of_group
         signal[0, 1] = signal[1, 0] = some[0, :, 1].mean()
         signals.append(signal)
@@ -204,6 +206,44 @@ def sparse(share: float, count: int) -> NoiseScale:
     return NoiseScale(np.zeros(1), names, np.ones(2), signal, np.zeros((1, 1, 2, 2)), counts)
 
 
+def check_noise_scale(found: NoiseScale, source: str = "noise") -> None:
+    """Check a measurement that came from outside.
+
+    Args:
+        found: The measurement.
+        source: Its name in messages.
+
+    Raises:
+        InputError: Shapes of its arrays do not fit each other, an array holds anything but finite numbers, steps do
+            not ascend, or sizes, counts or variances are out of range.
+    """
+    try:
+        values = {name: as_floats(name, getattr(found, name)) for name in FIELDS if name != "blocks"}
+        signal, blocks = values["signal"], np.size(found.blocks)
+        each = (max(values["steps"].size, 1), max(signal.shape[1], 1) if signal.ndim == 5 else 1, blocks)
+        check_shape("blocks", found.blocks, (max(blocks, 1),))
+        for name, shape in (
+            ("steps", each[:1]),
+            ("sizes", (blocks,)),
+            ("signal", (*each, 2, 2)),
+            ("variance", (*each, 2)),
+            ("counts", (2,)),
+        ):
+            check_shape(name, values[name], shape)
+            check_finite(name, values[name])
+        for name, wrong, wanted in (
+            ("steps", np.diff(values["steps"]) <= 0, "ascending steps, each once"),
+            ("sizes", values["sizes"] <= 0, "positive numbers of weights"),
+            ("counts", values["counts"] <= 0, "positive numbers of examples"),
+            ("variance", values["variance"] < 0, "variances that are not negative"),
+        ):
+            if wrong.any():
+                raise InputError(name, values[name], f"give {wanted}")
+    except InputError as error:
+        remedy = f"{error.remedy}; measure again with `icl-theory finetune --upsample --noise-scale`"
+        raise InputError(f"{source}: {error.field}", error.value, remedy) from None
+
+
 def save_noise_scale(found: NoiseScale, path: Path) -> None:
     """Write a measurement as `.npz`.
 
@@ -218,11 +258,13 @@ def load_noise_scale(path: Path) -> NoiseScale:
     """Read what `save_noise_scale` wrote.
 
     Raises:
-        InputError: The file cannot be read or holds something else.
+        InputError: The file cannot be read, or holds something else (see `check_noise_scale`).
     """
     remedy = "give the noise.npz that `icl-theory finetune --noise-scale` wrote"
     try:
-        found = load_arrays(path)
-        return NoiseScale(**{name: found[name] for name in FIELDS})
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        arrays = load_arrays(path)
+        found = NoiseScale(**{name: arrays[name] for name in FIELDS})
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError("noise scale", str(path), f"it cannot be read ({type(error).__name__}); {remedy}") from None
+    check_noise_scale(found, str(path))
+    return found

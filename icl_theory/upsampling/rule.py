@@ -35,7 +35,7 @@ from icl_theory.upsampling.factor import (
 from icl_theory.upsampling.late_examples import Source, find_late
 from icl_theory.upsampling.lateness import example_learning_times, floor_of
 from icl_theory.upsampling.loss_record import LossRecord
-from icl_theory.upsampling.noise_scale import NoiseScale
+from icl_theory.upsampling.noise_scale import NoiseScale, check_noise_scale
 from icl_theory.upsampling.optimizer_rule import check_optimizer, median_times, optimizer_factor
 from icl_theory.upsampling.settings import MAX_FACTOR, check_settings, parse_late
 
@@ -159,6 +159,8 @@ def upsample(
         late=late, remaining=remaining, floor=floor, group=group, rule=rule, factor=factor, **within, **given
     )
     check_optimizer(optimizer, batch_size, noise, rule=rule, factor=factor)
+    if noise is not None:
+        check_noise_scale(noise)
     if len(record.steps) < 2:
         raise InputError("steps", f"{len(record.steps)} checkpoint", "a learning time needs at least two")
     levels = _floors(record, floor)

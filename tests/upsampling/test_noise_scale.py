@@ -10,6 +10,7 @@ from icl_theory.errors import InputError
 from icl_theory.theory.adaptive_speeds import group_speed
 from icl_theory.upsampling.noise_scale import (
     NoiseScale,
+    check_noise_scale,
     estimate,
     interval,
     joined,
@@ -144,9 +145,53 @@ def test_a_measurement_is_kept_in_a_file(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
     np.savez(tmp_path / "other.npz", steps=np.zeros(1))
     (tmp_path / "text.npz").write_text("no")
-    for name in ("other.npz", "text.npz", "missing.npz"):
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "noise.npz").read_bytes()[:-100])
+    np.save(tmp_path / "single.npy", np.zeros(1))
+    for name in ("other.npz", "text.npz", "cut.npz", "single.npy", "missing.npz"):
         with pytest.raises(InputError, match=f"{name}.*finetune --noise-scale"):
             load_noise_scale(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("steps", np.array(["first"])),
+        ("blocks", np.array("early")),
+        ("sizes", np.ones(3)),
+        ("sizes", np.zeros(2)),
+        ("signal", np.zeros((1, 2, 2, 2))),
+        ("signal", np.zeros((1, 0, 2, 2, 2))),
+        ("variance", np.zeros((1, 2, 2, 2))),
+        ("variance", np.full((1, 1, 2, 2), np.nan)),
+        ("variance", np.full((1, 1, 2, 2), -1.0)),
+        ("counts", np.array([45, 0])),
+        ("counts", np.array([45])),
+    ],
+)
+def test_a_damaged_measurement_is_refused_by_its_array(name, values, tmp_path):
+    found = sparse(0.1, 50)._replace(**{name: values})
+    np.savez(tmp_path / "noise.npz", **found._asdict())
+    with pytest.raises(InputError, match="measure again with `icl-theory finetune --upsample --noise-scale`") as error:
+        load_noise_scale(tmp_path / "noise.npz")
+    assert error.value.field == f"{tmp_path / 'noise.npz'}: {name}"
+    with pytest.raises(InputError, match=f"^noise: {name}"):
+        check_noise_scale(found)
+
+
+def test_steps_of_a_measurement_ascend():
+    both = joined([sparse(0.1, 50), sparse(0.1, 50)._replace(steps=np.ones(1))])
+    check_noise_scale(both)
+    for steps in ([1.0, 1.0], [1.0, 0.0]):
+        with pytest.raises(InputError, match=r"noise: steps.*each once"):
+            check_noise_scale(both._replace(steps=np.array(steps)))
+    with pytest.raises(InputError, match="noise: signal"):
+        check_noise_scale(both._replace(steps=np.arange(3.0)))
+
+
+def test_equal_examples_have_no_negative_noise():
+    """Rounding of the products would leave some."""
+    for gradient in np.random.default_rng(0).normal(size=(30, WEIGHTS)):
+        assert estimate(products(*np.tile(gradient, (2, 7, 1))), 4, (28, 28))[1].min() >= 0
 
 
 def test_what_has_no_law_is_refused():

@@ -9,6 +9,7 @@ from helpers import assert_close
 import icl_theory as icl
 from icl_theory.errors import InputError
 from icl_theory.upsampling.groups import group_centres
+from icl_theory.upsampling.noise_scale import sparse
 from icl_theory.upsampling.settings import parse_late
 
 EARLY, LATE, COUNT = 40.0, 160.0, 60
@@ -201,6 +202,10 @@ def test_never_learned_counts_as_the_last_step():
         ({"remaining": 1.0}, "give less than 1"),
         ({"floor": "none"}, "give one of zero, last"),
         ({"floor": np.zeros(3)}, "give 60 finite numbers"),
+        (
+            {"optimizer": "sgd", "noise": sparse(0.5, COUNT)._replace(counts=np.zeros(2))},
+            "positive numbers of examples",
+        ),
     ],
 )
 def test_bad_settings_are_refused_in_words(settings, said):
