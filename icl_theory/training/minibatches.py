@@ -88,6 +88,9 @@ class GroupCounts(NamedTuple):
 
     def draw(self, loss: MomentsLoss, key: Any, size: int) -> MomentsLoss:
         """Count the groups of a batch."""
+        if np.ndim(self.size):
+            shown = f"one run with batch sizes of shape {np.shape(self.size)}"
+            raise InputError("loss_axes", shown, "give train_many those that with_batch_sizes describes")
         shares, counted = loss.moments.shares, size if self.size is None else self.size
         group = jnp.where(jnp.arange(size) < counted, _drawn_groups(key, shares, size), -1)
         counts = jnp.sum(group[:, None] == jnp.arange(shares.shape[-1]), axis=0).astype(shares.dtype)
@@ -128,7 +131,14 @@ class Minibatches:
         return self.loss(params)
 
     def at_step(self, step: Any) -> Any:
-        """Return the loss of the batch of a step."""
+        """Return the loss of the batch of a step.
+
+        Raises:
+            InputError: Runs have keys or batch sizes of their own, and `loss_axes` does not say so.
+        """
+        if np.ndim(self.key) != 1:
+            shown = f"one run with a key of shape {np.shape(self.key)}"
+            raise InputError("loss_axes", shown, "give train_many the loss and the loss_axes that own_batches returned")
         key = jax.random.fold_in(jax.random.wrap_key_data(self.key), step)
         return self.source.draw(self.loss, key, self.batch_size)
 
@@ -144,6 +154,8 @@ class Minibatches:
 
     def with_batch_sizes(self, sizes: Any) -> Minibatches:
         """Give each run a batch size of its own, (runs,), at most that of the loss; for batches of groups.
+
+        `train_many` needs `loss_axes=loss.axes(source=GroupCounts(0))`, with `key=0` too if each run draws its own.
 
         Raises:
             InputError: Batches are not drawn by group, or a size is no whole number from 1 to the loss's batch size.
@@ -183,8 +195,9 @@ def make_minibatch_loss(
         draw: Of a mixture: `"prompts"` draws fresh prompts at every step; `"groups"` draws the group of each example,
             which then stands for the group's mean. It is cheaper and has no noise within groups.
         weight: Weight of each row of a finite set, (P,); the set's own by default.
-        weighting: `"sampling"` draws rows in proportion to their weights. `"loss"` draws them uniformly and weights
-            their losses. The mean gradient is the same, its noise is not, and Adam sees the difference.
+        weighting: Of a finite set: `"sampling"` draws rows in proportion to their weights. `"loss"` draws them
+            uniformly and weights their losses. The mean gradient is the same, its noise is not, and Adam sees the
+            difference.
 
     Returns:
         `(loss, params)`; the loss is for `train` and `train_many`, with any optimizer.
@@ -196,7 +209,7 @@ def make_minibatch_loss(
     check_choice("draw", draw, DRAWS)
     check_choice("weighting", weighting, WEIGHTINGS)
     check_number("batch_size", batch_size, minimum=1, integer=True)
-    check_number("seed", seed, minimum=0, integer=True)
+    check_number("seed", seed, minimum=0, below=2**32, integer=True)
     if not getattr(model, "is_linear", False):
         raise InputError(
             "model", type(model).__name__, "minibatches are drawn from cubic features; give linear attention"
@@ -206,6 +219,8 @@ def make_minibatch_loss(
     if isinstance(data, TaskMixture):
         if weight is not None:
             raise InputError("weight", "given with a TaskMixture", "set the mixture's shares instead")
+        if weighting != "sampling":
+            raise InputError("weighting", weighting, "a TaskMixture has no rows to weight; set its shares instead")
         if not np.all(np.asarray(data.shares) > 0):
             raise InputError("shares", data.shares, "a group is never drawn; leave it out")
         full, params = make_loss(model, data)
@@ -214,6 +229,8 @@ def make_minibatch_loss(
         full = full._replace(moments=mixture_moments(means, np.asarray(data.shares, float), dtype=dtype))
         source = GroupCounts() if draw == "groups" else NewPrompts(FreshPrompts.of(data), blocks)
     elif isinstance(data, (Prompts, CompressedPrompts)):
+        if draw != "prompts":
+            raise InputError("draw", draw, "batches of a finite set are rows; leave it out, or give a TaskMixture")
         rows = compress(data, blocks=blocks) if isinstance(data, Prompts) else data
         weights = _checked_weights(rows, weight, batch_size)
         full, params = make_loss(model, rows.moments(weights))

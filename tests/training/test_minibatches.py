@@ -15,7 +15,7 @@ from icl_theory.errors import InputError
 from icl_theory.moments.mixture_moments import MomentsMixture
 from icl_theory.tasks.fresh_prompts import FreshPrompts
 from icl_theory.tasks.prompts import check_prompts
-from icl_theory.training.minibatches import alias_table, make_minibatch_loss
+from icl_theory.training.minibatches import GroupCounts, alias_table, make_minibatch_loss
 
 P, BATCH = 40, 8
 PARTS = [
@@ -165,6 +165,33 @@ def test_runs_share_batches_or_draw_their_own(kind):
     np.testing.assert_allclose(found.loss[1], alone.loss, rtol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["rows", "groups", "prompts"])
+def test_own_batches_without_their_axes_are_refused(kind):
+    data, options = KINDS[kind]
+    loss, params = make_minibatch_loss(attention(), data, batch_size=BATCH, **options)
+    starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), params)
+    own, axes = loss.own_batches(2)
+    with pytest.raises(InputError, match=r"key of shape \(2, 2\)': give train_many the loss and the loss_axes"):
+        many(own, None, starts)
+    with pytest.raises(InputError, match=r"key of shape \(2, 2\)"):
+        icl.train(own, params, hyperparameters={"learning_rate": 0.01}, num_steps=2)
+    with pytest.raises(InputError, match=r"key of shape \(\)': give train_many the loss"):
+        many(loss, axes, starts)
+
+
+def test_own_batch_sizes_without_their_axis_are_refused():
+    loss, params = make_minibatch_loss(attention(), MIXTURE, batch_size=BATCH, draw="groups")
+    starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), params)
+    own, axes = loss.own_batches(2)
+    for given, wrong in ((loss, None), (own, axes)):
+        with pytest.raises(
+            InputError, match=r"batch sizes of shape \(2,\)': give train_many those that with_batch_sizes"
+        ):
+            many(given.with_batch_sizes([2, 5]), wrong, starts)
+    right = many(own.with_batch_sizes([2, 5]), loss.axes(source=GroupCounts(0), key=0), starts)
+    assert right.loss.shape == (2, 3)
+
+
 def test_runs_may_differ_in_shares_and_nothing_recompiles():
     loss, params = make_minibatch_loss(attention(), MIXTURE, batch_size=BATCH, draw="groups")
     starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), params)
@@ -210,6 +237,10 @@ def test_runs_may_differ_in_batch_size():
         (PROMPTS, {"weighting": "both"}, "weighting"),
         (MIXTURE, {"weight": np.ones(2)}, "weight"),
         (MIXTURE, {"draw": "rows"}, "draw"),
+        (PROMPTS, {"draw": "groups"}, "draw"),
+        (MIXTURE, {"weighting": "loss"}, "weighting"),
+        (PROMPTS, {"seed": 2**32}, "seed"),
+        (PROMPTS, {"seed": -1}, "seed"),
         (MIXTURE.upsampled([1.0, 0.0]), {}, "shares"),
         (icl.prompt_moments(PROMPTS), {}, "data"),
         (icl.TaskMixture.single([1.0, 1.0, 1.0], num_context=3), {}, "data"),
