@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from figures import (
     adaptive_optimizers,
+    batch_sizes,
     context_lengths,
     feature_strengths,
     generalisation,
@@ -56,5 +57,6 @@ FIGURES: dict[str, FigureSpec] = {
         adaptive_optimizers.FIGURE,
         language_models.FIGURE,
         language_models_details.FIGURE,
+        batch_sizes.FIGURE,
     )
 }

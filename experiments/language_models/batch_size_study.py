@@ -33,6 +33,18 @@ from icl_theory.upsampling.noise_scale import LAWS, NoiseScale, sparse
 from icl_theory.upsampling.optimizer_rule import median_times
 
 Key = tuple[str, int, int]  # optimizer, batch size, seed
+NAMES = {"adamw": "AdamW", "muon": "Muon", "sgd": "SGD"}
+HEADINGS = (
+    "optimizer",
+    "batch",
+    "*R*, plain",
+    "*R* of late × κ, over random's",
+    "law, measured noise",
+    "law, nothing shared",
+    "plain",
+    "late × κ",
+    "late × κ, minus random × κ",
+)
 
 
 def do_task(settings: Settings, key: Key, folder: Path) -> None:
@@ -109,30 +121,37 @@ def _predicted(settings: Settings, key: Key, pilot: dict[str, np.ndarray]) -> di
 
 
 def table(found: dict[str, Any]) -> list[str]:
-    """Return the comparison of a saved study as lines of text, with 95 % intervals over seeds."""
-    lines = [
-        f"{'optimizer':9} {'batch':>5} {'R plain':>7}  R of late × κ over random's    by noise  sparse  "
-        f"{'accuracy':>8}  late minus plain   late minus random"
-    ]
+    """Return the comparison of a saved study as lines of a Markdown table, one for each optimizer and batch size.
+
+    Middles of R and of the laws are geometric, the others arithmetic. Intervals are 95 % over seeds.
+    """
+    lines = [_row(*HEADINGS), "|---|--:" + "|--:" * (len(HEADINGS) - 2) + "|"]
     for name, seeds in found["cells"].items():
         optimizer, batch = name.split("-")
         known = [one for one in seeds if one is not None]
         if len(known) < 2:
-            lines.append(f"{optimizer:9} {batch:>5} late examples in {len(known)} of {len(seeds)} seeds")
+            lines.append(_row(NAMES[optimizer], batch, f"late examples in {len(known)} of {len(seeds)} seeds"))
             continue
-        log = np.log([one["late"]["R"] / one["random"]["R"] for one in known])
-        middle, half = paired(log)
-        change = f"{np.exp(middle):.2f} ({np.exp(middle - half):.2f}–{np.exp(middle + half):.2f})"
+        middle, half = paired(np.log([one["late"]["R"] / one["random"]["R"] for one in known]))
         laws = [[one["predicted"][law] for one in known if one["predicted"][law]] for law in ("noise", "sparse")]
-        shown = [f"{np.exp(np.mean(np.log(law))):.2f}" if law else "–" for law in laws]
         accuracy = {arm: np.array([one[arm]["accuracy"] for one in known]) for arm in ARMS}
         gains = ["{:+.3f} ± {:.3f}".format(*paired(accuracy["late"] - accuracy[arm])) for arm in ("plain", "random")]
-        ratio = np.exp(np.mean(np.log([one["plain"]["R"] for one in known])))
         lines.append(
-            f"{optimizer:9} {batch:>5} {ratio:7.2f}  {change:26}     {shown[0]:>8}  {shown[1]:>6}  "
-            f"{accuracy['plain'].mean():8.3f}  {gains[0]:18} {gains[1]}"
+            _row(
+                NAMES[optimizer],
+                batch,
+                f"{np.exp(np.mean(np.log([one['plain']['R'] for one in known]))):.2f}",
+                f"{np.exp(middle):.2f} ({np.exp(middle - half):.2f}–{np.exp(middle + half):.2f})",
+                *(f"{np.exp(np.mean(np.log(law))):.2f}" if law else "–" for law in laws),
+                f"{accuracy['plain'].mean():.3f}",
+                *(gain.replace("-", "−") for gain in gains),
+            )
         )
     return lines
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 @click.command()
@@ -159,8 +178,7 @@ def main(out: Path, only: str | None, **given: Any) -> None:
             for size in sizes
         }
         save_study(out, settings, cells)
-    found = load_study(out, settings)
-    click.echo("\n".join(table(found)))
+    click.echo("\n".join(table(load_study(out, settings))))
 
 
 def save_study(path: Path, settings: Settings, cells: dict[str, Any]) -> None:

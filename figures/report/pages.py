@@ -46,6 +46,7 @@ HEADINGS = {  # short headings of the other results; a figure without one has it
     "many_features": "Thirty-two features",
     "adaptive_optimizers": "Adam, Muon and batch size",
     "language_models_details": "The smallest decoder, by kind of problem",
+    "batch_sizes": "A small decoder, by batch size and optimizer",
 }
 
 

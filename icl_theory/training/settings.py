@@ -59,19 +59,7 @@ def checked_settings(
             settings[name] = np.broadcast_to(values, (runs,))
         elif values.ndim:
             raise InputError(name, values, "give one number, or use train_many for several runs")
-    _check_ranges(optimizer, settings)
     return settings
-
-
-def _check_ranges(optimizer: OptimizerFactory, settings: Mapping[str, np.ndarray]) -> None:
-    """Let a factory that checks its numbers see them, as they are traced in the compiled program."""
-    for numbers in dict.fromkeys(zip(*(np.atleast_1d(values).tolist() for values in settings.values()), strict=True)):
-        try:
-            optimizer(**dict(zip(settings, numbers, strict=True)))
-        except InputError:
-            raise
-        except Exception:  # named where the program is compiled, if it occurs there too
-            return
 
 
 def as_pytree(function: Callable[..., Any]) -> Any:

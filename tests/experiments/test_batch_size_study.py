@@ -85,15 +85,15 @@ def test_a_study_goes_on_where_it_stopped_and_is_shown(tmp_path, monkeypatch):
     assert CliRunner().invoke(study.main, words).output == made.output  # from the file
     assert done == [4, 4]
 
-    lines = made.output.splitlines()[-3:]
-    assert [line.split()[:2] for line in lines[1:]] == [["adamw", "8"], ["muon", "8"]]
+    lines = made.output.splitlines()[-4:]
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [["| AdamW", "8"], ["| Muon", "8"]]
     cells = json.loads(out.read_text())["cells"]
     first = cells["adamw-8"][0]
     assert first["plain"]["R"] == first["plain"]["late"] / first["plain"]["early"] > 1
     assert first["predicted"]["sparse"] == pytest.approx(_sparse(first["share"], 8))
     assert cells["muon-8"][0]["predicted"] == {"noise": None, "sparse": None}
     gain = np.mean([one["late"]["accuracy"] - one["plain"]["accuracy"] for one in cells["adamw-8"]])
-    assert f"{gain:+.3f} ±" in lines[1]
+    assert f"{gain:+.3f} ±".replace("-", "−") in lines[2]
     other = CliRunner().invoke(study.main, [*words, "--factor", "3"])
     assert "of other settings (factor was 4.0, now 3.0)" in str(other.exception)
 

@@ -20,7 +20,6 @@ from icl_theory import (
     gd,
     linear_spectrum,
     make_loss,
-    muon,
     sam,
     sample_prompts,
     split_model,
@@ -259,8 +258,6 @@ def test_progress_reaches_the_end():
         ("learning_rate", {"hyperparameters": {"learning_rate": np.nan}}),
         ("rho", {"optimizer": sam, "hyperparameters": {"learning_rate": 0.1, "rho": -1.0}}),
         ("rho", {"optimizer": sam, "hyperparameters": {"learning_rate": 0.1, "rho": np.asarray([0.1, 0.2])}}),
-        ("momentum", {"optimizer": muon, "hyperparameters": {"learning_rate": 0.1, "momentum": 1.2}}),
-        ("rho", {"optimizer": lambda radius: sam(0.1, radius), "hyperparameters": {"radius": -1.0}}),
         ("num_steps", {"num_steps": 0}),
         ("num_snapshots", {"num_snapshots": 1}),
         ("snapshots", {"snapshots": np.asarray([3, 2])}),
@@ -281,9 +278,6 @@ def test_batches_need_a_common_axis():
         train_many(loss, {"a": jnp.zeros(3), "b": jnp.zeros(2)}, hyperparameters={"learning_rate": 0.1}, num_steps=2)
     with pytest.raises(InputError, match="one for each of 3 runs"):
         train_many(loss, {"a": jnp.zeros(3)}, hyperparameters={"learning_rate": [0.1, 0.2]}, num_steps=2)
-    each = {"learning_rate": 0.1, "momentum": [0.9, 0.5, 1.2]}
-    with pytest.raises(InputError, match=r"momentum = 1.2: give a finite number at least 0 and less than 1$"):
-        train_many(loss, {"key": jnp.zeros(3)}, optimizer=muon, hyperparameters=each, num_steps=2)
     with pytest.raises(InputError, match="params"):
         train(loss, {}, hyperparameters={"learning_rate": 0.1}, num_steps=2)
 
