@@ -67,7 +67,7 @@ def _ratios(axis: Axes, sizes: np.ndarray, cells: Cells, *, named: bool) -> None
     ).T
     ends = [np.exp(middle) - np.exp(middle - half), np.exp(middle + half) - np.exp(middle)]
     axis.errorbar(sizes, np.exp(middle), ends, fmt="o", color=LATE, linewidth=1.0)
-    axis.set(yscale="log", ylim=RATIOS, ylabel="R, late × κ over random × κ" if named else None)
+    axis.set(yscale="log", ylim=RATIOS, ylabel="R over random's")
     axis.set_yticks([0.25, 0.35, 0.5, 0.7, 1.0], labels=["0.25", "0.35", "0.5", "0.7", "1"])
     axis.minorticks_off()
 
@@ -80,9 +80,9 @@ def _gains(axis: Axes, sizes: np.ndarray, cells: Cells, *, named: bool) -> None:
         middle, half = 100 * np.array([paired(np.array(each)) for each in gains]).T
         axis.errorbar(sizes * shift, middle, half, fmt="o", color=colour, linewidth=1.0)
         if named:
-            words, height = ("over plain", 0.75) if other == "plain" else ("over random × κ", 0.55)
+            words, height = ("over plain", 0.85) if other == "plain" else ("over random × κ", 0.55)
             axis.text(sizes[0], -14.0 * height, words, color=text_colour(colour), fontsize=NOTE)
-    axis.set(ylabel="gain of late × κ (points)" if named else None)
+    axis.set(ylabel="gain (points)")
 
 
 def _draw_saved(path: Path) -> Figure:
