@@ -71,7 +71,9 @@ class AlignedAdam(NamedTuple):
                     "ascent", self.ascent, "there is a law for full batches only; measure it with train_many"
                 )
         noise, squares = self._checked()
-        check_decays(self.b1, self.b2, self.eps)
+        check_number("b1", self.b1, minimum=0.0, below=1.0)
+        check_number("b2", self.b2, minimum=0.0, below=1.0)
+        check_number("eps", self.eps, minimum=0.0)
         steps = whole_steps(time, self.learning_rate)
         batch = np.inf if self.batch_size is None else float(self.batch_size)
         shares = self.groups.shares / np.sum(self.groups.shares)
@@ -100,13 +102,6 @@ class AlignedAdam(NamedTuple):
         check_shape("examples", examples, (*drive.shape, 3))
         check_finite("examples", examples)
         return noise, examples
-
-
-def check_decays(b1: float, b2: float, eps: float) -> None:
-    """Raise `InputError` unless these can be β_1, β_2 and ε of Adam."""
-    check_number("b1", b1, minimum=0.0, below=1.0)
-    check_number("b2", b2, minimum=0.0, below=1.0)
-    check_number("eps", eps, minimum=0.0)
 
 
 def example_moments(rows: CompressedPrompts, directions: np.ndarray) -> tuple[GroupFeatures, np.ndarray]:

@@ -12,7 +12,7 @@ from icl_theory.analysis.trajectory import Trajectory, whole_steps
 from icl_theory.errors import as_floats, check_number, check_shape
 from icl_theory.numerics.maps import iterate
 from icl_theory.tasks.features import GroupFeatures
-from icl_theory.theory.aligned_adam import adam_direction, check_decays
+from icl_theory.theory.aligned_adam import adam_direction
 from icl_theory.theory.hitting_time import start_of_each
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the usual quintic iteration
@@ -94,7 +94,9 @@ class AlignedMuon(NamedTuple):
             InputError: A number is out of range, or a shape is wrong.
         """
         check_shape("decays", as_floats("decays", self.decays), (3,))
-        check_decays(*self.decays)
+        check_number("b1", self.decays[0], minimum=0.0, below=1.0)
+        check_number("b2", self.decays[1], minimum=0.0, below=1.0)
+        check_number("eps", self.decays[2], minimum=0.0)
         check_number("momentum", self.momentum, minimum=0.0, below=1.0)
         if self.batch_size is not None:
             check_number("batch_size", self.batch_size, minimum=1, integer=True)

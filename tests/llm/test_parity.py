@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from icl_theory.llm.model import block
+from icl_theory.llm.model import block, decoder
 from icl_theory.llm.model.checkpoint import load_decoder
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.llm.model.families import from_huggingface
@@ -159,7 +159,9 @@ def test_fused_attention_with_and_without_windows_in_one_program(monkeypatch):
         close(ours, np.asarray(theirs), 1e-5)
 
 
-def test_the_program_holds_one_block_however_many_layers():
+def test_a_loop_holds_one_block_however_many_layers(monkeypatch):
+    monkeypatch.setattr(decoder, "unrolled", lambda: False)
+
     def matrix_products(layers):
         config = dataclasses.replace(load_decoder(GOLDENS / "qwen3").config, num_layers=layers)
         graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))

@@ -63,7 +63,7 @@ def test_a_verdict_by_measured_noise_has_its_interval():
         (40, "not known"),
     ):
         measured = law._replace(
-            signal=np.repeat(law.signal, 5, axis=1), variance=np.broadcast_to(spread * cut, (1, 5, 1, 2)).copy()
+            signal=np.repeat(law.signal, 5, axis=1), variance=np.broadcast_to(spread * cut, (1, 5, 2, 2)).copy()
         )
         found = upsample(optimizer="adamw", batch_size=128, noise=measured)
         assert found.factor == 1
