@@ -1,4 +1,4 @@
-"""What upsampling does to small decoders at several batch sizes, with three optimizers, beside the law."""
+"""Order of learning and accuracy of small decoders under upsampling, by batch size and optimizer, beside two laws."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ from figures.figure import FigureSpec
 from figures.language_models import FOLDER, MEASURED
 from icl_theory.llm.evaluation.study import paired
 from icl_theory.plotting import GD, LATE, NOTE, RANDOM, THEORY, new_panels, styled, text_colour
+from icl_theory.upsampling.optimizer_rule import NAMES
 
 FILE = "batch-sizes-cpu.json"
-FOUND = {"adamw": "as noise foretells", "muon": "no law", "sgd": "more than noise says"}
-NAMES = {"adamw": "AdamW", "muon": "Muon", "sgd": "SGD"}
+FOUND = {  # by the laws, which the tests hold against the study
+    "adamw": "as noise foretells",
+    "muon": "no law",
+    "sgd": "more than noise says",
+}
 LAWS = {  # line, name, and where it stands
     "noise": ("--", "law, measured noise", 0.38),
     "sparse": (":", "law, groups that share nothing", 1.08),
 }
-RATIOS = (0.22, 1.35)  # limits of the axes: R over R, and points of accuracy
+# limits of the axes: R over R, and points of accuracy
+RATIOS = (0.22, 1.35)
 GAINS = {"adamw": (-14.0, 14.0), "muon": (-14.0, 14.0), "sgd": (-38.0, 22.0)}
 Cells = list[list[dict[str, Any]]]  # seeds with late examples, by batch size
 
@@ -35,15 +40,15 @@ def draw(study: dict[str, Any]) -> Figure:
     Args:
         study: the saved study.
     """
-    figure, panels = new_panels(2 * len(NAMES), len(NAMES), height=2.1)
+    figure, panels = new_panels(2 * len(FOUND), len(FOUND), height=2.1)
     sizes = np.array([int(size) for size in study["settings"]["batches"]])
-    for place, (optimizer, name) in enumerate(NAMES.items()):
+    for place, (optimizer, found) in enumerate(FOUND.items()):
         cells = [[seed for seed in study["cells"][f"{optimizer}-{size}"] if seed] for size in sizes]
-        above, below = panels[place], panels[place + len(NAMES)]
+        above, below = panels[place], panels[place + len(FOUND)]
         _ratios(above, sizes, cells, named=place == 0)
         _gains(below, sizes, cells, named=place == 0)
-        above.set_title(f"{name}: {FOUND[optimizer]}")
-        below.set_title(f"{name}: accuracy")
+        above.set_title(f"{NAMES[optimizer]}: {found}")
+        below.set_title(f"{NAMES[optimizer]}: accuracy")
         below.set_ylim(GAINS[optimizer])
         for axis in (above, below):
             axis.set(xscale="log", xlabel="batch size (examples)", xlim=(sizes[0] / 1.5, sizes[-1] * 1.5))

@@ -9,6 +9,8 @@ import os
 import shutil
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,8 @@ from icl_theory.environment import machine
 from icl_theory.errors import InputError
 
 MANIFEST = "manifest.json"
+# what reading a damaged or foreign file of arrays raises
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 DERIVED = (
     "figures",
     "report",

@@ -30,10 +30,9 @@ from icl_theory.llm.evaluation.study import paired
 from icl_theory.progress import ProgressReport
 from icl_theory.results import first_difference, load_arrays, plain, save_arrays, writing
 from icl_theory.upsampling.noise_scale import LAWS, NoiseScale, sparse
-from icl_theory.upsampling.optimizer_rule import median_times
+from icl_theory.upsampling.optimizer_rule import NAMES, median_times
 
 Key = tuple[str, int, int]  # optimizer, batch size, seed
-NAMES = {"adamw": "AdamW", "muon": "Muon", "sgd": "SGD"}
 HEADINGS = (
     "optimizer",
     "batch",

@@ -98,9 +98,8 @@ def draw(
 ) -> dict[str, list[Row]]:
     """Draw the sets of one seed, such as `{"test": 1000, "train": 6000, "fresh": 12000}`; no two share a problem.
 
-    Problems of `test` are those for tests.
-
-    Every set has each kind in its share, rounded to whole problems, in random order.
+    Every set has each kind in its share, rounded to whole problems, in random order. The problems for tests are in
+    `test` alone.
     """
     sets: dict[str, list[Row]] = {part: [] for part in counts}
     for kind, share in shares(families).items():

@@ -26,7 +26,7 @@ from icl_theory.errors import InputError
 from icl_theory.llm.model.config import DecoderConfig
 from icl_theory.llm.model.decoder import Decoder
 from icl_theory.progress import ProgressReport
-from icl_theory.results import load_arrays, save_arrays, writing
+from icl_theory.results import UNREADABLE, load_arrays, save_arrays, writing
 
 SIZES = {"0.4M": (80, 5), "1.6M": (184, 4)}  # width and number of layers
 BASE = ".npz"  # ending of files of bases
@@ -66,8 +66,8 @@ def load_base(path: Path) -> Decoder:
     """
     try:
         arrays = load_arrays(path)
-    except (OSError, ValueError):
-        raise InputError("MODEL", str(path), "there is no base; train one with mathematics_base") from None
+    except UNREADABLE:
+        raise InputError("MODEL", str(path), "it cannot be read; train a base with mathematics_base") from None
     for width, layers in SIZES.values():
         model = a_decoder(width, layers, 0)
         graph, state = nnx.split(model, nnx.Param)

@@ -14,8 +14,6 @@ Momentum and what a step does to the second moment are left out.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from icl_theory.errors import InputError, as_floats, check_choice, check_finite, check_number, check_shape
-from icl_theory.results import load_arrays, save_arrays, writing
+from icl_theory.results import UNREADABLE, load_arrays, save_arrays, writing
 
 LAWS = ("sgd", "adamw")  # optimizers with a law
 EARLY, LATE = 0, 1
@@ -264,7 +262,7 @@ def load_noise_scale(path: Path) -> NoiseScale:
     try:
         arrays = load_arrays(path)
         found = NoiseScale(**{name: arrays[name] for name in FIELDS})
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise InputError("noise scale", str(path), f"it cannot be read ({type(error).__name__}); {remedy}") from None
     check_noise_scale(found, str(path))
     return found

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from icl_theory.errors import InputError, check_choice, check_number
 from icl_theory.upsampling.noise_scale import NoiseScale, interval, sparse
 
-OPTIMIZERS = ("sgd", "adamw", "muon")
-NAMES = {"sgd": "SGD", "adamw": "AdamW"}
+NAMES = {"sgd": "SGD", "adamw": "AdamW", "muon": "Muon"}
+OPTIMIZERS = tuple(NAMES)
 FLAT = 0.1  # share by which the largest factor has to lower R, or the rule says that none changes it
 FACTORS = 400  # factors that are tried, even in their logarithm
 INSTEAD = "take more steps on the late, or fresh examples of their kind"
@@ -112,7 +112,7 @@ def optimizer_factor(
         return 1.0, f"{said}: R = {ratio:.3g} is low enough already"
     if least > (1.0 - FLAT) * ratio and least > target:
         change, low = shown(float(factors[found.argmin()]), least)
-        if low <= (1.0 - FLAT) * ratio and measured:
+        if low <= (1.0 - FLAT) * ratio:
             return 1.0, f"{said}: not known whether a factor lowers R ({change}); measure with more examples"
         remedy = INSTEAD + (UNMEASURED if noise is None else "")
         return 1.0, f"{said}: no factor up to {largest:g} lowers R by a tenth ({change}); {remedy}"

@@ -59,8 +59,12 @@ def test_a_base_is_trained_and_saved(tmp_path, monkeypatch):
 
 
 def test_a_file_that_is_no_base_is_refused(tmp_path):
-    with pytest.raises(InputError, match="there is no base"):
+    with pytest.raises(InputError, match="it cannot be read"):
         load_base(tmp_path / "none.npz")
+    save_base(tmp_path / "whole.npz", a_decoder(8, 1, seed=5))
+    (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:900])
+    with pytest.raises(InputError, match="it cannot be read"):
+        load_base(tmp_path / "half.npz")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(InputError, match="no base of 0"):
         load_base(tmp_path / "other.npz")

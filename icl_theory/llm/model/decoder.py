@@ -179,8 +179,8 @@ class Decoder(nnx.Module):
 
 
 def unrolled() -> bool:
-    """Return whether programs hold the code of each layer, not a loop over them: on CPUs.
+    """Return whether each layer has code of its own in a program, as on CPUs; elsewhere a loop goes over the layers.
 
-    There a loop takes up to half as long again, and two processes that share the weights wait for each other in it.
+    On CPUs a loop takes up to half as long again, and two processes that share the weights wait for each other in it.
     """
     return jax.default_backend() == "cpu"

@@ -1,7 +1,7 @@
 """Weights of the blocks are stacked: each array has a first axis with one entry for each layer.
 
-`jax.lax.scan` applies one block to one layer after the other. Files and measured blocks of weights stay one array for
-each layer.
+So an accelerator's program can hold the code of one block, in a loop over the layers. Files and measured blocks of
+weights have one array for each layer.
 """
 
 from __future__ import annotations
