@@ -94,20 +94,35 @@ def take(rows: Iterator[Row | None], count: int, known: set[str], fits: Callable
 
 
 def draw(
-    seed: int, families: tuple[str, ...], counts: Mapping[str, int], fits: Callable[[Row], bool] = lambda row: True
+    seed: int,
+    families: tuple[str, ...],
+    *,
+    test: int,
+    train: int,
+    fresh: int,
+    fits: Callable[[Row], bool] = lambda row: True,
 ) -> dict[str, list[Row]]:
-    """Draw the sets of one seed, such as `{"test": 1000, "train": 6000, "fresh": 12000}`; no two share a problem.
+    """Draw the sets of one seed, `test`, `train` and `fresh`; no two share a problem.
 
     Every set has each kind in its share, rounded to whole problems, in random order. The problems for tests are in
     `test` alone.
+
+    Args:
+        seed: seed of the problems.
+        families: families of the mixture.
+        test: number of problems for tests.
+        train: number of problems to train on.
+        fresh: fresh problems of each kind, as a multiple of those to train on.
+        fits: whether a problem is wanted.
     """
-    sets: dict[str, list[Row]] = {part: [] for part in counts}
+    sets: dict[str, list[Row]] = {TEST: [], "train": [], "fresh": []}
     for kind, share in shares(families).items():
         family, level = kind.split()
         rows, known = stream(family, int(level) - 1, seed), known_of(sets, family)
-        for part, count in counts.items():
+        trained = round(share * train)
+        for part, count in ((TEST, round(share * test)), ("train", trained), ("fresh", fresh * trained)):
             own = lambda row, part=part: for_tests(row) == (part == TEST) and fits(row)  # noqa: E731
-            sets[part] += take(rows, round(share * count), known, own)
+            sets[part] += take(rows, count, known, own)
     random = np.random.default_rng([23, seed])
     return {part: [rows[place] for place in random.permutation(len(rows))] for part, rows in sets.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property, partial
@@ -208,10 +209,9 @@ class Study:
         """Return the problems of a seed, which are drawn unless its file exists."""
         path, settings = self.folder / f"problems-{seed}.json.gz", self.settings
         if not path.exists():
-            fresh = round((MOST - 1) * settings.train)
             fits = lambda row: len(self.text.tokenized(row).tokens) <= settings.length  # noqa: E731
-            counts = {"test": settings.test, "train": settings.train, "fresh": fresh}
-            sets = draw(seed, settings.families, counts, fits)
+            fresh = math.ceil(MOST) - 1  # of an example that is late, all copies but one may be replaced
+            sets = draw(seed, settings.families, test=settings.test, train=settings.train, fresh=fresh, fits=fits)
             with writing(path) as unfinished:
                 unfinished.write_bytes(gzip.compress(json.dumps(sets).encode(), mtime=0))
         found: dict[str, list[Row]] = json.loads(gzip.decompress(path.read_bytes()))

@@ -3,6 +3,7 @@ graded, and how they are packed and trained."""
 
 import math
 import re
+from collections import Counter
 from fractions import Fraction
 
 import jax
@@ -21,7 +22,8 @@ from icl_theory.llm.data.batches import pad
 from icl_theory.llm.evaluation.answers import is_right
 from icl_theory.llm.training.step import learning_rate_at, make_example_losses, make_step, start
 
-COUNTS = {"test": 60, "train": 200, "fresh": 300}
+COUNTS = {"test": 60, "train": 200}
+FRESH = 2
 
 
 def numbers(text):
@@ -49,7 +51,7 @@ def solved(family, prompt, answer):
 @pytest.fixture(scope="module")
 def sets():
     pytest.importorskip("reasoning_gym")
-    return draw(3, tuple(FAMILIES), COUNTS)
+    return draw(3, tuple(FAMILIES), **COUNTS, fresh=FRESH)
 
 
 def test_answers_are_right(sets):
@@ -80,9 +82,14 @@ def test_sets_share_no_problem_and_have_the_shares_of_the_mixture(sets):
     assert [row["kind"] for row in sets["train"]] != sorted(row["kind"] for row in sets["train"])
 
 
+def test_fresh_problems_can_replace_every_copy_of_a_kind(sets):
+    trained, fresh = (Counter(row["kind"] for row in sets[part]) for part in ("train", "fresh"))
+    assert fresh == {kind: FRESH * count for kind, count in trained.items()}
+
+
 def test_seeds_draw_the_same_again_and_others_differently(sets):
-    assert draw(3, ("gcd", "times"), {"train": 20}) == draw(3, ("gcd", "times"), {"train": 20})
-    assert draw(3, ("gcd",), {"train": 20}) != draw(4, ("gcd",), {"train": 20})
+    one, again, other = (draw(seed, ("gcd", "times"), test=0, train=20, fresh=0) for seed in (3, 3, 4))
+    assert one == again != other
 
 
 def test_a_decoder_from_scratch_reads_all_but_stories(sets):

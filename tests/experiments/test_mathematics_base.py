@@ -18,7 +18,8 @@ def small(monkeypatch):
     monkeypatch.setitem(SIZES, "0.4M", (8, 1))
 
 
-def rows(seed, families, counts, fits=None):
+def rows(seed, families, *, test, train, fresh, fits=None):
+    counts = {"test": test, "train": train, "fresh": fresh * train}
     pairs = np.random.default_rng(seed).integers(0, 40, (sum(counts.values()), 2)).tolist()
     made = [
         {"prompt": f"{a} + {b} =", "completion": str(a + b), "answer": str(a + b), "source": "sums", "kind": "sums 1"}
@@ -44,7 +45,9 @@ def test_all_seeds_of_a_study_start_from_a_base(tmp_path, monkeypatch):
 
 def test_a_base_is_trained_and_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        mathematics_base, "draw_freely", lambda seed, families, count, fits: rows(seed, families, {"all": count})["all"]
+        mathematics_base,
+        "draw_freely",
+        lambda seed, families, count, fits: rows(seed, families, test=0, train=count, fresh=0)["train"],
     )
     path = tmp_path / "base.npz"
     options = ["--problems", "200", "--steps", "30", "--batch-size", "8", "--rate", "0.03"]
@@ -72,9 +75,8 @@ def test_a_file_that_is_no_base_is_refused(tmp_path):
 
 def test_no_set_trains_on_what_another_tests(monkeypatch):
     pytest.importorskip("reasoning_gym")
-    counts = {"test": 40, "train": 100, "fresh": 100}
     for seed in (0, 1):
-        sets = draw(seed, ("sums", "gcd"), counts)
+        sets = draw(seed, ("sums", "gcd"), test=40, train=100, fresh=1)
         assert all(map(for_tests, sets["test"]))
         assert not any(map(for_tests, sets["train"] + sets["fresh"]))
     free = draw_freely(2, ("sums", "gcd"), 100)

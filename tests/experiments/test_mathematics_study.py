@@ -29,8 +29,9 @@ from icl_theory.llm.evaluation.study import load_study
 from icl_theory.upsampling.noise_scale import sparse
 
 
-def problems(seed, families, counts, fits):
+def problems(seed, families, *, test, train, fresh, fits):
     """Sums in the place of the generators'."""
+    counts = {"test": test, "train": train, "fresh": fresh * train}
     random = np.random.default_rng(seed)
     rows = [
         {"prompt": f"{a} + {b} =", "completion": str(a + b), "answer": str(a + b), "source": source, "kind": kind}
