@@ -14,6 +14,9 @@ from icl_theory.numerics.tracing import is_traced
 class IclTheoryError(Exception):
     """Base of every error this package raises on purpose (the command line prints it as one line)."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, vars(self))  # an error of a worker process arrives with its fields
+
 
 class InputError(IclTheoryError, ValueError):
     """A value that cannot be used; the message is `field = value: remedy`."""
@@ -38,6 +41,13 @@ class DivergenceError(IclTheoryError, FloatingPointError):
             f"training diverged at step {step} (loss = {loss:g}) with {shown}: lower {' or '.join(settings)} or the "
             f"initial scale; the state of step {last_step} is the last good one"
         )
+
+
+def _restored(kind: type[IclTheoryError], args: tuple[Any, ...], fields: dict[str, Any]) -> IclTheoryError:
+    """Return an error as it was raised in another process."""
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
 
 
 def _is_array(value: Any) -> bool:
