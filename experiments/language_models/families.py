@@ -110,8 +110,8 @@ FAMILIES = {
         _levels(
             "chain_sum",
             _range(terms=(2, 2), digits=(2, 2)),
-            _range(terms=(2, 3), digits=(3, 3)),
-            _range(terms=(4, 4), digits=(3, 4)),
+            _range(terms=(3, 3), digits=(2, 2)),
+            _range(terms=(2, 2), digits=(3, 3)),
         ),
         ordered=False,
     ),
@@ -124,7 +124,7 @@ FAMILIES = {
                 _range(terms=(3, 4), digits=(1, 1))
                 | {"operators": ("+", "-", "*"), "allow_parentheses": False, "allow_negation": False},
             ),
-            *_levels("products", _range(terms=(2, 2), digits=(2, 2)), _range(terms=(2, 2), digits=(3, 3))),
+            *_levels("products", _range(terms=(2, 2), digits=(1, 2)), _range(terms=(2, 2), digits=(2, 2))),
         ),
         ordered=False,
     ),
@@ -135,8 +135,8 @@ FAMILIES = {
         _levels(
             "simple_equations",
             _range(terms=(2, 2), value=(1, 20)),
+            _range(terms=(2, 2), value=(1, 50)),
             _range(terms=(3, 3), value=(1, 50)),
-            _range(terms=(4, 4), value=(1, 100)),
         ),
     ),
     "decimals": Family(
@@ -144,9 +144,9 @@ FAMILIES = {
         _expression,
         _levels(
             "decimal_chain_sum",
+            _range(terms=(2, 2), digits=(1, 1), decimal_places=(1, 1)),
             _range(terms=(2, 2), digits=(1, 1), decimal_places=(1, 2)),
-            _range(terms=(2, 2), digits=(2, 2), decimal_places=(2, 3)),
-            _range(terms=(3, 4), digits=(2, 3), decimal_places=(2, 3)),
+            _range(terms=(2, 2), digits=(2, 2), decimal_places=(1, 2)),
         ),
         ordered=False,
     ),
@@ -157,7 +157,7 @@ FAMILIES = {
             "fraction_simplification",
             *(
                 _range(value=(1, most), factor=(2, factor)) | {"styles": ("plain",)}
-                for most, factor in ((30, 9), (100, 20), (1000, 50))
+                for most, factor in ((30, 9), (60, 9), (100, 20))
             ),
         ),
     ),
@@ -168,8 +168,8 @@ FAMILIES = {
         _levels(
             "time_intervals",
             {"task_types": ("time",), "max_time_difference_seconds": 3600},
-            {"task_types": ("time",)},
-            {"task_types": ("time_seconds",)},
+            {"task_types": ("time",), "max_time_difference_seconds": 3 * 3600},
+            {"task_types": ("time_seconds",), "max_time_difference_seconds": 600},
         ),
     ),
     "gcd": Family(
@@ -178,8 +178,8 @@ FAMILIES = {
         _levels(
             "gcd",
             _range(numbers=(2, 2), value=(1, 100)),
-            _range(numbers=(2, 2), value=(1, 1000)),
-            _range(numbers=(3, 3), value=(1, 500)),
+            _range(numbers=(2, 2), value=(1, 300)),
+            _range(numbers=(3, 3), value=(1, 100)),
         ),
         ordered=False,
     ),
@@ -188,9 +188,9 @@ FAMILIES = {
         _function("lcm"),
         _levels(
             "lcm",
-            _range(numbers=(2, 2), value=(1, 60)),
-            _range(numbers=(2, 2), value=(1, 200)),
-            _range(numbers=(3, 3), value=(1, 50)),
+            _range(numbers=(2, 2), value=(1, 50)),
+            _range(numbers=(2, 2), value=(1, 100)),
+            _range(numbers=(3, 3), value=(1, 30)),
         ),
         ordered=False,
     ),
@@ -213,11 +213,11 @@ def kind_name(family: str, level: int) -> str:
     return f"{family} {level + 1}"
 
 
-def shares(families: tuple[str, ...]) -> dict[str, float]:
-    """Return the share of each kind in the mixture of some families."""
+def shares(families: tuple[str, ...], levels: tuple[float, ...] = LEVEL_SHARES) -> dict[str, float]:
+    """Return the share of each kind in the mixture of some families, with some shares of the levels."""
     whole = sum(FAMILIES[family].share for family in families)
     return {
         kind_name(family, level): FAMILIES[family].share / whole * share
         for family in families
-        for level, share in enumerate(LEVEL_SHARES)
+        for level, share in enumerate(levels)
     }

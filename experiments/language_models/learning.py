@@ -12,7 +12,7 @@ from experiments.language_models.problems import agreement
 
 
 def learning(steps: Sequence[int], losses: np.ndarray, picked: Sequence[icl.Upsampling]) -> dict[str, Any]:
-    """Return for each seed how its early and late examples were learned.
+    """Return for each seed how its early and late examples were learned, above the floors of the pilot run.
 
     `early` and `late` hold their mean losses over training, relative to the first. `learned` holds the median learning
     steps of both, None if never learned. `agreement` is the rank correlation of all learning steps with those of the
@@ -27,7 +27,8 @@ def learning(steps: Sequence[int], losses: np.ndarray, picked: Sequence[icl.Upsa
     last = steps[-1]
     for own, one in zip(losses.astype(float), picked, strict=True):
         count = own.shape[1]
-        times = icl.example_learning_times(np.array(steps, float), own)
+        floor = np.broadcast_to(one.floor, one.times.shape)[:count]
+        times = icl.example_learning_times(np.array(steps, float), own, floor=floor)
         for name, group in (("early", ~one.late[:count]), ("late", one.late[:count])):
             some = bool(group.any())
             relative = own[:, group] / own[0, group]

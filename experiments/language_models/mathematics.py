@@ -133,11 +133,23 @@ def known_of(sets: Mapping[str, list[Row]], family: str) -> set[str]:
 
 
 def draw_freely(
-    seed: int, families: tuple[str, ...], count: int, fits: Callable[[Row], bool] = lambda row: True
+    seed: int,
+    families: tuple[str, ...],
+    levels: tuple[float, ...],
+    count: int,
+    fits: Callable[[Row], bool] = lambda row: True,
 ) -> list[Row]:
-    """Draw problems of all kinds in their shares, repeated ones too, but none that is for tests; kind after kind."""
+    """Draw problems of all kinds, repeated ones too, but none that is for tests; kind after kind.
+
+    Args:
+        seed: seed of the problems.
+        families: families of the mixture.
+        levels: share of each level.
+        count: number of problems.
+        fits: whether a problem is wanted.
+    """
     found: list[Row] = []
-    for kind, share in shares(families).items():
+    for kind, share in shares(families, levels).items():
         family, level = kind.split()
         rows = (row for row in stream(family, int(level) - 1, seed) if row and not for_tests(row) and fits(row))
         found += itertools.islice(rows, round(share * count))

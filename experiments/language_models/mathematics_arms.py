@@ -1,9 +1,12 @@
 """The arms of the study of mathematical problems: what each is trained on, in order of importance (PROTOCOL.md).
 
 The late are found in a pilot run of the same seed, in an order of its own. They are those of our rule (κ at most
-`MOST`), or of the published recipe (taken twice). Three arms part how upsampling helps. `late, first half` and `late,
-second half` draw the late as often as `late` does, but within one half of the steps: only the first can change who is
-learned first. `late, by weight` draws every example alike, and gives the late κ times the weight in the loss.
+`MOST`), or of the published recipe (taken twice). Our rule takes each example above its own floor, the last loss of the
+pilot run: a pretrained decoder knows some examples from the start, and without a floor they would be late.
+
+Three arms part how upsampling helps. `late, first half` and `late, second half` draw the late as often as `late` does,
+but within one half of the steps: only the first can change who is learned first. `late, by weight` draws every example
+alike, and gives the late κ times the weight in the loss.
 """
 
 from __future__ import annotations
@@ -84,7 +87,7 @@ def find(steps: np.ndarray, losses: np.ndarray, sources: Sequence[str]) -> Found
     record = icl.LossRecord(steps[at], losses[at], gaps=True)
     published: Any = RECIPES["vattheuer2025"]
     return Found(
-        icl.upsample(icl.LossRecord(steps, losses), max_factor=MOST),
+        icl.upsample(icl.LossRecord(steps, losses), floor="last", max_factor=MOST),
         icl.upsample(record, by=np.array(sources), **published),
     )
 

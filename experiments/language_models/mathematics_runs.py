@@ -16,15 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.language_models.characters import Characters
 from experiments.language_models.checkpoint_study import plainly
 from experiments.language_models.families import FAMILIES, PLAIN_FAMILIES, shares
 from experiments.language_models.learning import learning
 from experiments.language_models.mathematics import Row, draw
 from experiments.language_models.mathematics_arms import MOST, PLAIN, Arm, Found, arms, find, recipe_steps, steady
-from experiments.language_models.mathematics_base import by_character, start_of
+from experiments.language_models.mathematics_base import reads_symbols, start_of
 from experiments.language_models.mathematics_noise import Measured, noise_steps
 from experiments.language_models.packed_trainer import PackedTrainer, Training, buckets, record_steps
+from experiments.language_models.symbols import Symbols
 from icl_theory.llm.evaluation.answers import Evaluation, judge
 from icl_theory.llm.evaluation.evaluation import by_kind
 from icl_theory.llm.model.generate import generate
@@ -68,14 +68,14 @@ class Settings:
     rho: float = 0.02
 
     @property
-    def by_character(self) -> bool:
-        """True for a decoder that reads characters: one from scratch or a base."""
-        return by_character(self.model)
+    def reads_symbols(self) -> bool:
+        """True for a decoder that reads symbols: one from scratch or a base."""
+        return reads_symbols(self.model)
 
     @property
     def families(self) -> tuple[str, ...]:
-        """Families of the mixture; a decoder that reads characters reads no stories."""
-        return PLAIN_FAMILIES if self.by_character else tuple(FAMILIES)
+        """Families of the mixture; a decoder that reads symbols reads no stories."""
+        return PLAIN_FAMILIES if self.reads_symbols else tuple(FAMILIES)
 
 
 class Study:
@@ -89,11 +89,9 @@ class Study:
 
     def __init__(self, settings: Settings, seeds: Sequence[int], folder: Path):
         self.settings, self.seeds, self.folder = settings, tuple(seeds), folder
-        model = None if settings.by_character else pretrained(settings.model)
-        self.text: Any = Characters() if model is None else plainly(model)
-        self.decode = (
-            Characters().decode if model is None else partial(model.tokenizer.decode, skip_special_tokens=True)
-        )
+        model = None if settings.reads_symbols else pretrained(settings.model)
+        self.text: Any = Symbols() if model is None else plainly(model)
+        self.decode = Symbols().decode if model is None else partial(model.tokenizer.decode, skip_special_tokens=True)
         self.sets = [self._problems(seed) for seed in seeds]
         examples = [[self.text.tokenized(row) for row in own["train"] + own["fresh"]] for own in self.sets]
         self.longest = max(int(one.learned.sum()) for own in examples for one in own)
@@ -138,7 +136,7 @@ class Study:
         steps = round(settings.steps * float(np.mean([arm.length for arm in own])))
         sharpness = own[0].sharpness
         records = [step for step in record_steps(settings.steps, settings.records) if step < steps] + [steps]
-        noise = self._noise() if name == PLAIN and self.settings.by_character else []
+        noise = self._noise() if name == PLAIN and self.settings.reads_symbols else []
 
         def measure(step: int, learner: Any) -> None:
             if step in (0, *noise_steps(records)):

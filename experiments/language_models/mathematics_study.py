@@ -1,7 +1,7 @@
 """Study of upsampling on mathematical problems, as its protocol says (PROTOCOL.md).
 
 `python -m experiments.language_models.mathematics_study MODEL FOLDER` trains the arms of `mathematics_arms`. MODEL is
-`0.4M` or `1.6M` for a decoder from scratch that reads characters and no stories, or a pretrained model (a folder or a
+`0.4M` or `1.6M` for a decoder from scratch that reads symbols and no stories, or a pretrained model (a folder or a
 GGUF file). Every finished run leaves a file in FOLDER. The same command goes on where it was stopped; several commands
 with other arms or seeds can share a folder, one after the other. On CPU each seed has a core of its own. On an
 accelerator all seeds of a decoder from scratch are one program, and those of a pretrained model run one after the
@@ -122,7 +122,7 @@ def main(
         return
     with ProgressReport() as report:
         if jax.default_backend() != "cpu":
-            groups = [tuple(everyone)] if settings.by_character else [(seed,) for seed in everyone]
+            groups = [tuple(everyone)] if settings.reads_symbols else [(seed,) for seed in everyone]
             count, done = len(groups) * len(names), iter(range(1, len(groups) * len(names) + 1))
             train(settings, groups, folder, names, end, lambda words: report("training", next(done), count, words))
             return

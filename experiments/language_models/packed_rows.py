@@ -9,7 +9,7 @@ import numpy as np
 
 from icl_theory.llm.data.batches import Tokenized
 
-MULTIPLE = 8  # numbers of rows are multiples of this, so that few shapes are compiled
+MULTIPLE = 2  # numbers of rows are multiples of this, so that few shapes are compiled
 
 
 class Flat(NamedTuple):

@@ -47,7 +47,7 @@ def test_a_base_is_trained_and_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(
         mathematics_base,
         "draw_freely",
-        lambda seed, families, count, fits: rows(seed, families, test=0, train=count, fresh=0)["train"],
+        lambda seed, families, levels, count, fits: rows(seed, families, test=0, train=count, fresh=0)["train"],
     )
     path = tmp_path / "base.npz"
     options = ["--problems", "200", "--steps", "30", "--batch-size", "8", "--rate", "0.03"]
@@ -79,10 +79,10 @@ def test_no_set_trains_on_what_another_tests(monkeypatch):
         sets = draw(seed, ("sums", "gcd"), test=40, train=100, fresh=1)
         assert all(map(for_tests, sets["test"]))
         assert not any(map(for_tests, sets["train"] + sets["fresh"]))
-    free = draw_freely(2, ("sums", "gcd"), 100)
+    free = draw_freely(2, ("sums", "gcd"), (0.5, 0.3, 0.2), 100)
     assert len(free) == pytest.approx(100, abs=3)
     assert not any(map(for_tests, free))
-    assert free == draw_freely(2, ("sums", "gcd"), 100)
+    assert free == draw_freely(2, ("sums", "gcd"), (0.5, 0.3, 0.2), 100)
 
 
 def test_one_problem_in_ten_is_for_tests():

@@ -1,4 +1,4 @@
-"""Characters as tokens, for decoders that are trained from scratch."""
+"""Digits, signs and a few words as tokens, for decoders that are trained on mathematical problems from scratch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Tokenized
 
-LETTERS = "$\n 0123456789+-*/=.,:()?abcdefghijklmnopqrstuvwxyz"  # the first ends an answer
+SYMBOLS = ("$", *"0123456789+-*/=.,:()?x", "gcd", "lcm", "simplify", "to", "minutes", "seconds")  # "$" ends an answer
 END = 0
-
-
+PLACES = {symbol: place for place, symbol in enumerate(SYMBOLS)}
+PARTS = re.compile(r"[A-Za-z]+|\S")
 NUMBER = re.compile(r"[\d.]+")
 
 
-class Characters:
-    """Tokenization of prompt, line break, completion and end; it has what `Prompting` has for rows of text.
+class Symbols:
+    """Tokenization of prompt, completion and end, without blanks; it has what `Prompting` has for rows of text.
 
     Numbers of completions are written from their last digit, in which order they can be worked out; `decode` turns them
     back.
@@ -31,18 +31,18 @@ class Characters:
         """Tokenize a row: the completion and its end are learned.
 
         Raises:
-            InputError: a character that has no token.
+            InputError: a symbol that has no token.
         """
         asked, answered = self.asked(row), [*_tokens(turned(row["completion"])), END]
         return Tokenized(np.array(asked + answered, np.int32), np.arange(len(asked) + len(answered)) >= len(asked))
 
     def asked(self, row: Mapping[str, Any]) -> list[int]:
         """Return the tokens of a row's prompt."""
-        return _tokens(f"{row['prompt']}\n")
+        return _tokens(row["prompt"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the completion that tokens write."""
-        return turned("".join(LETTERS[token] for token in tokens))
+        return turned("".join(SYMBOLS[token] for token in tokens)).replace(",", ", ")
 
 
 def turned(text: str) -> str:
@@ -56,7 +56,8 @@ def turned(text: str) -> str:
 
 
 def _tokens(text: str) -> list[int]:
-    places = [LETTERS.find(letter, 1) for letter in text]
-    if min(places, default=0) < 0:
-        raise InputError("text", text[places.index(-1)], "a decoder from scratch does not read it; leave out stories")
-    return places
+    parts = PARTS.findall(text)
+    unknown = [part for part in parts if PLACES.get(part, END) == END]
+    if unknown:
+        raise InputError("text", unknown[0], "a decoder from scratch does not read it; leave out stories")
+    return [PLACES[part] for part in parts]
