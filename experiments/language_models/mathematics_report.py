@@ -18,15 +18,15 @@ import icl_theory as icl
 from experiments.language_models.mathematics_arms import NAMES, PLAIN
 from experiments.language_models.mathematics_mediation import mediation
 from experiments.language_models.mathematics_noise import law_lines
-from experiments.language_models.mathematics_runs import slug
+from experiments.language_models.mathematics_runs import known, slug
 from icl_theory.cli.one_line import run
 from icl_theory.environment import machine
 from icl_theory.errors import InputError
-from icl_theory.llm.evaluation.study import bias_of, paired
+from icl_theory.llm.evaluation.study import paired
 from icl_theory.results import writing
 
 LEVEL = 0.05
-MEASURED = ("accuracy", "cut", "loss", "factors")
+MEASURED = ("accuracy", "cut", "loss", "factors", "R")
 SMALLEST = 0.02  # gain below which upsampling is not worth a second run
 PRIMARY = (
     ("late", PLAIN),
@@ -65,7 +65,7 @@ def gathered(folder: Path) -> Arms:
             if saved["name"] != name:
                 continue
             arm = arms.setdefault(
-                name, {key: [] for key in ("seeds", *MEASURED, "R", "contrast", "exponent")} | {"by_kind": {}}
+                name, {key: [] for key in ("seeds", *MEASURED, "contrast", "exponent")} | {"by_kind": {}}
             )
             arm["seeds"] += saved["seeds"]
             for key in MEASURED:
@@ -73,7 +73,6 @@ def gathered(folder: Path) -> Arms:
             arm["exponent"] += [one["exponent"] for one in saved["arm"].get("noise", [])]
             for kind, values in saved["arm"]["by_kind"].items():
                 arm["by_kind"].setdefault(kind, []).extend(values)
-            arm["R"] += known(bias_of(saved["arm"])[0])
             arm["contrast"] += known(contrasts(folder, name, saved["seeds"]))
     if PLAIN not in arms:
         raise InputError("FOLDER", str(folder), "it holds no finished plain run")
@@ -119,12 +118,34 @@ def holm(chances: list[float], level: float = LEVEL) -> list[bool]:
     return rejected
 
 
-def verdict(differences: np.ndarray, rejected: bool) -> str:
+def verdict(mean: float, half: float, rejected: bool) -> str:
     """Return `gain`, `loss`, `no gain of 2 points` or `undecided` for a primary comparison."""
-    mean, half = paired(differences)
     if rejected:
         return "gain" if mean > 0 else "loss"
     return f"no gain of {100 * SMALLEST:g} points" if mean + half < SMALLEST else "undecided"
+
+
+def comparisons(arms: Arms) -> list[dict[str, Any]]:
+    """Return all comparisons that the finished arms allow, the primary ones with p and verdict.
+
+    A comparison holds `arm`, `other`, `primary`, the number of `seeds`, the `mean` difference of accuracy and the
+    `half` width of its 95 % interval. Holm's procedure counts the primary ones that are missing too.
+    """
+    found: list[dict[str, Any]] = []
+    for pair in PRIMARY + SECONDARY:
+        if set(pair) <= set(arms):
+            differences = difference(arms, *pair)
+            mean, half = paired(differences)
+            names: dict[str, Any] = {"arm": pair[0], "other": pair[1], "primary": pair in PRIMARY}
+            found.append(names | {"seeds": len(differences), "mean": mean, "half": half})
+    first = [one for one in found if one["primary"]]
+    for one in first:
+        differences = difference(arms, one["arm"], one["other"])
+        one["p"] = float(ttest_1samp(differences, 0).pvalue) if len(differences) > 1 else 1.0
+    missing = [1.0] * (len(PRIMARY) - len(first))
+    for one, rejected in zip(first, holm([*(one["p"] for one in first), *missing]), strict=False):
+        one["verdict"] = verdict(one["mean"], one["half"], rejected)
+    return found
 
 
 def lines(arms: Arms) -> list[str]:
@@ -136,22 +157,12 @@ def lines(arms: Arms) -> list[str]:
             f"{name:22} {len(arm['seeds']):5} {np.mean(arm['accuracy']):9.3f} {np.mean(arm['cut']):8.3f} "
             f"{np.mean(arm['loss']):6.3f} {ratio:7.2f} {contrast:+9.4f}"
         )
-    pairs = [pair for pair in PRIMARY if set(pair) <= set(arms)]
-    found = [difference(arms, *pair) for pair in pairs]
-    chances = [float(ttest_1samp(one, 0).pvalue) if len(one) > 1 else 1.0 for one in found]
     told += ["", f"primary comparisons (Holm's procedure over all {len(PRIMARY)})"]
-    missing = [1.0] * (len(PRIMARY) - len(pairs))
-    for pair, one, chance, rejected in zip(pairs, found, chances, holm([*chances, *missing]), strict=False):
-        told.append(f"{_minus(*pair)} {_interval(one)}  p = {chance:.4f}: {verdict(one, rejected)}")
+    told += [f"{_told(one)}  p = {one['p']:.4f}: {one['verdict']}" for one in comparisons(arms) if one["primary"]]
     told += ["", "secondary comparisons"]
-    told += [f"{_minus(*pair)} {_interval(difference(arms, *pair))}" for pair in SECONDARY if set(pair) <= set(arms)]
+    told += [_told(one) for one in comparisons(arms) if not one["primary"]]
     told += ["", *mediation(arms), *law_lines(arms)]
     return [*told, "", *families(arms)]
-
-
-def known(values: Any) -> list[float | None]:
-    """Return numbers as a list that JSON can hold, None for those that are not finite."""
-    return [round(float(value), 5) if np.isfinite(value) else None for value in values]
 
 
 def families(arms: Arms) -> list[str]:
@@ -172,13 +183,9 @@ def _mean(values: np.ndarray) -> float:
     return float(finite.mean()) if len(finite) else np.nan
 
 
-def _minus(name: str, other: str) -> str:
-    return f"{f'{name} minus {other}':44}"
-
-
-def _interval(differences: np.ndarray) -> str:
-    mean, half = paired(differences)
-    return f"{mean:+.3f} ± {half:.3f} ({len(differences)} seeds)"
+def _told(one: dict[str, Any]) -> str:
+    words = f"{one['arm']} minus {one['other']}"
+    return f"{words:44} {one['mean']:+.3f} ± {one['half']:.3f} ({one['seeds']} seeds)"
 
 
 @click.command()
@@ -193,7 +200,8 @@ def main(folder: Path, save: Path | None) -> None:
         if save is not None:
             settings = json.loads((folder / "settings.json").read_text())
             with writing(save) as unfinished:
-                unfinished.write_text(json.dumps({"machine": machine(), "settings": settings, "arms": arms}) + "\n")
+                found = {"machine": machine(), "settings": settings, "comparisons": comparisons(arms), "arms": arms}
+                unfinished.write_text(json.dumps(found) + "\n")
     click.echo("\n".join(lines(arms)))
 
 

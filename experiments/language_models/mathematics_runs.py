@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments.language_models.checkpoint_study import plainly
 from experiments.language_models.families import FAMILIES, PLAIN_FAMILIES, shares
-from experiments.language_models.learning import learning
+from experiments.language_models.learning import ratios
 from experiments.language_models.mathematics import Row, draw
 from experiments.language_models.mathematics_arms import MOST, PLAIN, Arm, Found, arms, find, recipe_steps, steady
 from experiments.language_models.mathematics_base import reads_symbols, start_of
@@ -160,7 +160,7 @@ class Study:
                 one.summary(found.rule, size, settings.optimizer, last)
                 for one, found in zip(noise, self.found, strict=True)
             ]
-        summary |= learning(run.steps.tolist(), run.losses, [one.rule for one in self.found])
+        summary |= {"R": known(ratios(run.steps.tolist(), run.losses, [one.rule for one in self.found]))}
         summary |= {"factors": [round(one.rule.factor, 4) for one in self.found]}
         save_losses(self.path(name, ".npz"), run.steps, run.losses)
         with writing(path) as unfinished:
@@ -226,6 +226,11 @@ def save_losses(path: Path, steps: np.ndarray, losses: np.ndarray) -> None:
     """Save (T,) steps and (seeds, T, n) losses, completely or not at all."""
     with writing(path) as unfinished:
         np.savez_compressed(unfinished, steps=steps, losses=losses)
+
+
+def known(values: Any) -> list[float | None]:
+    """Return numbers as a list that JSON can hold, None for those that are not finite."""
+    return [round(float(value), 5) if np.isfinite(value) else None for value in values]
 
 
 def slug(name: str) -> str:

@@ -19,13 +19,14 @@ from experiments.language_models import (
     mathematics_runs,
     mathematics_study,
 )
+from experiments.language_models.learning import ratios
 from experiments.language_models.mathematics_mediation import mediation, slopes
 from experiments.language_models.mathematics_noise import law_lines
 from experiments.language_models.mathematics_report import PRIMARY, difference, gathered, holm, lines, verdict
 from experiments.language_models.mathematics_study import Clock
 from experiments.language_models.power import MEASURED, power, spread_of, visible
 from icl_theory.errors import InputError
-from icl_theory.llm.evaluation.study import load_study
+from icl_theory.llm.evaluation.study import load_study, paired
 from icl_theory.upsampling.noise_scale import sparse
 
 
@@ -68,6 +69,18 @@ def small(monkeypatch):
     monkeypatch.setattr(mathematics_study, "on_cores", here)
 
 
+def test_learning_times_are_above_the_floors_of_the_pilot_run():
+    steps = [0, 10, 20, 40]
+    pilot = np.array([[2.0, 1.0, 1.0, 1.0], [2.0, 2.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0], [0.1, 0.1, 0.1, 0.2]]).T
+    rule = icl.upsample(icl.LossRecord(steps, pilot), floor="last")
+    assert rule.late.tolist() == [False, False, True, False]  # the last knows nothing more, and is not late
+    other = np.array([[2.0, 1.0, 1.0, 0.0], [2.0, 1.0, 0.5, 0.1], [1.0, 0.5, 0.4, 0.2], [0.1, 0.1, 0.1, 0.2]]).T
+    assert ratios(steps, np.stack([pilot, other]), [rule, rule]) == pytest.approx([30 / 10, 10 / 5])
+    never = other[None] * [1.0, 1.0, 0.0, 1.0] + [0.0, 0.0, 1.0, 0.0]
+    assert ratios(steps, never, [rule]) == pytest.approx([40 / 5])
+    assert np.isnan(ratios(steps, np.ones((1, 4, 4)) * pilot[0], [rule]))
+
+
 def test_a_study_is_run_stopped_resumed_and_reported(small, tmp_path, monkeypatch):
     folder, call = tmp_path / "study", [*WORDS, *(word for name in ("plain", "late") for word in ("--arm", name))]
     first = CliRunner().invoke(mathematics_study.main, ["0.4M", str(folder), *call, "--minutes", "1e-9"])
@@ -85,7 +98,7 @@ def test_a_study_is_run_stopped_resumed_and_reported(small, tmp_path, monkeypatc
 
     saved = json.loads((folder / "late-0.json").read_text())["arm"]
     assert saved["steps"][-1] == 48
-    assert len(saved["early"][0]) == len(saved["steps"])
+    assert len(saved["R"]) == 1
     assert 0 <= saved["accuracy"][0] <= 1
     assert saved["accuracy"][0] == pytest.approx(
         sum(saved["by_kind"][kind][0] * count for kind, count in counted(folder).items()) / 16
@@ -222,7 +235,7 @@ def test_verdicts(gain, word):
 
 
 def test_a_wide_interval_is_undecided():
-    assert verdict(np.array([0.1, -0.1, 0.05]), rejected=False) == "undecided"
+    assert verdict(*paired(np.array([0.1, -0.1, 0.05])), rejected=False) == "undecided"
 
 
 def test_a_single_comparison_is_judged_as_the_first_of_six():
