@@ -108,9 +108,9 @@ def problems(count: int, random: np.random.Generator) -> Problems:
     return Problems(tokens, learned, kinds)
 
 
-def a_decoder(seed: int, width: int, layers: int) -> Decoder:
+def a_decoder(seed: int, width: int, layers: int, letters: int = len(LETTERS)) -> Decoder:
     """Return a decoder with four heads and an MLP four times as wide as the decoder."""
-    config = DecoderConfig(len(LETTERS), width, 4 * width, layers, 4, 4, width // 4, gated=False)
+    config = DecoderConfig(letters, width, 4 * width, layers, 4, 4, width // 4, gated=False)
     return Decoder(config, rngs=nnx.Rngs(seed))
 
 

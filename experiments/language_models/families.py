@@ -213,11 +213,11 @@ def kind_name(family: str, level: int) -> str:
     return f"{family} {level + 1}"
 
 
-def shares(families: tuple[str, ...], levels: tuple[float, ...] = LEVEL_SHARES) -> dict[str, float]:
-    """Return the share of each kind in the mixture of some families, with some shares of the levels."""
+def shares(families: tuple[str, ...]) -> dict[str, float]:
+    """Return the share of each kind in the mixture of some families."""
     whole = sum(FAMILIES[family].share for family in families)
     return {
         kind_name(family, level): FAMILIES[family].share / whole * share
         for family in families
-        for level, share in enumerate(levels)
+        for level, share in enumerate(LEVEL_SHARES)
     }

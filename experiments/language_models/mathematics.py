@@ -1,4 +1,4 @@
-"""Sets of mathematical problems: training, test and fresh ones of one mixture, which share no problem.
+"""Sets of mathematical problems of one mixture: to train on, to test on, and fresh ones.
 
 A row holds `prompt`, `completion`, `answer` (by which replies are judged), `source` (the family) and `kind` (family and
 level). Two prompts are the same problem if they differ in names, in the variable or in the order of terms alone. One
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from icl_theory.errors import InputError
 
 Row = dict[str, Any]
 LONGEST = 500_000  # entries of a stream; entry i is drawn from its seed + i, so seeds lie as far apart
-TRIES = 60  # entries drawn for each problem that is wanted, before a kind counts as exhausted
 TEST = "test"
 HELD_OUT = 10  # one in so many problems is for tests
 
@@ -74,25 +73,6 @@ def stream(family: str, level: int, seed: int) -> Iterator[Row | None]:
         }
 
 
-def take(rows: Iterator[Row | None], count: int, known: set[str], fits: Callable[[Row], bool]) -> list[Row]:
-    """Take `count` problems that fit and whose identity is not known; add theirs to the known ones.
-
-    Raises:
-        InputError: too few new problems come.
-    """
-    taken: list[Row] = []
-    for row in itertools.islice(rows, TRIES * max(count, HELD_OUT) if count else 0):
-        if row is None or (own := identity(row["source"], row["prompt"])) in known or not fits(row):
-            continue
-        known.add(own)
-        taken.append(row)
-        if len(taken) == count:
-            return taken
-    if count:
-        raise InputError("problems", count, f"only {len(taken)} new ones of a kind came; give fewer")
-    return taken
-
-
 def draw(
     seed: int,
     families: tuple[str, ...],
@@ -102,10 +82,9 @@ def draw(
     fresh: int,
     fits: Callable[[Row], bool] = lambda row: True,
 ) -> dict[str, list[Row]]:
-    """Draw the sets of one seed, `test`, `train` and `fresh`; no two share a problem.
+    """Draw the sets of one seed, `test`, `train` and `fresh`, each with every kind in its share and in random order.
 
-    Every set has each kind in its share, rounded to whole problems, in random order. The problems for tests are in
-    `test` alone.
+    The problems for tests are in `test` alone. Others may come again, as in real sets.
 
     Args:
         seed: seed of the problems.
@@ -114,43 +93,18 @@ def draw(
         train: number of problems to train on.
         fresh: fresh problems of each kind, as a multiple of those to train on.
         fits: whether a problem is wanted.
+
+    Raises:
+        InputError: too few problems come.
     """
     sets: dict[str, list[Row]] = {TEST: [], "train": [], "fresh": []}
     for kind, share in shares(families).items():
         family, level = kind.split()
-        rows, known = stream(family, int(level) - 1, seed), known_of(sets, family)
-        trained = round(share * train)
+        rows, trained = stream(family, int(level) - 1, seed), round(share * train)
         for part, count in ((TEST, round(share * test)), ("train", trained), ("fresh", fresh * trained)):
-            own = lambda row, part=part: for_tests(row) == (part == TEST) and fits(row)  # noqa: E731
-            sets[part] += take(rows, count, known, own)
+            wanted = (row for row in rows if row and for_tests(row) == (part == TEST) and fits(row))
+            sets[part] += (found := list(itertools.islice(wanted, count)))
+            if len(found) < count:
+                raise InputError("problems", count, f"only {len(found)} for {part} came of {kind}; give fewer")
     random = np.random.default_rng([23, seed])
     return {part: [rows[place] for place in random.permutation(len(rows))] for part, rows in sets.items()}
-
-
-def known_of(sets: Mapping[str, list[Row]], family: str) -> set[str]:
-    """Return the identities of a family's problems in all sets: levels of a family may draw the same problem."""
-    return {identity(family, row["prompt"]) for rows in sets.values() for row in rows if row["source"] == family}
-
-
-def draw_freely(
-    seed: int,
-    families: tuple[str, ...],
-    levels: tuple[float, ...],
-    count: int,
-    fits: Callable[[Row], bool] = lambda row: True,
-) -> list[Row]:
-    """Draw problems of all kinds, repeated ones too, but none that is for tests; kind after kind.
-
-    Args:
-        seed: seed of the problems.
-        families: families of the mixture.
-        levels: share of each level.
-        count: number of problems.
-        fits: whether a problem is wanted.
-    """
-    found: list[Row] = []
-    for kind, share in shares(families, levels).items():
-        family, level = kind.split()
-        rows = (row for row in stream(family, int(level) - 1, seed) if row and not for_tests(row) and fits(row))
-        found += itertools.islice(rows, round(share * count))
-    return found

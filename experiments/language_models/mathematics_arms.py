@@ -2,7 +2,7 @@
 
 The late are found in a pilot run of the same seed, in an order of its own. They are those of our rule (κ at most
 `MOST`), or of the published recipe (taken twice). Our rule takes each example above its own floor, the last loss of the
-pilot run: a pretrained decoder knows some examples from the start, and without a floor they would be late.
+pilot run: a pretrained model knows some examples from the start, and without a floor they would be late.
 
 Three arms part how upsampling helps. `late, first half` and `late, second half` draw the late as often as `late` does,
 but within one half of the steps: only the first can change who is learned first. `late, by weight` draws every example

@@ -128,8 +128,8 @@ def verdict(mean: float, half: float, rejected: bool) -> str:
 def comparisons(arms: Arms) -> list[dict[str, Any]]:
     """Return all comparisons that the finished arms allow, the primary ones with p and verdict.
 
-    A comparison holds `arm`, `other`, `primary`, the number of `seeds`, the `mean` difference of accuracy and the
-    `half` width of its 95 % interval. Holm's procedure counts the primary ones that are missing too.
+    A comparison holds `arm`, `other`, `primary`, the `differences` of accuracy by seed, their `mean` and the `half`
+    width of its 95 % interval. Holm's procedure counts the primary ones that are missing too.
     """
     found: list[dict[str, Any]] = []
     for pair in PRIMARY + SECONDARY:
@@ -137,11 +137,10 @@ def comparisons(arms: Arms) -> list[dict[str, Any]]:
             differences = difference(arms, *pair)
             mean, half = paired(differences)
             names: dict[str, Any] = {"arm": pair[0], "other": pair[1], "primary": pair in PRIMARY}
-            found.append(names | {"seeds": len(differences), "mean": mean, "half": half})
+            found.append(names | {"differences": differences.round(5).tolist(), "mean": mean, "half": half})
     first = [one for one in found if one["primary"]]
     for one in first:
-        differences = difference(arms, one["arm"], one["other"])
-        one["p"] = float(ttest_1samp(differences, 0).pvalue) if len(differences) > 1 else 1.0
+        one["p"] = float(ttest_1samp(one["differences"], 0).pvalue) if len(one["differences"]) > 1 else 1.0
     missing = [1.0] * (len(PRIMARY) - len(first))
     for one, rejected in zip(first, holm([*(one["p"] for one in first), *missing]), strict=False):
         one["verdict"] = verdict(one["mean"], one["half"], rejected)
@@ -185,7 +184,7 @@ def _mean(values: np.ndarray) -> float:
 
 def _told(one: dict[str, Any]) -> str:
     words = f"{one['arm']} minus {one['other']}"
-    return f"{words:44} {one['mean']:+.3f} ± {one['half']:.3f} ({one['seeds']} seeds)"
+    return f"{words:44} {one['mean']:+.3f} ± {one['half']:.3f} ({len(one['differences'])} seeds)"
 
 
 @click.command()

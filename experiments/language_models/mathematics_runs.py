@@ -21,10 +21,9 @@ from experiments.language_models.families import FAMILIES, PLAIN_FAMILIES, share
 from experiments.language_models.learning import ratios
 from experiments.language_models.mathematics import Row, draw
 from experiments.language_models.mathematics_arms import MOST, PLAIN, Arm, Found, arms, find, recipe_steps, steady
-from experiments.language_models.mathematics_base import reads_symbols, start_of
 from experiments.language_models.mathematics_noise import Measured, noise_steps
 from experiments.language_models.packed_trainer import PackedTrainer, Training, buckets, record_steps
-from experiments.language_models.symbols import Symbols
+from experiments.language_models.symbols import SIZES, Symbols, new_decoder
 from icl_theory.llm.evaluation.answers import Evaluation, judge
 from icl_theory.llm.evaluation.evaluation import by_kind
 from icl_theory.llm.model.generate import generate
@@ -39,10 +38,10 @@ SPARE = 1.25  # tokens of a reply at most, as a multiple of the longest completi
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the study.
+    """Settings of the study; the defaults are those of decoders from scratch.
 
     Attributes:
-        model: path of a pretrained model or of a base (`mathematics_base.py`), or a size for decoders from scratch.
+        model: path of a pretrained model, or a size in `SIZES` for decoders from scratch.
         optimizer: "adamw" or "muon".
         steps: steps of a run of the plain arm's length.
         rate: peak of the learning rate.
@@ -56,12 +55,12 @@ class Settings:
     """
 
     model: str
-    optimizer: str = dataclasses.field(default="adamw", metadata={"choices": ("adamw", "muon")})
-    steps: int = 2000
-    rate: float = 2e-3
-    batch_size: int = 128
+    optimizer: str = dataclasses.field(default="muon", metadata={"choices": ("adamw", "muon")})
+    steps: int = 7680
+    rate: float = 3e-3
+    batch_size: int = 32
     length: int = 64
-    train: int = 6000
+    train: int = 60_000
     test: int = 2000
     records: int = 24
     followed: int = 1000
@@ -69,8 +68,8 @@ class Settings:
 
     @property
     def reads_symbols(self) -> bool:
-        """True for a decoder that reads symbols: one from scratch or a base."""
-        return reads_symbols(self.model)
+        """True for a decoder from scratch, which reads symbols."""
+        return self.model in SIZES
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -105,7 +104,7 @@ class Study:
         )
         self.count = len(self.sets[0]["train"])
         self.followed = min(settings.followed, self.count)
-        models = [model.decoder if model else start_of(settings.model, seed) for seed in seeds]
+        models = [model.decoder if model else new_decoder(settings.model, seed) for seed in seeds]
         self.trainer = PackedTrainer(training, self.seeds, examples, models)
         self._tested = list(buckets([[self.text.tokenized(row) for row in own["test"]] for own in self.sets]))
 

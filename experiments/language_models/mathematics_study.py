@@ -1,9 +1,9 @@
 """Study of upsampling on mathematical problems, as its protocol says (PROTOCOL.md).
 
 `python -m experiments.language_models.mathematics_study MODEL FOLDER` trains the arms of `mathematics_arms`. MODEL is
-`0.4M` or `1.6M` for a decoder from scratch that reads symbols and no stories, or a pretrained model (a folder or a
-GGUF file). Every finished run leaves a file in FOLDER. The same command goes on where it was stopped; several commands
-with other arms or seeds can share a folder, one after the other. On CPU each seed has a core of its own. On an
+`0.1M`, `0.4M` or `1.6M` for a decoder from scratch that reads symbols and no stories, or a pretrained model (a folder
+or a GGUF file). Every finished run leaves a file in FOLDER. The same command goes on where it was stopped; several
+commands with other arms or seeds can share a folder, one after the other. On CPU each seed has a core of its own. On an
 accelerator all seeds of a decoder from scratch are one program, and those of a pretrained model run one after the
 other, arm by arm.
 """

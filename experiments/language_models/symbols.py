@@ -1,4 +1,4 @@
-"""Digits, signs and a few words as tokens, for decoders that are trained on mathematical problems from scratch."""
+"""Decoders that are trained on mathematical problems from scratch, and what they read: digits, signs, a few words."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from experiments.language_models.arithmetic_study import a_decoder
 from icl_theory.errors import InputError
 from icl_theory.llm.data.batches import Tokenized
+from icl_theory.llm.model.decoder import Decoder
 
 SYMBOLS = ("$", *"0123456789+-*/=.,:()?x", "gcd", "lcm", "simplify", "to", "minutes", "seconds")  # "$" ends an answer
 END = 0
+SIZES = {"0.1M": 64, "0.4M": 128, "1.6M": 256}  # width of a decoder
+LAYERS = 2  # of width 128, Muon taught two layers sums that five of width 80 did not learn in as many draws
 PLACES = {symbol: place for place, symbol in enumerate(SYMBOLS)}
 PARTS = re.compile(r"[A-Za-z]+|\S")
 NUMBER = re.compile(r"[\d.]+")
@@ -43,6 +47,11 @@ class Symbols:
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the completion that tokens write."""
         return turned("".join(SYMBOLS[token] for token in tokens)).replace(",", ", ")
+
+
+def new_decoder(size: str, seed: int) -> Decoder:
+    """Return a decoder of a size in `SIZES`."""
+    return a_decoder(seed, SIZES[size], LAYERS, len(SYMBOLS))
 
 
 def turned(text: str) -> str:

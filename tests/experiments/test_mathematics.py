@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from experiments.language_models import mathematics
+from experiments.language_models.arithmetic_study import a_decoder
 from experiments.language_models.families import FAMILIES, PLAIN_FAMILIES, shares
-from experiments.language_models.mathematics import draw, identity, take
-from experiments.language_models.mathematics_base import a_decoder
+from experiments.language_models.mathematics import draw, for_tests, identity
 from experiments.language_models.packed_rows import flat, packed
 from experiments.language_models.packed_trainer import Course, PackedTrainer, Training, buckets, record_steps
 from experiments.language_models.symbols import SYMBOLS, Symbols, turned
@@ -71,9 +71,9 @@ def test_stories_end_in_their_answer_and_have_levels_by_length(sets):
     assert len({row["kind"] for row in stories}) == 3
 
 
-def test_sets_share_no_problem_and_have_the_shares_of_the_mixture(sets):
-    own = [identity(row["source"], row["prompt"]) for rows in sets.values() for row in rows]
-    assert len(own) == len(set(zip(own, (row["source"] for rows in sets.values() for row in rows), strict=True)))
+def test_tests_share_no_problem_with_training_and_sets_have_the_shares_of_the_mixture(sets):
+    own = {part: {(row["source"], identity(row["source"], row["prompt"])) for row in sets[part]} for part in sets}
+    assert not own["test"] & (own["train"] | own["fresh"])
     for part, count in COUNTS.items():
         kinds = [row["kind"] for row in sets[part]]
         assert {kind: kinds.count(kind) for kind in set(kinds)} == {
@@ -162,15 +162,33 @@ def a_row(number):
     return {"prompt": f"{number} + 1 =", "completion": str(number + 1), "answer": str(number + 1), "source": "sums"}
 
 
-def test_problems_are_taken_until_a_kind_is_exhausted(monkeypatch):
-    monkeypatch.setattr(mathematics, "TRIES", 4)
-    known = {identity("sums", "2 + 1 =")}
-    rows = (None if number == 1 else a_row(number % 9) for number in range(100))
-    taken = take(rows, 4, known, lambda row: row["answer"] != "6")
-    assert [row["answer"] for row in taken] == ["1", "4", "5", "7"]
-    assert len(known) == 5
-    with pytest.raises(InputError, match="only 3 new ones"):
-        take(rows, 7, known, lambda row: row["answer"] != "6")
+def test_problems_are_drawn_until_a_kind_is_exhausted(monkeypatch):
+    given = [None, *(a_row(number) for number in range(60))]
+    monkeypatch.setattr(mathematics, "stream", lambda family, level, seed: iter(given))
+    sets = draw(0, ("sums",), test=0, train=20, fresh=1, fits=lambda row: row["answer"] != "6")
+    assert len(sets["train"]) == len(sets["fresh"]) == 20
+    assert "6" not in {row["answer"] for row in sets["train"] + sets["fresh"]}
+    with pytest.raises(InputError, match="for fresh came of sums 1; give fewer"):
+        draw(0, ("sums",), test=0, train=60, fresh=2)
+
+
+def test_one_problem_in_ten_is_for_tests():
+    made = [{"prompt": f"{a} + {b} =", "source": "sums"} for a in range(60) for b in range(a)]
+    share = np.mean([for_tests(row) for row in made])
+    assert share == pytest.approx(1 / mathematics.HELD_OUT, abs=0.02)
+    assert all(
+        for_tests(row)
+        == for_tests({"prompt": " + ".join(row["prompt"][:-2].split(" + ")[::-1]) + " =", "source": "sums"})
+        for row in made[:50]
+    )
+
+
+def test_no_set_trains_on_what_another_tests():
+    pytest.importorskip("reasoning_gym")
+    for seed in (0, 1):
+        sets = draw(seed, ("sums", "gcd"), test=40, train=100, fresh=1)
+        assert all(map(for_tests, sets["test"]))
+        assert not any(map(for_tests, sets["train"] + sets["fresh"]))
 
 
 def examples(count, seed=0):
@@ -200,7 +218,7 @@ def test_batches_are_packed_whole():
 @pytest.fixture(scope="module")
 def trainer():
     training = Training("adamw", 1e-2, 6, 40, steps=8, warmup=2)
-    return PackedTrainer(training, (0, 1), [examples(20), examples(20, 1)], [a_decoder(16, 1, 0), a_decoder(16, 1, 1)])
+    return PackedTrainer(training, (0, 1), [examples(20), examples(20, 1)], [a_decoder(0, 16, 1), a_decoder(1, 16, 1)])
 
 
 def test_packed_steps_are_those_of_padded_batches(trainer):
@@ -220,7 +238,7 @@ def test_packed_steps_are_those_of_padded_batches(trainer):
     assert found.losses.shape == (2, 3, 15)
     for place, seed in enumerate((0, 1)):
         own = examples(20, seed)
-        graph, learner = start(a_decoder(16, 1, seed), "adamw", weight_decay=0.01)
+        graph, learner = start(a_decoder(seed, 16, 1), "adamw", weight_decay=0.01)
         step, losses = make_step(graph, "adamw", weight_decay=0.01), make_example_losses(graph)
         rows = pad(own[:15], 40)
         np.testing.assert_allclose(found.losses[place, 0], losses(learner.params, rows), rtol=1e-5)

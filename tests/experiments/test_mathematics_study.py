@@ -13,11 +13,11 @@ from tiny_model import write_tiny_model
 
 import icl_theory as icl
 from experiments.language_models import (
-    mathematics_base,
     mathematics_noise,
     mathematics_report,
     mathematics_runs,
     mathematics_study,
+    symbols,
 )
 from experiments.language_models.learning import ratios
 from experiments.language_models.mathematics_mediation import mediation, slopes
@@ -44,6 +44,7 @@ def problems(seed, families, *, test, train, fresh, fits):
 
 
 GIVEN = {
+    "optimizer": "adamw",
     "steps": 48,
     "rate": 0.03,
     "batch_size": 4,
@@ -59,7 +60,8 @@ WORDS = ["--seeds", "2", *(word for key, value in GIVEN.items() for word in (f"-
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(mathematics_runs, "draw", problems)
-    monkeypatch.setitem(mathematics_base.SIZES, "0.4M", (8, 1))
+    monkeypatch.setitem(symbols.SIZES, "0.4M", 8)
+    monkeypatch.setattr(symbols, "LAYERS", 1)
 
     def here(function, jobs, said):
         for name, given in jobs.items():
