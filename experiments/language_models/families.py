@@ -161,7 +161,10 @@ FAMILIES = {
             ),
         ),
     ),
-    "sequences": Family(0.07, _sequence, _levels("number_sequence", *({"max_complexity": most} for most in (1, 2, 3)))),
+    # with more terms, a rule that squares several times makes numbers of millions of digits
+    "sequences": Family(
+        0.07, _sequence, _levels("number_sequence", *({"max_complexity": most, "max_terms": 5} for most in (1, 2, 3)))
+    ),
     "times": Family(
         0.05,
         _duration,
