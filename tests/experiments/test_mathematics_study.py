@@ -22,9 +22,18 @@ from experiments.language_models import (
 from experiments.language_models.learning import ratios
 from experiments.language_models.mathematics_mediation import mediation, slopes
 from experiments.language_models.mathematics_noise import law_lines
-from experiments.language_models.mathematics_report import PRIMARY, difference, gathered, holm, lines, verdict
+from experiments.language_models.mathematics_report import (
+    PRIMARY,
+    comparisons,
+    difference,
+    gathered,
+    holm,
+    lines,
+    verdict,
+)
 from experiments.language_models.mathematics_study import Clock
 from experiments.language_models.power import MEASURED, power, spread_of, visible
+from figures.mathematics import draw
 from icl_theory.errors import InputError
 from icl_theory.llm.evaluation.study import load_study, paired
 from icl_theory.upsampling.noise_scale import sparse
@@ -234,6 +243,17 @@ def test_verdicts(gain, word):
     told = [line for line in lines(made_up(gain)) if line.startswith(("late minus plain", "late minus random"))]
     assert len(told) == 2
     assert all(line.endswith(f": {word}") for line in told)
+
+
+def test_the_figure_draws_each_comparison_with_its_verdict():
+    found = made_up(0.05)
+    axis = draw({"comparisons": comparisons(found)}).axes[0]
+    words = [text.get_text() for text in axis.texts]
+    assert [word for word in words if "−" in word] == ["late × κ − plain", "late × κ − random × κ"]
+    assert words.count("gain") == 2
+    points = sorted(x for line in axis.lines if line.get_marker() == "o" for x in line.get_xdata())
+    means = [100 * float(np.mean(difference(found, "late", other))) for other in ("plain", "random")]
+    assert points == pytest.approx(sorted(means))
 
 
 def test_a_wide_interval_is_undecided():
