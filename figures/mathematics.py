@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.language_models import QUIET, Mark, arm_text, draw_marks
-from icl_theory.plotting import GD, LATE, NOTE, RANDOM, new_figure, styled
+from icl_theory.plotting import GD, LATE, NOTE, new_figure, styled
 
 FILE = "mathematics-0.1M.json"
 SMALLEST = 2.0  # points: the least gain that the protocol calls worth a second run
 ROW, HEADING, LINE = 0.25, 0.85, 0.72  # inches of a comparison; of a heading, and of a mark below its words, in rows
-SPAN = 1.15  # the axis ends at so many times the largest end of an interval
+SPAN = 1.05  # the axis ends at so many times the largest difference
 TITLES = {True: "Primary, judged by Holm's procedure", False: "Secondary, without a verdict"}
 
 
@@ -29,7 +29,7 @@ def draw(study: dict[str, Any]) -> Figure:
         study: the saved study.
     """
     width = matplotlib.rcParams["figure.figsize"][0]
-    found = study["comparisons"]
+    found = [one for one in study["comparisons"] if len(one["differences"]) > 1]
     figure, ((axis,),) = new_figure(width, ROW * (len(found) + 2 * HEADING) + 0.45)
     marks, above = [], 0.0
     for primary, title in TITLES.items():
@@ -40,7 +40,7 @@ def draw(study: dict[str, Any]) -> Figure:
             _write(axis, above + LINE / 2, one.get("verdict", ""), right=True, color=QUIET)
             marks.append(_mark(one, above + LINE))
             above += 1
-    end = SPAN * max(abs(value) for mark in marks for value in (mark.low, mark.high))
+    end = SPAN * max(SMALLEST, *(abs(value) for mark in marks for value in (mark.low, mark.high, *mark.seeds)))
     axis.set_ylim(above, 0.0)
     axis.set_yticks([])
     axis.axvline(0.0, color=GD, linewidth=0.9, zorder=0.9)
@@ -59,7 +59,7 @@ def _mark(one: dict[str, Any], place: float) -> Mark:
         middle=middle,
         low=middle - half,
         high=middle + half,
-        colour=LATE if one["primary"] else RANDOM,
+        colour=LATE if one["primary"] else GD,
         style="o",
         filled=True,
     )

@@ -42,8 +42,8 @@ def learning(steps: Sequence[int], losses: np.ndarray, picked: Sequence[icl.Upsa
 def ratios(steps: Sequence[int], losses: np.ndarray, picked: Sequence[icl.Upsampling]) -> list[float]:
     """Return for each seed R, the median learning step of the late over that of the early; NaN if it is unknown.
 
-    An example is learned when half of its loss above its floor in the pilot run is gone, and one whose loss did not
-    fall in the pilot run does not count. Late examples that are never learned count as learned at the last step.
+    An example is learned as the rule took it in the pilot run: at its share of the first loss, above its floor there.
+    Late examples that are never learned count as learned at the last step.
 
     Args:
         steps: steps of the records.
@@ -54,9 +54,9 @@ def ratios(steps: Sequence[int], losses: np.ndarray, picked: Sequence[icl.Upsamp
     for own, one in zip(losses.astype(float), picked, strict=True):
         count = own.shape[1]
         floor = np.broadcast_to(one.floor, one.times.shape)[:count]
-        times = icl.example_learning_times(np.array(steps, float), own, floor=floor)
         try:
+            times = icl.example_learning_times(np.array(steps, float), own, remaining=one.remaining, floor=floor)
             found.append(icl.learning_time_ratio(times, one.late[:count], last=float(steps[-1])))
-        except InputError:  # of one group nothing is learned after step 0
+        except InputError:  # of one group nothing is learned after step 0, or a loss is not finite
             found.append(np.nan)
     return found

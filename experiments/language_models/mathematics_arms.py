@@ -1,8 +1,7 @@
 """The arms of the study of mathematical problems: what each is trained on, in order of importance (PROTOCOL.md).
 
 The late are found in a pilot run of the same seed, in an order of its own. They are those of our rule (κ at most
-`MOST`), or of the published recipe (taken twice). Our rule takes each example above its own floor, the last loss of the
-pilot run: a pretrained model knows some examples from the start, and without a floor they would be late.
+`MOST`), or of the published recipe (taken twice).
 
 Three arms part how upsampling helps. `late, first half` and `late, second half` draw the late as often as `late` does,
 but within one half of the steps: only the first can change who is learned first. `late, by weight` draws every example
@@ -75,19 +74,20 @@ def recipe_steps(num_steps: int) -> list[int]:
     return [round(num_steps * place / RECIPE_SPACING) for place in range(1, RECIPE_RECORDS + 1)]
 
 
-def find(steps: np.ndarray, losses: np.ndarray, sources: Sequence[str]) -> Found:
+def find(steps: np.ndarray, losses: np.ndarray, sources: Sequence[str], remaining: float) -> Found:
     """Find the late of a pilot run.
 
     Args:
         steps: (T,) steps of its records, those of `recipe_steps` among them.
         losses: (T, P) losses.
         sources: (P,) source of each example.
+        remaining: share of its first loss at which our rule counts an example as learned.
     """
     at = np.searchsorted(steps, recipe_steps(int(steps[-1])))
     record = icl.LossRecord(steps[at], losses[at], gaps=True)
     published: Any = RECIPES["vattheuer2025"]
     return Found(
-        icl.upsample(icl.LossRecord(steps, losses), floor="last", max_factor=MOST),
+        icl.upsample(icl.LossRecord(steps, losses), remaining=remaining, max_factor=MOST),
         icl.upsample(record, by=np.array(sources), **published),
     )
 

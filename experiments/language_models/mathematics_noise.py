@@ -80,8 +80,8 @@ class Measured:
 
 def law_lines(arms: dict[str, dict[str, Any]]) -> list[str]:
     """Return what the law predicts of the late arm and what was measured: R over that of random copies."""
-    if not {"late", "random"} <= set(arms) or not arms["plain"].get("exponent"):
-        return ["law of adaptive optimizers: it needs the noise along plain, and the arms late and random"]
+    if not {"late", "random"} <= set(arms) or not any(arms["plain"].get("exponent", [])):
+        return ["law of adaptive optimizers: it needs AdamW, the noise along plain, and the arms late and random"]
     ratios, factors = ({seed: value for seed, value in _by_seed(arms["late"], name)} for name in ("R", "factors"))
     random, predicted = dict(_by_seed(arms["random"], "R")), dict(_by_seed(arms["plain"], "exponent"))
     known = [seed for seed in predicted if seed in ratios and seed in random and factors[seed] > 1.0]

@@ -1,7 +1,7 @@
 """`python -m experiments.language_models.mathematics_report FOLDER`: what a study of mathematical problems shows.
 
-Arms are compared seed by seed, over the seeds that both have. The verdicts follow the protocol (PROTOCOL.md). With
-`--save FILE`, all that is printed can be made again from that file alone.
+Arms are compared seed by seed, over the seeds that both have. The verdicts on single comparisons follow the protocol
+(PROTOCOL.md). With `--save FILE`, all that is printed can be made again from that file alone.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def gathered(folder: Path) -> Arms:
             arm["seeds"] += saved["seeds"]
             for key in MEASURED:
                 arm[key] += saved["arm"][key]
-            arm["exponent"] += [one["exponent"] for one in saved["arm"].get("noise", [])]
+            noise = saved["arm"].get("noise") or [{"exponent": None}] * len(saved["seeds"])
+            arm["exponent"] += [one["exponent"] for one in noise]
             for kind, values in saved["arm"]["by_kind"].items():
                 arm["by_kind"].setdefault(kind, []).extend(values)
             arm["contrast"] += known(contrasts(folder, name, saved["seeds"]))
@@ -94,6 +95,9 @@ def contrasts(folder: Path, name: str, seeds: list[int]) -> list[float]:
     for first, second in zip(a["losses"], b["losses"], strict=True):
         if np.array_equal(first, second):  # κ = 1: the arm is plain
             found.append(0.0)
+            continue
+        if not np.isfinite([*first, *second]).all():
+            found.append(np.nan)
             continue
         compared = icl.compare_losses(icl.LossRecord(a["steps"], first), icl.LossRecord(b["steps"], second))
         inside = (compared.steps > 0) & (compared.steps < a["steps"][-1])
@@ -119,14 +123,16 @@ def holm(chances: list[float], level: float = LEVEL) -> list[bool]:
 
 
 def verdict(mean: float, half: float, rejected: bool) -> str:
-    """Return `gain`, `loss`, `no gain of 2 points` or `undecided` for a primary comparison."""
+    """Return `gain`, `loss`, `no gain of 2 points` or `not shown` for a primary comparison."""
     if rejected:
         return "gain" if mean > 0 else "loss"
-    return f"no gain of {100 * SMALLEST:g} points" if mean + half < SMALLEST else "undecided"
+    return f"no gain of {100 * SMALLEST:g} points" if mean + half < SMALLEST else "not shown"
 
 
-def comparisons(arms: Arms) -> list[dict[str, Any]]:
+def comparisons(arms: Arms, seeds: int) -> list[dict[str, Any]]:
     """Return all comparisons that the finished arms allow, the primary ones with p and verdict.
+
+    A primary comparison that has fewer than `seeds` seeds is not made yet.
 
     A comparison holds `arm`, `other`, `primary`, the `differences` of accuracy by seed, their `mean` and the `half`
     width of its 95 % interval. Holm's procedure counts the primary ones that are missing too.
@@ -138,16 +144,16 @@ def comparisons(arms: Arms) -> list[dict[str, Any]]:
             mean, half = paired(differences)
             names: dict[str, Any] = {"arm": pair[0], "other": pair[1], "primary": pair in PRIMARY}
             found.append(names | {"differences": differences.round(5).tolist(), "mean": mean, "half": half})
-    first = [one for one in found if one["primary"]]
-    for one in first:
-        one["p"] = float(ttest_1samp(one["differences"], 0).pvalue) if len(one["differences"]) > 1 else 1.0
-    missing = [1.0] * (len(PRIMARY) - len(first))
-    for one, rejected in zip(first, holm([*(one["p"] for one in first), *missing]), strict=False):
+    made = [one for one in found if one["primary"] and len(one["differences"]) >= seeds]
+    for one in made:
+        one["p"] = float(ttest_1samp(one["differences"], 0).pvalue)
+    missing = [1.0] * (len(PRIMARY) - len(made))
+    for one, rejected in zip(made, holm([*(one["p"] for one in made), *missing]), strict=False):
         one["verdict"] = verdict(one["mean"], one["half"], rejected)
     return found
 
 
-def lines(arms: Arms) -> list[str]:
+def lines(arms: Arms, seeds: int) -> list[str]:
     """Return the report."""
     told = [f"{'arm':22} seeds  accuracy  cut off   loss       R  contrast"]
     for name, arm in arms.items():
@@ -157,15 +163,15 @@ def lines(arms: Arms) -> list[str]:
             f"{np.mean(arm['loss']):6.3f} {ratio:7.2f} {contrast:+9.4f}"
         )
     told += ["", f"primary comparisons (Holm's procedure over all {len(PRIMARY)})"]
-    told += [f"{_told(one)}  p = {one['p']:.4f}: {one['verdict']}" for one in comparisons(arms) if one["primary"]]
-    told += ["", "secondary comparisons"]
-    told += [_told(one) for one in comparisons(arms) if not one["primary"]]
+    found = comparisons(arms, seeds)
+    told += [f"{_told(one)}  {_judged(one)}" for one in found if one["primary"]]
+    told += ["", "secondary comparisons", *(_told(one) for one in found if not one["primary"])]
     told += ["", *mediation(arms), *law_lines(arms)]
     return [*told, "", *families(arms)]
 
 
 def families(arms: Arms) -> list[str]:
-    """Return a table of accuracies by family, each the mean over its levels, and of gains of arms over plain."""
+    """Return a table of accuracies by family, each the plain mean over its levels."""
     names = list(dict.fromkeys(kind.split()[0] for kind in arms[PLAIN]["by_kind"]))
     told = [f"{'accuracy by family':22}" + "".join(f"{name:>12}" for name in names)]
     for arm, found in arms.items():
@@ -182,6 +188,10 @@ def _mean(values: np.ndarray) -> float:
     return float(finite.mean()) if len(finite) else np.nan
 
 
+def _judged(one: dict[str, Any]) -> str:
+    return f"p = {one['p']:.4f}: {one['verdict']}" if "verdict" in one else "not made: seeds are missing"
+
+
 def _told(one: dict[str, Any]) -> str:
     words = f"{one['arm']} minus {one['other']}"
     return f"{words:44} {one['mean']:+.3f} ± {one['half']:.3f} ({len(one['differences'])} seeds)"
@@ -190,7 +200,8 @@ def _told(one: dict[str, Any]) -> str:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--save", type=click.Path(path_type=Path), help="write the arms to this file")
-def main(folder: Path, save: Path | None) -> None:
+@click.option("--seeds", default=16, show_default=True, type=click.IntRange(2), help="seeds of the protocol")
+def main(folder: Path, save: Path | None, seeds: int) -> None:
     """Show what the finished runs in FOLDER, or a saved file, say."""
     if folder.is_file():
         arms = json.loads(folder.read_text())["arms"]
@@ -199,9 +210,14 @@ def main(folder: Path, save: Path | None) -> None:
         if save is not None:
             settings = json.loads((folder / "settings.json").read_text())
             with writing(save) as unfinished:
-                found = {"machine": machine(), "settings": settings, "comparisons": comparisons(arms), "arms": arms}
+                found = {
+                    "machine": machine(),
+                    "settings": settings,
+                    "comparisons": comparisons(arms, seeds),
+                    "arms": arms,
+                }
                 unfinished.write_text(json.dumps(found) + "\n")
-    click.echo("\n".join(lines(arms)))
+    click.echo("\n".join(lines(arms, seeds)))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ class Settings:
         test: number of problems to test on.
         records: how often losses are recorded.
         followed: number of training examples whose losses are recorded; the pilot run records all.
+        remaining: share of its first loss at which our rule counts an example as learned.
         rho: ρ of functional SAM.
     """
 
@@ -63,7 +64,8 @@ class Settings:
     train: int = 60_000
     test: int = 2000
     records: int = 24
-    followed: int = 1000
+    followed: int = 4000
+    remaining: float = 0.3
     rho: float = 0.02
 
     @property
@@ -124,7 +126,8 @@ class Study:
             save_losses(path, run.steps, run.losses)
         known = np.load(path)
         sources = [[row["source"] for row in own["train"]] for own in self.sets]
-        return [find(known["steps"], *one) for one in zip(known["losses"].astype(float), sources, strict=True)]
+        pairs = zip(known["losses"].astype(float), sources, strict=True)
+        return [find(known["steps"], *one, self.settings.remaining) for one in pairs]
 
     def arm(self, name: str) -> dict[str, Any] | None:
         """Train an arm and keep it; return it, or None if it was kept already."""
@@ -195,7 +198,10 @@ class Study:
         size = 64 if jax.default_backend() == "cpu" else 512
         made = generate(self.trainer.model(params, place), prompts, max_new=most, stop=self.text.stop, batch_size=size)
         replies = [self.decode(tokens) for tokens in made]
-        return judge(replies, [row["answer"] for row in rows], [len(tokens) == most for tokens in made])
+        found = judge(replies, [row["answer"] for row in rows], [len(tokens) == most for tokens in made])
+        return found._replace(
+            right=found.right & [as_asked(reply, row) for reply, row in zip(replies, rows, strict=True)]
+        )
 
     def _arms(self, place: int) -> Mapping[str, Arm]:
         own, settings = self.sets[place], self.settings
@@ -213,6 +219,11 @@ class Study:
                 unfinished.write_bytes(gzip.compress(json.dumps(sets).encode(), mtime=0))
         found: dict[str, list[Row]] = json.loads(gzip.decompress(path.read_bytes()))
         return found
+
+
+def as_asked(reply: str, row: Row) -> bool:
+    """Return whether a reply gives an answer in the form that was asked for: a fraction is to be simplified."""
+    return row["source"] != "fractions" or row["answer"] in reply
 
 
 @cache

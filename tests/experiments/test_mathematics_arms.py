@@ -17,7 +17,7 @@ def found():
     """A pilot run whose second half is learned three times as slowly."""
     pace = np.where(np.arange(COUNT) < 30, 40.0, 120.0) * (1 + np.arange(COUNT) / 1000)
     sources = ["big"] * 25 + ["small"] * 5 + ["big"] * 30
-    return find(STEPS, np.exp(-STEPS[:, None] / pace), sources)
+    return find(STEPS, np.exp(-STEPS[:, None] / pace), sources, 0.5)
 
 
 @pytest.fixture(scope="module")

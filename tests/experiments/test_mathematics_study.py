@@ -31,6 +31,7 @@ from experiments.language_models.mathematics_report import (
     lines,
     verdict,
 )
+from experiments.language_models.mathematics_runs import as_asked
 from experiments.language_models.mathematics_study import Clock
 from experiments.language_models.power import MEASURED, power, spread_of, visible
 from figures.mathematics import draw
@@ -62,6 +63,7 @@ GIVEN = {
     "test": 16,
     "records": 5,
     "followed": 110,
+    "remaining": 0.7,
 }
 WORDS = ["--seeds", "2", *(word for key, value in GIVEN.items() for word in (f"--{key.replace('_', '-')}", str(value)))]
 
@@ -80,16 +82,18 @@ def small(monkeypatch):
     monkeypatch.setattr(mathematics_study, "on_cores", here)
 
 
-def test_learning_times_are_above_the_floors_of_the_pilot_run():
+def test_learning_times_are_those_of_the_rule():
     steps = [0, 10, 20, 40]
     pilot = np.array([[2.0, 1.0, 1.0, 1.0], [2.0, 2.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0], [0.1, 0.1, 0.1, 0.2]]).T
     rule = icl.upsample(icl.LossRecord(steps, pilot), floor="last")
     assert rule.late.tolist() == [False, False, True, False]  # the last knows nothing more, and is not late
     other = np.array([[2.0, 1.0, 1.0, 0.0], [2.0, 1.0, 0.5, 0.1], [1.0, 0.5, 0.4, 0.2], [0.1, 0.1, 0.1, 0.2]]).T
     assert ratios(steps, np.stack([pilot, other]), [rule, rule]) == pytest.approx([30 / 10, 10 / 5])
+    assert ratios(steps, other[None], [rule._replace(remaining=0.75)]) == pytest.approx([5 / 2.5])
     never = other[None] * [1.0, 1.0, 0.0, 1.0] + [0.0, 0.0, 1.0, 0.0]
     assert ratios(steps, never, [rule]) == pytest.approx([40 / 5])
-    assert np.isnan(ratios(steps, np.ones((1, 4, 4)) * pilot[0], [rule]))
+    assert np.isnan(ratios(steps, np.ones((1, 4, 4)) * pilot[0], [rule])).all()
+    assert np.isnan(ratios(steps, np.where(other == 0.4, np.nan, other)[None], [rule])).all()
 
 
 def test_a_study_is_run_stopped_resumed_and_reported(small, tmp_path, monkeypatch):
@@ -240,14 +244,29 @@ def made_up(gain, seeds=8, **more):
 
 @pytest.mark.parametrize(("gain", "word"), [(0.05, "gain"), (-0.05, "loss"), (0.0, "no gain of 2 points")])
 def test_verdicts(gain, word):
-    told = [line for line in lines(made_up(gain)) if line.startswith(("late minus plain", "late minus random"))]
+    told = [line for line in lines(made_up(gain), 8) if line.startswith(("late minus plain", "late minus random"))]
     assert len(told) == 2
     assert all(line.endswith(f": {word}") for line in told)
 
 
+def test_a_comparison_without_all_seeds_has_no_verdict():
+    found = made_up(0.05)
+    assert {one.get("verdict") for one in comparisons(found, 8) if one["primary"]} == {"gain"}
+    assert {one.get("verdict") for one in comparisons(found, 9) if one["primary"]} == {None}
+    told = [line for line in lines(found, 9) if line.startswith("late minus")]
+    assert all(line.endswith("not made: seeds are missing") for line in told)
+
+
+def test_a_fraction_must_be_simplified():
+    row = {"source": "fractions", "answer": "7/23"}
+    assert as_asked("7/23", row)
+    assert not as_asked("14/46", row)
+    assert as_asked("4.0", {"source": "decimals", "answer": "4.00"})
+
+
 def test_the_figure_draws_each_comparison_with_its_verdict():
     found = made_up(0.05)
-    axis = draw({"comparisons": comparisons(found)}).axes[0]
+    axis = draw({"comparisons": comparisons(found, 8)}).axes[0]
     words = [text.get_text() for text in axis.texts]
     assert [word for word in words if "−" in word] == ["late × κ − plain", "late × κ − random × κ"]
     assert words.count("gain") == 2
@@ -256,8 +275,8 @@ def test_the_figure_draws_each_comparison_with_its_verdict():
     assert points == pytest.approx(sorted(means))
 
 
-def test_a_wide_interval_is_undecided():
-    assert verdict(*paired(np.array([0.1, -0.1, 0.05])), rejected=False) == "undecided"
+def test_with_a_wide_interval_a_gain_is_not_shown():
+    assert verdict(*paired(np.array([0.1, -0.1, 0.05])), rejected=False) == "not shown"
 
 
 def test_a_single_comparison_is_judged_as_the_first_of_six():
@@ -268,8 +287,8 @@ def test_a_single_comparison_is_judged_as_the_first_of_six():
         "late": found["late"] | {"accuracy": (found["plain"]["accuracy"] + gains).tolist()},
     }
     assert 0.05 / 6 < ttest_1samp(gains, 0).pvalue < 0.05
-    (told,) = (line for line in lines(found) if line.startswith("late minus plain"))
-    assert told.endswith(": undecided")
+    (told,) = (line for line in lines(found, 8) if line.startswith("late minus plain"))
+    assert told.endswith(": not shown")
 
 
 def test_holm_stops_at_the_first_that_stands():
