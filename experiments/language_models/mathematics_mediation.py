@@ -2,13 +2,14 @@
 
 For each arm a and seed s, x is the change of ln R against plain and y that of accuracy. The slope within arms,
 `Σ (x − x̄_a)(y − ȳ_a) / Σ (x − x̄_a)²`, uses differences of seeds alone, which no amount of drawing the late explains.
-The slope between arms uses the means x̄_a and ȳ_a. If lower bias is what helps, both are negative and of one size. The
-share mediated is `slope within · (x̄_late − x̄_random) / (ȳ_late − ȳ_random)`. Intervals are of a bootstrap over seeds.
+The slope between arms uses the means x̄_a and ȳ_a. If lower bias is what helps, both are negative; noise in R draws the
+first towards 0. The share mediated is `slope within · (x̄_late − x̄_random) / (ȳ_late − ȳ_random)`. Intervals are of a
+bootstrap over seeds.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,26 +52,59 @@ def slopes(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return _slope(x - middle_x, y - middle_y), _slope(middle_x - middle_x.mean(), middle_y - middle_y.mean())
 
 
-def mediation(arms: dict[str, dict[str, Any]], seed: int = 0) -> list[str]:
-    """Return the lines of the report on mediation."""
+class Slope(NamedTuple):
+    """A slope and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Mediation(NamedTuple):
+    """Slopes of accuracy on ln R, each with its 95 % interval.
+
+    Attributes:
+        arms: number of arms.
+        seeds: number of seeds with a known R in all of them.
+        within: slope within arms.
+        between: slope between arms.
+        share: share of the gain of `late` over `random` that the slope within arms explains; NaN without these arms.
+    """
+
+    arms: int
+    seeds: int
+    within: Slope
+    between: Slope
+    share: float
+
+
+def mediation(arms: dict[str, dict[str, Any]], seed: int = 0) -> Mediation | None:
+    """Return the slopes; None with fewer than two arms or three seeds, or if R is the same throughout."""
     if len([name for name in COMPARED if name in arms]) < 2:
-        return ["mediation: too few arms"]
+        return None
     x, y, names = changes(arms)
     count = x.shape[1]
-    if count < 3:
-        return [f"mediation: R is known in all arms for {count} seeds only"]
-    if not np.isfinite(slopes(x, y)).all():
-        return ["mediation: R is the same in all arms and seeds"]
+    if count < 3 or not np.isfinite(slopes(x, y)).all():
+        return None
     draws = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
     found = np.array([slopes(x, y), *(slopes(x[:, draw], y[:, draw]) for draw in draws)])
-    told = [f"mediation ({len(names)} arms, {count} seeds): accuracy gained for a change of ln R by 1"]
-    for place, name in enumerate(("within arms", "between arms")):
-        low, high = np.nanquantile(found[1:, place], [0.025, 0.975])
-        told.append(f"{name:22} {found[0, place]:+.3f} ({low:+.3f} to {high:+.3f})")
+    ends = np.nanquantile(found[1:], [0.025, 0.975], axis=0)
+    within, between = (Slope(float(found[0, place]), *map(float, ends[:, place])) for place in (0, 1))
+    share = np.nan
     if {"late", "random"} <= set(names):
-        gains = [values[names.index("late")].mean() - values[names.index("random")].mean() for values in (x, y)]
-        told.append(f"share mediated, within  {found[0, 0] * gains[0] / gains[1]:+.2f}")
-    return told
+        change, gain = (values[names.index("late")].mean() - values[names.index("random")].mean() for values in (x, y))
+        share = within.value * change / gain
+    return Mediation(len(names), count, within, between, float(share))
+
+
+def mediation_lines(found: Mediation | None) -> list[str]:
+    """Return the lines of the report on mediation."""
+    if found is None:
+        return ["mediation: too few arms, or seeds with a known R, or R is the same in all"]
+    told = [f"mediation ({found.arms} arms, {found.seeds} seeds): accuracy gained for a change of ln R by 1"]
+    for name, (slope, low, high) in (("within arms", found.within), ("between arms", found.between)):
+        told.append(f"{name:22} {slope:+.3f} ({low:+.3f} to {high:+.3f})")
+    return [*told, f"share mediated, within  {found.share:+.2f}"]
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> float:

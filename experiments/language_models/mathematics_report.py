@@ -1,7 +1,7 @@
 """`python -m experiments.language_models.mathematics_report FOLDER`: what a study of mathematical problems shows.
 
-Arms are compared seed by seed, over the seeds that both have. The verdicts on single comparisons follow the protocol
-(PROTOCOL.md). With `--save FILE`, all that is printed can be made again from that file alone.
+Arms are compared seed by seed, over the seeds that both have. The verdicts are those of the protocol (PROTOCOL.md).
+With `--save FILE`, all that is printed can be made again from that file alone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from scipy.stats import ttest_1samp
 
 import icl_theory as icl
 from experiments.language_models.mathematics_arms import NAMES, PLAIN
-from experiments.language_models.mathematics_mediation import mediation
+from experiments.language_models.mathematics_mediation import mediation, mediation_lines
 from experiments.language_models.mathematics_noise import law_lines
 from experiments.language_models.mathematics_runs import known, slug
+from experiments.language_models.mathematics_verdicts import how, overall, single
 from icl_theory.cli.one_line import run
 from icl_theory.environment import machine
 from icl_theory.errors import InputError
@@ -27,7 +28,6 @@ from icl_theory.results import writing
 
 LEVEL = 0.05
 MEASURED = ("accuracy", "cut", "loss", "factors", "R")
-SMALLEST = 0.02  # gain below which upsampling is not worth a second run
 PRIMARY = (
     ("late", PLAIN),
     ("late", "random"),
@@ -122,13 +122,6 @@ def holm(chances: list[float], level: float = LEVEL) -> list[bool]:
     return rejected
 
 
-def verdict(mean: float, half: float, rejected: bool) -> str:
-    """Return `gain`, `loss`, `no gain of 2 points` or `not shown` for a primary comparison."""
-    if rejected:
-        return "gain" if mean > 0 else "loss"
-    return f"no gain of {100 * SMALLEST:g} points" if mean + half < SMALLEST else "not shown"
-
-
 def comparisons(arms: Arms, seeds: int) -> list[dict[str, Any]]:
     """Return all comparisons that the finished arms allow, the primary ones with p and verdict.
 
@@ -149,7 +142,7 @@ def comparisons(arms: Arms, seeds: int) -> list[dict[str, Any]]:
         one["p"] = float(ttest_1samp(one["differences"], 0).pvalue)
     missing = [1.0] * (len(PRIMARY) - len(made))
     for one, rejected in zip(made, holm([*(one["p"] for one in made), *missing]), strict=False):
-        one["verdict"] = verdict(one["mean"], one["half"], rejected)
+        one["verdict"] = single(one["mean"], one["half"], rejected)
     return found
 
 
@@ -166,7 +159,12 @@ def lines(arms: Arms, seeds: int) -> list[str]:
     found = comparisons(arms, seeds)
     told += [f"{_told(one)}  {_judged(one)}" for one in found if one["primary"]]
     told += ["", "secondary comparisons", *(_told(one) for one in found if not one["primary"])]
-    told += ["", *mediation(arms), *law_lines(arms)]
+    mediated = mediation(arms)
+    told += ["", *mediation_lines(mediated), *law_lines(arms), ""]
+    told += [
+        f"a gain of {name}: {overall(found, arm)}" for arm, name in (("late", "our rule"), ("recipe", "the recipe"))
+    ]
+    told += [f"how our rule helps: {how(found, mediated)}"]
     return [*told, "", *families(arms)]
 
 

@@ -20,23 +20,13 @@ from experiments.language_models import (
     symbols,
 )
 from experiments.language_models.learning import ratios
-from experiments.language_models.mathematics_mediation import mediation, slopes
 from experiments.language_models.mathematics_noise import law_lines
-from experiments.language_models.mathematics_report import (
-    PRIMARY,
-    comparisons,
-    difference,
-    gathered,
-    holm,
-    lines,
-    verdict,
-)
+from experiments.language_models.mathematics_report import PRIMARY, gathered
 from experiments.language_models.mathematics_runs import as_asked
 from experiments.language_models.mathematics_study import Clock
 from experiments.language_models.power import MEASURED, power, spread_of, visible
-from figures.mathematics import draw
 from icl_theory.errors import InputError
-from icl_theory.llm.evaluation.study import load_study, paired
+from icl_theory.llm.evaluation.study import load_study
 from icl_theory.upsampling.noise_scale import sparse
 
 
@@ -229,106 +219,11 @@ def test_a_clock_leaves_time_for_another_run(monkeypatch):
     assert not Clock(None).over
 
 
-def made_up(gain, seeds=8, **more):
-    random = np.random.default_rng(5)
-    plain = random.normal(0.5, 0.02, seeds)
-    base = {"cut": [0.0] * seeds, "loss": [1.0] * seeds, "contrast": [None] * seeds, "R": [2.0] * seeds}
-    base |= {"seeds": list(range(seeds)), "by_kind": {"sums 1": [0.5] * seeds}}
-    noise = random.normal(0, 0.005, (3, seeds))
-    return {
-        "plain": base | {"accuracy": plain.tolist()},
-        "late": base | {"accuracy": (plain + gain + noise[0]).tolist()} | more,
-        "random": base | {"accuracy": (plain + noise[1]).tolist()},
-    }
-
-
-@pytest.mark.parametrize(("gain", "word"), [(0.05, "gain"), (-0.05, "loss"), (0.0, "no gain of 2 points")])
-def test_verdicts(gain, word):
-    told = [line for line in lines(made_up(gain), 8) if line.startswith(("late minus plain", "late minus random"))]
-    assert len(told) == 2
-    assert all(line.endswith(f": {word}") for line in told)
-
-
-def test_a_comparison_without_all_seeds_has_no_verdict():
-    found = made_up(0.05)
-    assert {one.get("verdict") for one in comparisons(found, 8) if one["primary"]} == {"gain"}
-    assert {one.get("verdict") for one in comparisons(found, 9) if one["primary"]} == {None}
-    told = [line for line in lines(found, 9) if line.startswith("late minus")]
-    assert all(line.endswith("not made: seeds are missing") for line in told)
-
-
 def test_a_fraction_must_be_simplified():
     row = {"source": "fractions", "answer": "7/23"}
     assert as_asked("7/23", row)
     assert not as_asked("14/46", row)
     assert as_asked("4.0", {"source": "decimals", "answer": "4.00"})
-
-
-def test_the_figure_draws_each_comparison_with_its_verdict():
-    found = made_up(0.05)
-    axis = draw({"comparisons": comparisons(found, 8)}).axes[0]
-    words = [text.get_text() for text in axis.texts]
-    assert [word for word in words if "−" in word] == ["late × κ − plain", "late × κ − random × κ"]
-    assert words.count("gain") == 2
-    points = sorted(x for line in axis.lines if line.get_marker() == "o" for x in line.get_xdata())
-    means = [100 * float(np.mean(difference(found, "late", other))) for other in ("plain", "random")]
-    assert points == pytest.approx(sorted(means))
-
-
-def test_with_a_wide_interval_a_gain_is_not_shown():
-    assert verdict(*paired(np.array([0.1, -0.1, 0.05])), rejected=False) == "not shown"
-
-
-def test_a_single_comparison_is_judged_as_the_first_of_six():
-    found = made_up(0.0)
-    gains = np.array([0.01, 0.03, 0.02, -0.01, 0.025, 0.0, 0.015, 0.02])
-    found = {
-        "plain": found["plain"],
-        "late": found["late"] | {"accuracy": (found["plain"]["accuracy"] + gains).tolist()},
-    }
-    assert 0.05 / 6 < ttest_1samp(gains, 0).pvalue < 0.05
-    (told,) = (line for line in lines(found, 8) if line.startswith("late minus plain"))
-    assert told.endswith(": not shown")
-
-
-def test_holm_stops_at_the_first_that_stands():
-    """The example of Holm's procedure with four hypotheses: 0.005 and 0.01 fall, 0.03 stands, and so does 0.04."""
-    assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
-    assert holm([0.5]) == [False]
-
-
-def test_arms_are_compared_over_the_seeds_of_both():
-    arms_of = {"a": {"seeds": [0, 1, 2], "accuracy": [0.1, 0.2, 0.4]}, "b": {"seeds": [2, 0], "accuracy": [0.1, 0.1]}}
-    np.testing.assert_allclose(difference(arms_of, "a", "b"), [0.0, 0.3])
-
-
-def test_mediation_tells_a_gain_by_bias_from_one_by_draws():
-    """By bias: accuracy follows R of each seed. By draws: it follows the arm alone, whatever its R."""
-    random = np.random.default_rng(2)
-    names, seeds = ["late", "random", "recipe"], 12
-    x = np.array([-0.6, 0.0, -0.3])[:, None] + random.normal(0, 0.2, (3, seeds))
-    by_bias = -0.1 * x
-    by_draws = np.array([0.06, 0.0, 0.03])[:, None] + random.normal(0, 0.002, (3, seeds))
-    np.testing.assert_allclose(slopes(x, by_bias), [-0.1, -0.1])
-    within, between = slopes(x, by_draws)
-    assert abs(within) < 0.01
-    assert between == pytest.approx(-0.1, abs=0.03)
-    shares = {}
-    for case, y in (("bias", by_bias), ("draws", by_draws)):
-        base = {"seeds": list(range(seeds))}
-        given = {
-            name: base | {"R": np.exp(x[place]).tolist(), "accuracy": y[place].tolist()}
-            for place, name in enumerate(names)
-        } | {"plain": base | {"R": [1.0] * seeds, "accuracy": [0.0] * seeds}}
-        shares[case] = float(mediation(given)[-1].split()[-1])
-    assert shares["bias"] == pytest.approx(1.0)
-    assert abs(shares["draws"]) < 0.15
-
-
-def test_mediation_needs_arms_and_seeds():
-    assert mediation({"plain": {}}) == ["mediation: too few arms"]
-    base = {"seeds": [0, 1], "R": [1.0, None], "accuracy": [0.1, 0.2]}
-    assert "1 seeds only" in mediation({"plain": base, "late": base, "random": base})[0]
 
 
 def test_power_is_that_of_simulated_tests():
