@@ -56,7 +56,7 @@ def gathered(folder: Path) -> Arms:
     """Return the finished arms of a folder, with the seeds of each in `seeds` and R and contrast with plain by seed.
 
     Raises:
-        InputError: no plain run is finished.
+        InputError: no plain run is finished, or an arm holds a seed twice.
     """
     arms: Arms = {}
     for name in NAMES:
@@ -67,6 +67,10 @@ def gathered(folder: Path) -> Arms:
             arm = arms.setdefault(
                 name, {key: [] for key in ("seeds", *MEASURED, "contrast", "exponent")} | {"by_kind": {}}
             )
+            if again := sorted(set(arm["seeds"]) & set(saved["seeds"])):
+                raise InputError(
+                    "FOLDER", str(folder), f"{name} is there twice for seed {again[0]}; remove {path.name}"
+                )
             arm["seeds"] += saved["seeds"]
             for key in MEASURED:
                 arm[key] += saved["arm"][key]

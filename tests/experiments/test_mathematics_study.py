@@ -219,6 +219,15 @@ def test_a_clock_leaves_time_for_another_run(monkeypatch):
     assert not Clock(None).over
 
 
+def test_a_seed_of_an_arm_in_two_files_is_refused(tmp_path):
+    arm = {key: [0.5] for key in ("accuracy", "cut", "loss", "factors", "R")} | {"by_kind": {}}
+    for seeds in ([0], [0, 1]):
+        saved = {"name": "plain", "seeds": seeds, "arm": arm}
+        (tmp_path / f"plain-{'-'.join(map(str, seeds))}.json").write_text(json.dumps(saved))
+    with pytest.raises(InputError, match="plain is there twice for seed 0; remove plain-0"):
+        gathered(tmp_path)
+
+
 def test_a_fraction_must_be_simplified():
     row = {"source": "fractions", "answer": "7/23"}
     assert as_asked("7/23", row)
