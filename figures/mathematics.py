@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -14,7 +12,6 @@ from matplotlib.figure import Figure
 from figures.language_models import QUIET, Mark, arm_text, draw_marks
 from icl_theory.plotting import GD, LATE, NOTE, new_figure, styled
 
-FILE = "mathematics-0.1M.json"
 SMALLEST = 2.0  # points: the least gain that the protocol calls worth a second run
 ROW, HEADING, LINE = 0.25, 0.85, 0.72  # inches of a comparison; of a heading, and of a mark below its words, in rows
 SPAN = 1.05  # the axis ends at so many times the largest difference
@@ -78,7 +75,3 @@ def _write(axis: Axes, height: float, words: str, *, right: bool = False, **styl
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         **style,
     )
-
-
-def _draw_saved(path: Path) -> Figure:
-    return draw(json.loads(path.read_text()))

@@ -1,4 +1,4 @@
-"""What a finished study of mathematical problems says as a whole: the section "What counts" of its protocol."""
+"""Verdicts on a study of mathematical problems, by the section "What counts" of its protocol (PROTOCOL.md)."""
 
 from __future__ import annotations
 
